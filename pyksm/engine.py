@@ -1,0 +1,167 @@
+"""What an engine is: the one interface that core, oracle and kernel answer behind.
+
+Everything above an engine (scenarios, tests, fuzzer, command line, embedders) calls these
+operations and reads these observations; nothing above knows which engine answers.
+Addresses are user virtual addresses in bytes and page aligned; range sizes are in pages.
+Failures raise :class:`pyksm.errors.MachineError` (an ``OSError`` with ``errno``) and leave the
+machine as it was, except where the operation's text says that earlier pages stay done.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+MADV_WILLNEED = 3
+MADV_DONTNEED = 4
+MADV_MERGEABLE = 12
+MADV_UNMERGEABLE = 13
+MADV_PAGEOUT = 21
+
+PROT_NONE = 0
+PROT_READ = 1
+PROT_WRITE = 2
+
+#: swapoff policies: as Linux 3.9 has it, and the one that the mail calls obvious.
+POLICIES = ("reread", "memcpy")
+
+#: Switches that take one check or shortcut away, by name.
+SWITCHES = ("unuse_pte-no-copy", "no-unmerge-check", "unuse_vma-brute-force")
+
+#: Kinds of failure that :meth:`Engine.inject` orders.
+FAULT_KINDS = ("page", "kmem", "read", "write", "signal")
+
+#: Points at which the hook runs, by name: kernel function and place.
+SCHEDULE_POINTS = (
+    "try_to_unuse:next_entry",
+    "try_to_unuse:lock_page",
+    "do_swap_page:lock_page",
+    "unmerge_and_remove_all_rmap_items:begin",
+    "unmerge_and_remove_all_rmap_items:next_mm",
+    "remove_all_stable_nodes:begin",
+    "ksm_do_scan:next_item",
+    "shrink_zone:begin",
+)
+
+
+@dataclass(frozen=True)
+class Config:
+    """How a machine is made. ``frames`` counts all nodes together, the zero page not included."""
+
+    nodes: int = 1
+    frames: int = 65536
+    page_size: int = 4096
+    profile: str = "3.9"
+    policy: str = "reread"
+    switches: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True)
+class PageInfo:
+    """One page of a process, observed without touching it. ``-1`` where a field does not apply."""
+
+    state: str  #: '.', 'P', 'Z', 'S' or '-' (a hole), as in the scenario contract
+    pte: int  #: raw x86-64 pte, 0 where nothing is mapped
+    pfn: int  #: frame of a present page; the zero page is frame 0
+    swp_type: int  #: swap area of a swap pte
+    swp_offset: int  #: slot of a swap pte
+    ksm: bool  #: PageKsm of the present page
+    swapcache: bool  #: PageSwapCache of the present page
+    mapcount: int  #: ptes that map the present page; 0 for the zero page
+    node: int  #: memory node of the present page
+
+
+@dataclass(frozen=True)
+class VmaInfo:
+    """One vma. ``chain``: anon_vma_chains on it, 0 where it was never written."""
+
+    start: int
+    end: int
+    pgoff: int
+    prot: int
+    node: int
+    mergeable: bool
+    chain: int
+
+
+@dataclass(frozen=True)
+class AreaInfo:
+    """One active swap area. ``pages``: usable slots; ``max``: slots, header included."""
+
+    type: int
+    priority: int
+    pages: int
+    used: int
+    max: int
+
+
+class Engine(Protocol):
+    """Operations and observations of one machine. See SPEC in CONTRIBUTING.md for the fine print."""
+
+    name: str
+    config: Config
+
+    def close(self) -> None: ...
+
+    # processes
+    def spawn(self) -> int: ...
+    def fork(self, pid: int) -> int: ...
+    def exit(self, pid: int) -> None: ...
+    def processes(self) -> list[int]: ...
+
+    # address space
+    def mmap(self, pid: int, npages: int, addr: int = 0, node: int = -1) -> int: ...
+    def munmap(self, pid: int, addr: int, npages: int) -> None: ...
+    def mprotect(self, pid: int, addr: int, npages: int, prot: int) -> None: ...
+    def mremap(self, pid: int, addr: int, npages: int, new_addr: int) -> None: ...
+    def madvise(self, pid: int, addr: int, npages: int, advice: int) -> None: ...
+    def write_pages(self, pid: int, addr: int, data: bytes) -> list[int]:
+        """Write whole pages; a 0 or errno (positive) for each. Never raises for a page's fault."""
+        ...
+
+    def read_pages(self, pid: int, addr: int, npages: int) -> tuple[bytes, list[int]]:
+        """Read whole pages; content (zeros where it failed) and a 0 or errno for each."""
+        ...
+
+    def write(self, pid: int, addr: int, data: bytes) -> None: ...
+    def read(self, pid: int, addr: int, length: int) -> bytes: ...
+    def touch(self, pid: int, addr: int, npages: int, write: bool = False) -> list[int]: ...
+    def pin(self, pid: int, addr: int, npages: int) -> None: ...
+    def unpin(self, pid: int, addr: int, npages: int) -> None: ...
+    def migrate(self, pid: int, addr: int, npages: int, node: int) -> list[int]:
+        """A node or ``-errno`` for each page."""
+        ...
+
+    # swap
+    def swapon(self, npages: int, priority: int = -1, path: str | None = None) -> int: ...
+    def swapoff(self, type: int) -> None: ...
+    def areas(self) -> list[AreaInfo]: ...
+    def swap_count(self, type: int, offset: int) -> int: ...
+    def swap_map(self, type: int, offset: int) -> int: ...
+    def swapcached(self) -> int: ...
+    def swapout(self, ranges: Sequence[tuple[int, int, int]] = ()) -> None:
+        """Reclaim until none of the (pid, addr, npages) ranges (none given: of all) is resident."""
+        ...
+
+    # KSM
+    def ksm_write(self, key: str, value: int) -> None: ...
+    def ksm_read(self, key: str) -> int: ...
+    def ksm_counts(self) -> dict[str, int]:
+        """Every file of /sys/kernel/mm/ksm that is a count."""
+        ...
+
+    def ksm_scan(self, n: int) -> int: ...
+    def ksm_do_scan(self, npages: int) -> None: ...
+
+    # observation
+    def pagemap(self, pid: int, addr: int, npages: int) -> list[PageInfo]: ...
+    def vmas(self, pid: int) -> list[VmaInfo]: ...
+    def free_frames(self, node: int = -1) -> int: ...
+    def peak_frames(self, reset: bool = False) -> int: ...
+    def counters(self) -> Mapping[str, int]: ...
+    def vmstat(self) -> Mapping[str, int]: ...
+    def events(self) -> list[str]: ...
+    def census(self, strict: bool = False) -> list[str]: ...
+    def inject(self, kind: str, nth: int) -> None: ...
+    def set_hook(self, hook: Callable[[str], None] | None) -> None: ...
