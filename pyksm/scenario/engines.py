@@ -1,0 +1,62 @@
+"""Engines by name, and the machine that a scenario asks for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from pyksm import profiles
+from pyksm.engine import Config, Engine
+from pyksm.errors import InputError, MachineError
+from pyksm.scenario.statements import Machine
+
+Factory = Callable[[Config], Engine]
+
+NAMES = ("core", "oracle")
+
+
+def _core(config: Config) -> Engine:
+    from pyksm.core import Core  # the extension is only needed where it is asked for
+
+    return Core(config)
+
+
+def _oracle(config: Config) -> Engine:
+    from pyksm.oracle import Oracle
+
+    return Oracle(config)
+
+
+_FACTORIES: dict[str, Factory] = {"core": _core, "oracle": _oracle}
+
+
+def factory(engine: str) -> Factory:
+    """The engine of that name; :class:`InputError` names what is known."""
+    if engine == "kernel":
+        raise InputError(
+            "engine 'kernel' is not there yet, it comes with the recorder; expected core or oracle"
+        )
+    if engine not in _FACTORIES:
+        raise InputError(f"engine {engine!r} is not known, expected {' or '.join(NAMES)}")
+    return _FACTORIES[engine]
+
+
+def config(machine: Machine, profile: str | None) -> Config:
+    """What ``machine`` and a profile from outside, which goes first, ask for."""
+    name = profile or machine.profile or profiles.DEFAULT
+    return Config(
+        nodes=machine.nodes,
+        frames=machine.frames,
+        profile=profiles.find(name).name,
+        policy=machine.policy,
+        switches=frozenset(machine.bugs),
+    )
+
+
+def build(engine: str | Factory, wanted: Config) -> Engine:
+    """A fresh machine; :class:`InputError` where that machine cannot be."""
+    make = factory(engine) if isinstance(engine, str) else engine
+    try:
+        return make(wanted)
+    except (MachineError, MemoryError) as error:
+        asked = f"nodes={wanted.nodes} frames={wanted.frames} profile={wanted.profile}"
+        raise InputError(f"a machine with {asked} cannot be made: {error}") from None

@@ -1,0 +1,183 @@
+"""Text to statements and back. A file that does not parse is refused whole."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from pyksm import profiles
+from pyksm.errors import InputError
+from pyksm.scenario.kinds import WordError
+from pyksm.scenario.statements import (
+    NTH,
+    POINT,
+    PROCESS,
+    STATEMENTS,
+    At,
+    Kind,
+    Machine,
+    PageRange,
+    Scenario,
+    Statement,
+    Swapout,
+    grammar,
+    option_name,
+)
+
+_WORD = re.compile(r"[^ \t]+")
+_BODY = {op: cls for op, cls in STATEMENTS.items() if cls is not Machine}
+_SHOWN = 40  # characters of a wrong word that an error shows
+
+
+def parse(text: str | bytes, filename: str = "<scenario>") -> Scenario:
+    """The scenario that ``text`` is (bytes: UTF-8).
+
+    Raises :class:`InputError`, one line ``file:line:column: found what, expected what``.
+    """
+    if isinstance(text, bytes):
+        text = _decoded(text, filename)
+    statements: list[Statement] = []
+    for number, content in enumerate(text.split("\n"), start=1):
+        cursor = _Cursor(content.removesuffix("\r"), number, filename)
+        if cursor.done():
+            continue
+        known = _BODY if statements else STATEMENTS
+        statements.append(_statement(cursor, known))
+    return Scenario(tuple(statements), filename)
+
+
+def _decoded(text: bytes, filename: str) -> str:
+    try:
+        return text.decode("utf-8")
+    except UnicodeDecodeError as error:
+        line = text.count(b"\n", 0, error.start) + 1
+        column = error.start - (text.rfind(b"\n", 0, error.start) + 1) + 1
+        place = f"{shown(filename)}:{line}:{column}"
+        found = f"byte 0x{text[error.start]:02x}"
+        raise InputError(f"{place}: found {found}, expected UTF-8 text") from None
+
+
+def shown(text: str, limit: int = 200) -> str:
+    """``text`` fit for one line of an error: control characters escaped, not too long."""
+    safe = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    return safe if len(safe) <= limit else safe[: limit - 3] + "..."
+
+
+class _Cursor:
+    """The words of one line, read one after the other."""
+
+    def __init__(self, content: str, line: int, filename: str) -> None:
+        content = content.partition("#")[0]
+        self.words = [(m.group(), m.start() + 1) for m in _WORD.finditer(content)]
+        self.at = 0
+        self.line = line
+        self.filename = filename
+        self.end = len(content.rstrip(" \t")) + 1
+
+    def done(self) -> bool:
+        return self.at == len(self.words)
+
+    def peek(self) -> str:
+        return "" if self.done() else self.words[self.at][0]
+
+    def error_at(self, column: int, found: str, expected: str) -> InputError:
+        what = "the end of the line" if not found else f"'{shown(found, _SHOWN)}'"
+        place = f"{shown(self.filename)}:{self.line}:{column}"
+        return InputError(f"{place}: found {what}, expected {expected}")
+
+    def error(self, expected: str, offset: int = 0) -> InputError:
+        """For the word that comes next."""
+        if self.done():
+            return self.error_at(self.end, "", expected)
+        found, column = self.words[self.at]
+        return self.error_at(column + offset, found, expected)
+
+    def take(self, kind: Kind, skip: int = 0) -> Any:
+        """The next word as that kind, its first ``skip`` characters left out."""
+        if self.done():
+            raise self.error(kind.usage)
+        try:
+            value = kind.parse(self.peek()[skip:])
+        except WordError as error:
+            raise self.error(error.args[0], skip + error.at) from None
+        self.at += 1
+        return value
+
+
+def _statement(cursor: _Cursor, known: dict[str, type[Statement]]) -> Statement:
+    op = cursor.peek()
+    cls = known.get(op)
+    if cls is None and op == Machine.op:
+        raise cursor.error("machine as the first statement only")
+    if cls is None:
+        raise cursor.error(f"a statement ({', '.join(known)})")
+    cursor.at += 1
+    if cls is At:
+        statement: Statement = _at(cursor, known)
+    elif cls is Swapout:
+        statement = _swapout(cursor)
+    else:
+        statement = _plain(cursor, cls)
+    if not cursor.done():
+        raise cursor.error("the end of the line")
+    return statement
+
+
+def _at(cursor: _Cursor, known: dict[str, type[Statement]]) -> At:
+    point, nth = cursor.take(POINT), cursor.take(NTH)
+    inner = {op: cls for op, cls in known.items() if cls not in (At, Machine)}
+    return At(point, nth, _statement(cursor, inner), line=cursor.line)
+
+
+def _swapout(cursor: _Cursor) -> Swapout:
+    if cursor.peek() == "*":
+        cursor.at += 1
+        return Swapout(line=cursor.line)
+    if cursor.done():
+        raise cursor.error("* or a process")
+    return Swapout(cursor.take(PROCESS), cursor.take(PageRange()), line=cursor.line)
+
+
+def _plain(cursor: _Cursor, cls: type[Statement]) -> Statement:
+    """Words in order, then options in any order."""
+    values: dict[str, Any] = {"line": cursor.line}
+    by_name = {}
+    for item in grammar(cls):
+        kind, how = item.metadata["kind"], item.metadata["how"]
+        if how == "word":
+            values[item.name] = cursor.take(kind)
+        elif how == "last" and not cursor.done():
+            values[item.name] = cursor.take(kind)
+        elif how == "words":
+            values[item.name] = (cursor.take(kind),)
+            while not cursor.done():
+                values[item.name] += (cursor.take(kind),)
+        elif how in ("option", "options"):
+            by_name[option_name(item)] = item
+    while by_name and not cursor.done():
+        _option(cursor, by_name, values)
+    return cls(**values)
+
+
+def _option(cursor: _Cursor, by_name: dict[str, Any], values: dict[str, Any]) -> None:
+    name, equals, _ = cursor.peek().partition("=")
+    if not equals or name not in by_name:
+        raise cursor.error(" or ".join(f"{known}=" for known in by_name))
+    item = by_name[name]
+    once = item.metadata["how"] == "option"
+    if once and item.name in values:
+        raise cursor.error(f"{name}= only once")
+    kind = item.metadata["kind"]
+    value = _profile(cursor) if name == "profile" else cursor.take(kind, len(name) + 1)
+    values[item.name] = value if once else (*values.get(item.name, ()), value)
+
+
+def _profile(cursor: _Cursor) -> str:
+    """Profiles are looked up at once, so that a wrong one has a line and a column."""
+    name = cursor.peek().partition("=")[2]
+    try:
+        profiles.find(name)
+    except InputError:
+        raise cursor.error(f"a profile ({', '.join(profiles.names())})", len("profile=")) from None
+    cursor.at += 1
+    return name

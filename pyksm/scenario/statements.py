@@ -1,0 +1,369 @@
+"""Statements: one class an op, and its fields are its grammar.
+
+Parser, writer, usage lines and strategies all read the fields' metadata, so a new op is one
+class here and one handler in :mod:`pyksm.scenario.runner`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+from pyksm.engine import FAULT_KINDS, POLICIES, SCHEDULE_POINTS, SWITCHES
+from pyksm.scenario.kinds import (
+    FRAMES_LIMIT,
+    PAGE_BYTES,
+    SCANS_LIMIT,
+    SLOTS_LIMIT,
+    Choice,
+    Content,
+    Kind,
+    KsmSetting,
+    Label,
+    Name,
+    Number,
+    PageRange,
+    Pages,
+    Setting,
+    Value,
+)
+
+ADVICE = ("mergeable", "unmergeable", "dontneed", "pageout", "willneed")
+PROTECTIONS = ("none", "r", "rw")
+
+PROCESS = Name("a process")
+REGION = Name("a region")
+AREA = Name("a swap area")
+COUNT = Number("a number of pages")
+NODE = Number("a node", high=2**31 - 1)
+
+
+def word(kind: Kind) -> Any:
+    """A word in its place."""
+    return field(metadata={"kind": kind, "how": "word"})
+
+
+def last(kind: Kind, default: Any = None) -> Any:
+    """A word that may be left out at the end."""
+    return field(default=default, metadata={"kind": kind, "how": "last"})
+
+
+def option(kind: Kind, default: Any = None, name: str = "") -> Any:
+    """``name=WORD`` anywhere behind the words; the name is the field's unless said."""
+    return field(default=default, metadata={"kind": kind, "how": "option", "name": name})
+
+
+def options(kind: Kind, name: str) -> Any:
+    """``name=WORD``, any number of times: a tuple."""
+    return field(default=(), metadata={"kind": kind, "how": "options", "name": name})
+
+
+def words(kind: Kind) -> Any:
+    """One word or more up to the end: a tuple."""
+    return field(metadata={"kind": kind, "how": "words"})
+
+
+@dataclass(frozen=True)
+class Statement:
+    """One line. ``line`` is its place in the file, 0 where it was not read from one."""
+
+    op: ClassVar[str] = ""
+    line: int = field(default=0, kw_only=True, compare=False, repr=False)
+
+    def __str__(self) -> str:
+        return " ".join([self.op, *_written(self)])
+
+
+def _written(statement: Statement) -> list[str]:
+    text: list[str] = []
+    for item in grammar(type(statement)):
+        value, how = getattr(statement, item.name), item.metadata["how"]
+        if how == "word":
+            text.append(str(value))
+        elif how == "words":
+            text.extend(str(each) for each in value)
+        elif how == "options":
+            text.extend(f"{option_name(item)}={each}" for each in value)
+        elif value != item.default:
+            text.append(f"{option_name(item)}={value}" if how == "option" else str(value))
+    return text
+
+
+def grammar(cls: type[Statement]) -> list[dataclasses.Field[Any]]:
+    """The fields of a statement class that are words of it, in order."""
+    return [item for item in dataclasses.fields(cls) if "kind" in item.metadata]
+
+
+def option_name(item: dataclasses.Field[Any]) -> str:
+    """The NAME of a ``NAME=WORD``."""
+    return str(item.metadata.get("name") or item.name)
+
+
+@dataclass(frozen=True)
+class Machine(Statement):
+    """What the machine is like; only as the first statement."""
+
+    op = "machine"
+    nodes: int = option(Number("a number of nodes", 64, 1), 1)
+    frames: int = option(Number("a number of frames", FRAMES_LIMIT, 1), 65536)
+    profile: str | None = option(Name("a profile"), None)
+    policy: str = option(Choice("a policy", POLICIES), "reread")
+    bugs: tuple[str, ...] = options(Choice("a switch", SWITCHES), "bug")
+
+
+@dataclass(frozen=True)
+class Spawn(Statement):
+    """A new process."""
+
+    op = "spawn"
+    process: str = word(PROCESS)
+
+
+@dataclass(frozen=True)
+class Mmap(Statement):
+    """A new region of a process."""
+
+    op = "mmap"
+    process: str = word(PROCESS)
+    region: str = word(REGION)
+    npages: int = word(COUNT)
+    node: int = option(NODE, -1)
+
+
+@dataclass(frozen=True)
+class Write(Statement):
+    """Whole pages get a pattern."""
+
+    op = "write"
+    process: str = word(PROCESS)
+    pages: Pages = word(PageRange())
+    value: Value = word(Content())
+
+
+@dataclass(frozen=True)
+class Poke(Statement):
+    """One byte of one page."""
+
+    op = "poke"
+    process: str = word(PROCESS)
+    page: Pages = word(PageRange(single=True))
+    offset: int = word(Number("a byte offset", PAGE_BYTES - 1))
+    byte: int = word(Number("a byte", 255))
+
+
+@dataclass(frozen=True)
+class Read(Statement):
+    """Read faults; the CRC of each page."""
+
+    op = "read"
+    process: str = word(PROCESS)
+    pages: Pages = word(PageRange())
+
+
+@dataclass(frozen=True)
+class Fork(Statement):
+    """``child`` is a child of ``process``."""
+
+    op = "fork"
+    process: str = word(PROCESS)
+    child: str = word(PROCESS)
+
+
+@dataclass(frozen=True)
+class Exit(Statement):
+    """The process ends."""
+
+    op = "exit"
+    process: str = word(PROCESS)
+
+
+@dataclass(frozen=True)
+class Munmap(Statement):
+    """The pages become holes."""
+
+    op = "munmap"
+    process: str = word(PROCESS)
+    pages: Pages = word(PageRange())
+
+
+@dataclass(frozen=True)
+class Mremap(Statement):
+    """The pages move to a new region ``to``."""
+
+    op = "mremap"
+    process: str = word(PROCESS)
+    pages: Pages = word(PageRange())
+    to: str = word(REGION)
+
+
+@dataclass(frozen=True)
+class Madvise(Statement):
+    """Advice about pages."""
+
+    op = "madvise"
+    process: str = word(PROCESS)
+    pages: Pages = word(PageRange())
+    advice: str = word(Choice("an advice", ADVICE))
+
+
+@dataclass(frozen=True)
+class Mprotect(Statement):
+    """Protection of pages."""
+
+    op = "mprotect"
+    process: str = word(PROCESS)
+    pages: Pages = word(PageRange())
+    prot: str = word(Choice("a protection", PROTECTIONS))
+
+
+@dataclass(frozen=True)
+class Migrate(Statement):
+    """Resident pages move to a node."""
+
+    op = "migrate"
+    process: str = word(PROCESS)
+    pages: Pages = word(PageRange())
+    node: int = word(NODE)
+
+
+@dataclass(frozen=True)
+class Pin(Statement):
+    """An extra reference on resident pages."""
+
+    op = "pin"
+    process: str = word(PROCESS)
+    pages: Pages = word(PageRange())
+
+
+@dataclass(frozen=True)
+class Unpin(Statement):
+    """The extra reference is dropped."""
+
+    op = "unpin"
+    process: str = word(PROCESS)
+    pages: Pages = word(PageRange())
+
+
+@dataclass(frozen=True)
+class Swapon(Statement):
+    """A swap area of ``npages`` slots, its header included."""
+
+    op = "swapon"
+    area: str = word(AREA)
+    npages: int = word(Number("a number of pages", SLOTS_LIMIT))
+    priority: int = option(Number("a priority", 2**31 - 1), -1)
+
+
+@dataclass(frozen=True)
+class Swapoff(Statement):
+    """The area goes."""
+
+    op = "swapoff"
+    area: str = word(AREA)
+
+
+@dataclass(frozen=True)
+class Swapout(Statement):
+    """Reclaim until the pages are out; ``process`` None: everything (``swapout *``)."""
+
+    op = "swapout"
+    process: str | None = None
+    pages: Pages | None = None
+
+    def __str__(self) -> str:
+        return "swapout *" if self.process is None else f"swapout {self.process} {self.pages}"
+
+
+@dataclass(frozen=True)
+class Ksm(Statement):
+    """Writes to /sys/kernel/mm/ksm, in order."""
+
+    op = "ksm"
+    settings: tuple[Setting, ...] = words(KsmSetting())
+
+
+@dataclass(frozen=True)
+class Scan(Statement):
+    """Full scans of ksmd."""
+
+    op = "scan"
+    count: int = word(Number("a number of scans", SCANS_LIMIT))
+
+
+@dataclass(frozen=True)
+class Observe(Statement):
+    """The observation."""
+
+    op = "observe"
+    label: str | None = last(Label())
+
+
+@dataclass(frozen=True)
+class Inject(Statement):
+    """The N-th such event from now on fails, once."""
+
+    op = "inject"
+    kind: str = word(Choice("a kind of failure", FAULT_KINDS))
+    nth: int = word(Number("a count", low=1))
+
+
+@dataclass(frozen=True)
+class Census(Statement):
+    """A full recount; ``violations`` in the result."""
+
+    op = "census"
+    strict: str | None = last(Choice("nothing or", ("strict",)))
+
+
+@dataclass(frozen=True)
+class At(Statement):
+    """``statement`` runs inside the next one, when that reaches ``point`` for the N-th time."""
+
+    op = "at"
+    point: str
+    nth: int
+    statement: Statement
+
+    def __str__(self) -> str:
+        return f"at {self.point} {self.nth} {self.statement}"
+
+
+POINT = Choice("a schedule point", SCHEDULE_POINTS)
+NTH = Number("which time", low=1)
+
+STATEMENTS: dict[str, type[Statement]] = {
+    cls.op: cls
+    for cls in (
+        Machine, Spawn, Mmap, Write, Poke, Read, Fork, Exit, Munmap, Mremap, Madvise, Mprotect,
+        Migrate, Pin, Unpin, Swapon, Swapoff, Swapout, Ksm, Scan, Observe, Inject, Census, At,
+    )
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """What a file says: statements in order, and where they came from."""
+
+    statements: tuple[Statement, ...]
+    filename: str = "<scenario>"
+
+    def __str__(self) -> str:
+        return "".join(f"{statement}\n" for statement in self.statements)
+
+    @property
+    def machine(self) -> Machine:
+        """The machine it asks for; the plain one where it does not say."""
+        first = self.statements[0] if self.statements else None
+        return first if isinstance(first, Machine) else Machine()
+
+    @property
+    def body(self) -> tuple[Statement, ...]:
+        """The statements without the machine."""
+        head = bool(self.statements) and isinstance(self.statements[0], Machine)
+        return self.statements[1:] if head else self.statements
+
+    def on(self, **changes: Any) -> Scenario:
+        """The same on another machine: fields of :class:`Machine` by name."""
+        machine = dataclasses.replace(self.machine, **changes)
+        return dataclasses.replace(self, statements=(machine, *self.body))
