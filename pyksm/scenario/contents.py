@@ -20,7 +20,8 @@ def pattern(value: int) -> bytes:
     if value == 0:
         return ZEROS
     start = np.uint64(value * _GOLDEN % 2**64)
-    return (_INDEX + start).tobytes()
+    words: bytes = (_INDEX + start).tobytes()
+    return words
 
 
 def pages(value: Value, npages: int) -> bytes:

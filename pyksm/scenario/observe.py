@@ -42,9 +42,7 @@ def observation(engine: Engine, world: World, vmstat: Mapping[str, int]) -> dict
     }
 
 
-def _region(
-    pages: list[PageInfo], frames: Classes, slots: Classes, nodes: bool
-) -> dict[str, Any]:
+def _region(pages: list[PageInfo], frames: Classes, slots: Classes, nodes: bool) -> dict[str, Any]:
     present = [page.state in "PZ" for page in pages]
     both = list(zip(pages, present, strict=True))
     answer: dict[str, Any] = {

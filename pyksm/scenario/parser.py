@@ -7,16 +7,15 @@ from typing import Any
 
 from pyksm import profiles
 from pyksm.errors import InputError
-from pyksm.scenario.kinds import WordError
+from pyksm.scenario.kinds import Kind, WordError
 from pyksm.scenario.statements import (
     NTH,
+    PAGES,
     POINT,
     PROCESS,
     STATEMENTS,
     At,
-    Kind,
     Machine,
-    PageRange,
     Scenario,
     Statement,
     Swapout,
@@ -135,7 +134,7 @@ def _swapout(cursor: _Cursor) -> Swapout:
         return Swapout(line=cursor.line)
     if cursor.done():
         raise cursor.error("* or a process")
-    return Swapout(cursor.take(PROCESS), cursor.take(PageRange()), line=cursor.line)
+    return Swapout(cursor.take(PROCESS), cursor.take(PAGES), line=cursor.line)
 
 
 def _plain(cursor: _Cursor, cls: type[Statement]) -> Statement:
@@ -144,9 +143,7 @@ def _plain(cursor: _Cursor, cls: type[Statement]) -> Statement:
     by_name = {}
     for item in grammar(cls):
         kind, how = item.metadata["kind"], item.metadata["how"]
-        if how == "word":
-            values[item.name] = cursor.take(kind)
-        elif how == "last" and not cursor.done():
+        if how == "word" or (how == "last" and not cursor.done()):
             values[item.name] = cursor.take(kind)
         elif how == "words":
             values[item.name] = (cursor.take(kind),)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -22,7 +22,7 @@ from pyksm.engine import (
 from pyksm.errors import MachineError
 from pyksm.scenario import contents, engines
 from pyksm.scenario import statements as st
-from pyksm.scenario.kinds import PAGE_BYTES
+from pyksm.scenario.kinds import PAGE_BYTES, Setting, Value
 from pyksm.scenario.observe import observation, raw
 from pyksm.scenario.world import Process, World
 
@@ -109,7 +109,7 @@ class Run:
         self.vmstat = dict(engine.vmstat())
         self.armed: list[st.At] = []
 
-    def all(self, statements: tuple[st.Statement, ...]) -> list[dict[str, Any]]:
+    def all(self, statements: Sequence[st.Statement]) -> list[dict[str, Any]]:
         """The results of statements, in order."""
         return [self.step(statement) for statement in statements]
 
@@ -240,9 +240,10 @@ def _write(run: Run, statement: st.Write) -> Outcome:
     for done in range(0, span.npages, _CHUNK):
         count = min(_CHUNK, span.npages - done)
         base = statement.value.base + (done if statement.value.step else 0)
-        data = contents.pages(st.Value(base, statement.value.step), count)
+        data = contents.pages(Value(base, statement.value.step), count)
         codes += run.engine.write_pages(span.pid, span.addr + done * PAGE_BYTES, data)
-    return Outcome(_first(codes))
+    # Which pages it was: only for those who keep a map of contents beside the machine.
+    return Outcome(_first(codes), {"codes": codes} if run.work else {})
 
 
 @_does(st.Poke)
@@ -360,7 +361,7 @@ def _ksm(run: Run, statement: st.Ksm) -> Outcome:
     return Outcome(_first([_setting(run, setting) for setting in statement.settings]))
 
 
-def _setting(run: Run, setting: st.Setting) -> int:
+def _setting(run: Run, setting: Setting) -> int:
     """All are tried in order; a word, which no file of these kernels takes, is EINVAL."""
     try:
         if isinstance(setting.value, str):

@@ -4,6 +4,8 @@ Parser, writer, usage lines and strategies all read the fields' metadata, so a n
 class here and one handler in :mod:`pyksm.scenario.runner`.
 """
 
+# ruff: noqa: RUF009 - the defaults are dataclass fields, made by the helpers below
+
 from __future__ import annotations
 
 import dataclasses
@@ -36,6 +38,9 @@ PROCESS = Name("a process")
 REGION = Name("a region")
 AREA = Name("a swap area")
 COUNT = Number("a number of pages")
+PAGES = PageRange()
+PAGE = PageRange(single=True)
+CONTENT = Content()
 NODE = Number("a node", high=2**31 - 1)
 
 
@@ -137,8 +142,8 @@ class Write(Statement):
 
     op = "write"
     process: str = word(PROCESS)
-    pages: Pages = word(PageRange())
-    value: Value = word(Content())
+    pages: Pages = word(PAGES)
+    value: Value = word(CONTENT)
 
 
 @dataclass(frozen=True)
@@ -147,7 +152,7 @@ class Poke(Statement):
 
     op = "poke"
     process: str = word(PROCESS)
-    page: Pages = word(PageRange(single=True))
+    page: Pages = word(PAGE)
     offset: int = word(Number("a byte offset", PAGE_BYTES - 1))
     byte: int = word(Number("a byte", 255))
 
@@ -158,7 +163,7 @@ class Read(Statement):
 
     op = "read"
     process: str = word(PROCESS)
-    pages: Pages = word(PageRange())
+    pages: Pages = word(PAGES)
 
 
 @dataclass(frozen=True)
@@ -184,7 +189,7 @@ class Munmap(Statement):
 
     op = "munmap"
     process: str = word(PROCESS)
-    pages: Pages = word(PageRange())
+    pages: Pages = word(PAGES)
 
 
 @dataclass(frozen=True)
@@ -193,7 +198,7 @@ class Mremap(Statement):
 
     op = "mremap"
     process: str = word(PROCESS)
-    pages: Pages = word(PageRange())
+    pages: Pages = word(PAGES)
     to: str = word(REGION)
 
 
@@ -203,7 +208,7 @@ class Madvise(Statement):
 
     op = "madvise"
     process: str = word(PROCESS)
-    pages: Pages = word(PageRange())
+    pages: Pages = word(PAGES)
     advice: str = word(Choice("an advice", ADVICE))
 
 
@@ -213,7 +218,7 @@ class Mprotect(Statement):
 
     op = "mprotect"
     process: str = word(PROCESS)
-    pages: Pages = word(PageRange())
+    pages: Pages = word(PAGES)
     prot: str = word(Choice("a protection", PROTECTIONS))
 
 
@@ -223,7 +228,7 @@ class Migrate(Statement):
 
     op = "migrate"
     process: str = word(PROCESS)
-    pages: Pages = word(PageRange())
+    pages: Pages = word(PAGES)
     node: int = word(NODE)
 
 
@@ -233,7 +238,7 @@ class Pin(Statement):
 
     op = "pin"
     process: str = word(PROCESS)
-    pages: Pages = word(PageRange())
+    pages: Pages = word(PAGES)
 
 
 @dataclass(frozen=True)
@@ -242,7 +247,7 @@ class Unpin(Statement):
 
     op = "unpin"
     process: str = word(PROCESS)
-    pages: Pages = word(PageRange())
+    pages: Pages = word(PAGES)
 
 
 @dataclass(frozen=True)

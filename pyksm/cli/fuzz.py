@@ -1,0 +1,93 @@
+"""``pyksm fuzz``: engines held against each other on programs made at random."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import sys
+
+import click
+
+from pyksm import profiles
+from pyksm.cli.common import seconds_of, two_engines
+from pyksm.cli.group import FINE, FOUND
+from pyksm.cli.scenario import print_differences
+from pyksm.errors import InputError
+from pyksm.hunt.fuzz import Finding, fuzz
+from pyksm.scenario.parser import shown
+
+
+def register(group: click.Group) -> None:
+    """Add the commands of this module."""
+    group.add_command(fuzz_command)
+
+
+@click.command("fuzz", short_help="Look for programs on which engines differ.")
+@click.option("--engines", "names", default="core,oracle", show_default=True)
+@click.option("--seconds", default="10", show_default=True, help="How long to look.")
+@click.option("--programs", type=click.IntRange(1, 2**31), default=None, help="How many at most.")
+@click.option("--seed", type=click.IntRange(0, 2**63 - 1), default=None, help="The first program.")
+@click.option("--profile", default=None, help="Kernel profile.")
+@click.option("--out", default=None, help="Where the shrunk program goes [pyksm-fuzz-SEED.ksm].")
+def fuzz_command(
+    names: str,
+    seconds: str,
+    programs: int | None,
+    seed: int | None,
+    profile: str | None,
+    out: str | None,
+) -> int:
+    """Run random programs on engines; compare results, raw ptes, work counters, events, census.
+
+    Exit status 0 where nothing was found; 1 with a finding, shrunk and written to a file that
+    `pyksm diff` replays. Program k of `--seed N` is that of seed N + k.
+    """
+    chosen, limit = two_engines(names), seconds_of(seconds)
+    if profile is not None:
+        profiles.find(profile)
+    first = secrets.randbelow(10**9) if seed is None else seed
+    _writable(out)
+    tried, finding = fuzz(
+        names=chosen,
+        seconds=limit,
+        programs=programs,
+        seed=first,
+        profile=profile,
+        progress=_progress if sys.stderr.isatty() else None,
+    )
+    if sys.stderr.isatty():
+        click.echo("\r\033[K", nl=False, err=True)
+    if finding is None:
+        click.echo(f"seed {first}: {tried} programs, {' and '.join(chosen)} agree on all")
+        return FINE
+    _report(chosen, tried, finding, out or f"pyksm-fuzz-{finding.seed}.ksm")
+    return FOUND
+
+
+def _progress(tried: int, seed: int) -> None:
+    click.echo(f"\r{tried} programs, seed {seed}", nl=False, err=True)
+
+
+def _writable(out: str | None) -> None:
+    """Know before the hunt, not after it, that a finding can be written."""
+    if out is not None:
+        existed = os.path.lexists(out)
+        try:
+            with open(out, "a", encoding="utf-8"):
+                pass
+            if not existed:
+                os.unlink(out)
+        except (OSError, ValueError) as error:
+            why = getattr(error, "strerror", None) or str(error)
+            raise InputError(f"--out {shown(out)}: {why}, expected a file to write") from None
+
+
+def _report(names: tuple[str, ...], tried: int, finding: Finding, out: str) -> None:
+    text = [f"# pyksm fuzz --engines {','.join(names)} --seed {finding.seed} --programs 1"]
+    text += [f"# {shown(str(each))}" for each in finding.differences[:3]]
+    with open(out, "w", encoding="utf-8") as file:
+        file.write("\n".join([*text, str(finding.scenario)]))
+    click.echo(f"seed {finding.seed} (program {tried}): {' and '.join(names)} differ")
+    print_differences(names, finding.scenario, list(finding.differences))
+    click.echo(f"shrunk to {len(finding.scenario.statements)} statements in {shown(out)}")
+    click.echo(f"replay: pyksm diff {shown(out)} --engines {','.join(names)}")

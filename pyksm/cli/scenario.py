@@ -1,0 +1,178 @@
+"""``pyksm run`` and ``pyksm diff``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+from rich.table import Table
+from rich.text import Text
+
+from pyksm import profiles
+from pyksm.cli.common import console, print_json, read_scenario, two_engines
+from pyksm.cli.group import FINE, FOUND
+from pyksm.hunt.fuzz import examine
+from pyksm.scenario import Scenario, engines, run
+from pyksm.scenario.compare import Difference
+
+_SHOWN = 20  # differing paths that diff prints
+
+
+def register(group: click.Group) -> None:
+    """Add the commands of this module."""
+    group.add_command(run_command)
+    group.add_command(diff_command)
+
+
+@click.command("run", short_help="Run a scenario on an engine.")
+@click.argument("file")
+@click.option("--engine", default="core", show_default=True, help="core or oracle.")
+@click.option("--profile", default=None, help="Kernel profile; goes before the file's own.")
+@click.option("--json", "as_json", is_flag=True, help="The contract's JSON on standard output.")
+def run_command(file: str, engine: str, profile: str | None, as_json: bool) -> int:
+    """Run the scenario FILE (- for standard input) and print its answer."""
+    engines.factory(engine)
+    if profile is not None:
+        profiles.find(profile)
+    scenario = read_scenario(file)
+    answer = run(scenario, engine, profile=profile)
+    if as_json:
+        print_json(answer)
+    else:
+        _print_answer(scenario, answer)
+    return FINE
+
+
+@click.command("diff", short_help="Hold engines against each other on a scenario.")
+@click.argument("file")
+@click.option("--engines", "names", default="core,oracle", show_default=True)
+@click.option("--profile", default=None, help="Kernel profile; goes before the file's own.")
+def diff_command(file: str, names: str, profile: str | None) -> int:
+    """Run FILE on engines and compare all they say: results, raw ptes, work, census.
+
+    Exit status 0 where they agree, 1 with the first differing paths where not.
+    """
+    chosen = two_engines(names)
+    if profile is not None:
+        profiles.find(profile)
+    scenario = read_scenario(file)
+    found = examine(scenario, chosen, profile)
+    if not found:
+        click.echo(f"{' and '.join(chosen)} agree: {len(scenario.statements)} statements")
+        return FINE
+    print_differences(chosen, scenario, found)
+    return FOUND
+
+
+def print_differences(names: tuple[str, ...], scenario: Scenario, found: list[Difference]) -> None:
+    """The first differing paths, with the statement that each belongs to."""
+    for each in found[:_SHOWN]:
+        click.echo(f"{each}{_where(scenario, each.path)}")
+    if len(found) > _SHOWN:
+        click.echo(f"... and {len(found) - _SHOWN} more")
+    click.echo(f"{' and '.join(names)} differ: {len(found)} paths")
+
+
+def _where(scenario: Scenario, path: str) -> str:
+    parts = path.split("/")
+    if len(parts) > 2 and parts[1] == "results" and int(parts[2]) < len(scenario.statements):
+        statement = scenario.statements[int(parts[2])]
+        return f"   # line {statement.line}: {statement}"
+    return ""
+
+
+def _print_answer(scenario: Scenario, answer: dict[str, Any]) -> None:
+    out = console()
+    out.print(Text(f"engine {answer['engine']}, profile {answer['profile']}"))
+    table = Table(box=None, pad_edge=False)
+    for column in ("line", "statement", "answer"):
+        table.add_column(column, justify="right" if column == "line" else "left", overflow="fold")
+    for statement, result in zip(scenario.statements, answer["results"], strict=True):
+        style = "red" if result["errno"] else ""
+        table.add_row(str(result["line"]), Text(str(statement)), Text(_said(result), style))
+        for nested in result.get("nested", []):
+            table.add_row(
+                str(nested["line"]), Text(f"  {nested['op']} inside"), Text(_said(nested))
+            )
+    out.print(table)
+    for result in answer["results"]:
+        if "observation" in result:
+            _print_observation(out, result)
+
+
+def _said(result: dict[str, Any]) -> str:
+    """A result in one cell: its errno or ok, then whatever else is worth a word."""
+    said = [result["errno"] or "ok"]
+    if "crc" in result:
+        crcs = result["crc"]
+        kinds = len({each for each in crcs if each is not None})
+        said.append(f"{len(crcs)} pages, {kinds} distinct: {_few(crcs)}")
+    for key in ("scans", "status"):
+        if key in result:
+            said.append(f"{key} {result[key]}")
+    for name in ("calls", "events", "violations"):
+        said += _listed(name, result.get(name))
+    if result.get("reached") is False:
+        said.append("schedule point not reached")
+    return "; ".join(str(each) for each in said)
+
+
+def _few(things: list[Any], limit: int = 4) -> str:
+    text = " ".join("EFAULT" if each is None else str(each) for each in things[:limit])
+    return text if len(things) <= limit else f"{text} ..."
+
+
+def _listed(name: str, value: Any) -> list[str]:
+    if not value:
+        return []
+    if isinstance(value, dict):
+        return [", ".join(f"{key} {count}" for key, count in value.items())]
+    return [f"{name}: {', '.join(value)}"]
+
+
+def _print_observation(out: Any, result: dict[str, Any]) -> None:
+    seen = result["observation"]
+    table = Table(box=None, pad_edge=False)
+    columns = ("process", "region", "state", "page", "slot", "ksm", "cached", "mapcount", "node")
+    shown = columns if any("node" in region for _, _, region in _regions(seen)) else columns[:-1]
+    for column in shown:
+        table.add_column(column, overflow="fold")
+    for process, name, region in _regions(seen):
+        cells = [process, name, region["state"], _classes(region["page"])]
+        cells += [_classes(region["slot"]), region["ksm"], region["swapcache"]]
+        cells += [_classes(region[key]) for key in ("mapcount", "node") if key in region]
+        table.add_row(*map(Text, cells))
+    label = f" {result['label']}" if "label" in result else ""
+    out.print(Text(f"\nobserve{label} (line {result['line']})", "bold"))
+    out.print(table)
+    swap = ", ".join(f"{name} {area['used']}" for name, area in seen["swap"].items()) or "none on"
+    out.print(Text(f"ksm: {', '.join(f'{key} {value}' for key, value in seen['ksm'].items())}"))
+    out.print(Text(f"swap: {swap}; swap cache {seen['swapcached']}"))
+    out.print(Text(f"vmstat: {', '.join(f'{key} {n}' for key, n in seen['vmstat'].items())}"))
+
+
+def _regions(seen: dict[str, Any]) -> list[tuple[str, str, dict[str, Any]]]:
+    return [
+        (process, name, region)
+        for process, regions in seen["processes"].items()
+        for name, region in regions.items()
+    ]
+
+
+def _classes(values: list[int | None]) -> str:
+    """``0-3 - 7*4``: runs that count up, runs that stay, and ``-`` for nothing."""
+    text: list[str] = []
+    at = 0
+    while at < len(values):
+        value, end = values[at], at + 1
+        while end < len(values) and values[end] == value:
+            end += 1
+        if end == at + 1 and value is not None:
+            while end < len(values) and values[end] == value + end - at:
+                end += 1
+            text.append(str(value) if end == at + 1 else f"{value}-{value + end - at - 1}")
+        else:
+            same = "-" if value is None else str(value)
+            text.append(same if end == at + 1 else f"{same}*{end - at}")
+        at = end
+    return " ".join(text)

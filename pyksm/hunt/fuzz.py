@@ -1,0 +1,96 @@
+"""Engines held against each other on programs made at random."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pyksm.errors import InputError
+from pyksm.hunt.generate import program
+from pyksm.hunt.shrink import shrink
+from pyksm.scenario import Scenario, engines, run
+from pyksm.scenario.compare import Difference, differences
+
+EngineName = str | engines.Factory
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A scenario on which engines differ, or on which one breaks its own census."""
+
+    seed: int
+    scenario: Scenario
+    differences: tuple[Difference, ...]
+
+
+def answer(scenario: Scenario, engine: EngineName, profile: str | None = None) -> dict[str, Any]:
+    """What an engine says, work counters, raw ptes and census included.
+
+    An engine that raises what no engine should is an answer too: ``crash`` says what.
+    """
+    try:
+        return run(scenario, engine, profile=profile, work=True)
+    except InputError:
+        raise
+    except Exception as error:  # whatever it is, it is a finding
+        return {"engine": str(engine), "crash": f"{type(error).__name__}: {error}"}
+
+
+def examine(
+    scenario: Scenario,
+    names: Sequence[EngineName] = engines.NAMES,
+    profile: str | None = None,
+) -> list[Difference]:
+    """Where the engines differ on ``scenario``, and where a census finds something wrong.
+
+    A census is expected to be clean unless the machine has a switch on, whose very point it is.
+    """
+    answers = [answer(scenario, engine, profile) for engine in names]
+    found: list[Difference] = []
+    for other in answers[1:]:
+        found += differences(answers[0], other)
+    if not scenario.machine.bugs:
+        found += [wrong for each in answers for wrong in _violations(each)]
+    return found
+
+
+def _violations(answer: dict[str, Any]) -> list[Difference]:
+    if "crash" in answer:
+        return [Difference("/crash", answer["crash"], "no crash")]
+    return [
+        Difference(f"/results/{index}/census", result["census"], [])
+        for index, result in enumerate(answer["results"])
+        if result.get("census")
+    ]
+
+
+def fuzz(
+    *,
+    names: Sequence[EngineName] = engines.NAMES,
+    seconds: float | None = None,
+    programs: int | None = None,
+    seed: int = 0,
+    profile: str | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> tuple[int, Finding | None]:
+    """Try the programs of ``seed``, ``seed + 1``, … until one is a finding or the budget is used.
+
+    Returns how many were tried and the finding, shrunk. ``progress`` is told how many were tried
+    and the seed under way.
+    """
+    end = None if seconds is None else time.monotonic() + seconds
+    tried = 0
+    while programs is None or tried < programs:
+        if end is not None and time.monotonic() >= end:
+            break
+        if progress is not None:
+            progress(tried, seed + tried)
+        scenario = program(seed + tried)
+        tried += 1
+        if examine(scenario, names, profile):
+            small = shrink(scenario, lambda each: bool(examine(each, names, profile)))
+            found = tuple(examine(small, names, profile))
+            return tried, Finding(seed + tried - 1, small, found)
+    return tried, None

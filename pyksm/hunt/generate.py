@@ -1,0 +1,303 @@
+"""Scenarios made at random, weighted towards what this project is about.
+
+Sharing (few values), forks, small swap areas, swapoff, run=2, failures ordered in advance and
+statements that run inside others. One generator serves the seeded fuzzer and the hypothesis
+strategies: both are a :class:`Chooser`.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol, TypeVar
+
+from pyksm.engine import FAULT_KINDS, POLICIES, SCHEDULE_POINTS, SWITCHES
+from pyksm.scenario import statements as st
+from pyksm.scenario.kinds import Pages, Setting, Value
+
+T = TypeVar("T")
+
+MAX_PROCESSES = 7
+MAX_REGIONS = 4
+MAX_PAGES = 16
+
+
+class Chooser(Protocol):
+    """Where the choices come from."""
+
+    def integer(self, low: int, high: int) -> int: ...
+
+    def pick(self, things: Sequence[T]) -> T: ...
+
+
+@dataclass
+class Seeded:
+    """Choices from a seed."""
+
+    random: random.Random
+
+    def integer(self, low: int, high: int) -> int:
+        return self.random.randint(low, high)
+
+    def pick(self, things: Sequence[T]) -> T:
+        return self.random.choice(things)
+
+
+@dataclass
+class Names:
+    """What exists as far as the generator knows: enough to make most statements meaningful."""
+
+    nodes: int = 1
+    processes: dict[str, dict[str, int]] = field(default_factory=dict)
+    areas: list[str] = field(default_factory=list)
+    made: int = 0
+    made_areas: int = 0
+
+    def region(self, choose: Chooser) -> tuple[str, str, int] | None:
+        """A process, a region of it and that region's pages; None where there is none yet."""
+        owners = [name for name, regions in self.processes.items() if regions]
+        if not owners:
+            return None
+        process = choose.pick(owners)
+        region = choose.pick(list(self.processes[process]))
+        return process, region, self.processes[process][region]
+
+    def new_process(self) -> str:
+        self.made += 1
+        return f"P{self.made}"
+
+
+def program(seed: int, length: int = 45) -> st.Scenario:
+    """The program of that seed: always the same, some ``length`` statements."""
+    choose = Seeded(random.Random(seed))
+    return build(choose, choose.integer(length // 2, length + length // 2), f"seed-{seed}")
+
+
+def build(choose: Chooser, length: int, filename: str = "<random>") -> st.Scenario:
+    """A program of ``length`` statements, chosen by ``choose``."""
+    machine = _machine(choose)
+    names = Names(nodes=machine.nodes)
+    body: list[st.Statement] = [*_opening(choose, names)]
+    while len(body) < length:
+        body += step(choose, names)
+    return st.Scenario((machine, *body, st.Observe("end")), filename)
+
+
+def step(choose: Chooser, names: Names) -> list[st.Statement]:
+    """The next statement (two, where one arms the other), with ``names`` kept up to date."""
+    statement = _TABLE[choose.integer(0, len(_TABLE) - 1)](choose, names)
+    if statement is None:
+        return []
+    if isinstance(statement, (st.Swapoff, st.Swapout, st.Ksm, st.Scan)) and _chance(choose, 12):
+        inner = _TABLE[choose.integer(0, len(_TABLE) - 1)](choose, names)
+        if inner is not None:
+            nth = choose.integer(1, choose.pick((1, 4, 20)))
+            return [st.At(choose.pick(SCHEDULE_POINTS), nth, inner), statement]
+    return [statement]
+
+
+def _chance(choose: Chooser, percent: int) -> bool:
+    return choose.integer(1, 100) <= percent
+
+
+def _machine(choose: Chooser) -> st.Machine:
+    tight = _chance(choose, 12)
+    return st.Machine(
+        nodes=choose.pick((1, 1, 1, 2, 2, 3)),
+        frames=choose.integer(20, 120) if tight else 4096,
+        policy=POLICIES[1] if _chance(choose, 20) else POLICIES[0],
+        bugs=(choose.pick(SWITCHES),) if _chance(choose, 8) else (),
+    )
+
+
+def _opening(choose: Chooser, names: Names) -> list[st.Statement]:
+    """Two or three processes with some contents in common: else little would ever merge."""
+    body: list[st.Statement] = []
+    npages = choose.integer(1, 8)
+    for _ in range(choose.integer(1, 3)):
+        process = names.new_process()
+        names.processes[process] = {"r0": npages}
+        body.append(st.Spawn(process))
+        body.append(st.Mmap(process, "r0", npages, _bound(choose, names)))
+        body.append(st.Write(process, Pages("r0"), _value(choose)))
+        if _chance(choose, 80):
+            body.append(st.Madvise(process, Pages("r0"), "mergeable"))
+    return body
+
+
+def _value(choose: Chooser) -> Value:
+    return Value(choose.pick((0, 1, 1, 2, 2, 3, 7)), _chance(choose, 30))
+
+
+def _bound(choose: Chooser, names: Names) -> int:
+    if names.nodes > 1 and _chance(choose, 40):
+        return choose.integer(0, names.nodes - 1)
+    return -1
+
+
+def _pages(choose: Chooser, region: str, npages: int) -> Pages:
+    if _chance(choose, 45) or npages == 0:
+        return Pages(region)
+    start = choose.integer(0, npages - 1)
+    past = 1 if _chance(choose, 2) else 0
+    return Pages(region, start, choose.integer(start + 1, npages) + past)
+
+
+def _write(choose: Chooser, names: Names) -> st.Statement | None:
+    where = names.region(choose)
+    if where is None:
+        return None
+    process, region, npages = where
+    return st.Write(process, _pages(choose, region, npages), _value(choose))
+
+
+def _read(choose: Chooser, names: Names) -> st.Statement | None:
+    where = names.region(choose)
+    return where and st.Read(where[0], _pages(choose, where[1], where[2]))
+
+
+def _poke(choose: Chooser, names: Names) -> st.Statement | None:
+    where = names.region(choose)
+    if where is None:
+        return None
+    process, region, npages = where
+    index = choose.integer(0, max(0, npages - 1))
+    offset = choose.pick((0, 7, 2048, 4095))
+    return st.Poke(process, Pages(region, index, index + 1), offset, choose.pick((0, 1, 255)))
+
+
+def _spawn(choose: Chooser, names: Names) -> st.Statement | None:
+    if len(names.processes) >= MAX_PROCESSES:
+        return None
+    process = names.new_process()
+    names.processes[process] = {}
+    return st.Spawn(process)
+
+
+def _fork(choose: Chooser, names: Names) -> st.Statement | None:
+    if not names.processes or len(names.processes) >= MAX_PROCESSES:
+        return None
+    parent = choose.pick(list(names.processes))
+    child = names.new_process()
+    names.processes[child] = dict(names.processes[parent])
+    return st.Fork(parent, child)
+
+
+def _exit(choose: Chooser, names: Names) -> st.Statement | None:
+    if len(names.processes) < 2:
+        return None
+    process = choose.pick(list(names.processes))
+    del names.processes[process]
+    return st.Exit(process)
+
+
+def _mmap(choose: Chooser, names: Names) -> st.Statement | None:
+    roomy = [name for name, had in names.processes.items() if len(had) < MAX_REGIONS]
+    if not roomy:
+        return None
+    process = choose.pick(roomy)
+    region = f"r{len(names.processes[process])}"
+    npages = choose.integer(1, MAX_PAGES)
+    names.processes[process][region] = npages
+    return st.Mmap(process, region, npages, _bound(choose, names))
+
+
+def _munmap(choose: Chooser, names: Names) -> st.Statement | None:
+    where = names.region(choose)
+    return where and st.Munmap(where[0], _pages(choose, where[1], where[2]))
+
+
+def _mremap(choose: Chooser, names: Names) -> st.Statement | None:
+    where = names.region(choose)
+    if where is None or len(names.processes[where[0]]) > MAX_REGIONS:
+        return None
+    process, region, npages = where
+    pages = _pages(choose, region, npages)
+    to = f"r{len(names.processes[process])}"
+    whole = pages.start is None or pages.stop is None
+    names.processes[process][to] = npages if whole else (pages.stop or 0) - (pages.start or 0)
+    return st.Mremap(process, pages, to)
+
+
+def _madvise(choose: Chooser, names: Names) -> st.Statement | None:
+    where = names.region(choose)
+    if where is None:
+        return None
+    often = ("mergeable",) * 5 + ("unmergeable", "unmergeable", "dontneed", "willneed", "pageout")
+    return st.Madvise(where[0], _pages(choose, where[1], where[2]), choose.pick(often))
+
+
+def _mprotect(choose: Chooser, names: Names) -> st.Statement | None:
+    where = names.region(choose)
+    if where is None:
+        return None
+    prot = choose.pick(("none", "r", "rw", "rw", "rw"))
+    return st.Mprotect(where[0], _pages(choose, where[1], where[2]), prot)
+
+
+def _migrate(choose: Chooser, names: Names) -> st.Statement | None:
+    where = names.region(choose)
+    if where is None or (names.nodes == 1 and not _chance(choose, 5)):
+        return None
+    return st.Migrate(where[0], _pages(choose, *where[1:]), choose.integer(0, names.nodes - 1))
+
+
+def _pin(choose: Chooser, names: Names) -> st.Statement | None:
+    where = names.region(choose)
+    return where and st.Pin(where[0], _pages(choose, where[1], where[2]))
+
+
+def _unpin(choose: Chooser, names: Names) -> st.Statement | None:
+    where = names.region(choose)
+    return where and st.Unpin(where[0], _pages(choose, where[1], where[2]))
+
+
+def _swapon(choose: Chooser, names: Names) -> st.Statement | None:
+    if len(names.areas) >= 3:
+        return None
+    names.made_areas += 1
+    area = f"S{names.made_areas}"
+    names.areas.append(area)
+    npages = choose.integer(2, choose.pick((12, 40, 90)))
+    return st.Swapon(area, npages, choose.pick((-1, -1, -1, 1, 5)))
+
+
+def _swapoff(choose: Chooser, names: Names) -> st.Statement | None:
+    if not names.areas:
+        return None
+    area = choose.pick(names.areas)
+    if _chance(choose, 90):  # a failed swapoff leaves it on: then it is still known
+        names.areas.remove(area)
+    return st.Swapoff(area)
+
+
+def _swapout(choose: Chooser, names: Names) -> st.Statement | None:
+    where = names.region(choose)
+    if where is None or _chance(choose, 75):
+        return st.Swapout()
+    return st.Swapout(where[0], _pages(choose, where[1], where[2]))
+
+
+def _ksm(choose: Chooser, names: Names) -> st.Statement | None:
+    key = choose.pick(("run", "run", "run", "merge_across_nodes"))
+    value = choose.pick((0, 1, 2, 2, 2)) if key == "run" else choose.integer(0, 1)
+    return st.Ksm((Setting(key, value),))
+
+
+def _scan(choose: Chooser, names: Names) -> st.Statement | None:
+    return st.Scan(choose.pick((1, 1, 2, 2, 3)))
+
+
+def _inject(choose: Chooser, names: Names) -> st.Statement | None:
+    return st.Inject(choose.pick(FAULT_KINDS), choose.integer(1, choose.pick((2, 12, 60))))
+
+
+Maker = Callable[[Chooser, Names], st.Statement | None]
+
+_WEIGHTS: tuple[tuple[Maker, int], ...] = (
+    (_write, 13), (_read, 5), (_poke, 4), (_spawn, 3), (_fork, 6), (_exit, 2), (_mmap, 6),
+    (_munmap, 3), (_mremap, 4), (_madvise, 10), (_mprotect, 3), (_migrate, 5), (_pin, 2),
+    (_unpin, 2), (_swapon, 7), (_swapoff, 8), (_swapout, 10), (_ksm, 4), (_scan, 10), (_inject, 3),
+)  # fmt: skip
+_TABLE: tuple[Maker, ...] = tuple(maker for maker, weight in _WEIGHTS for _ in range(weight))

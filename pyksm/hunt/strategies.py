@@ -1,0 +1,41 @@
+"""Hypothesis strategies for scenarios (also as :mod:`pyksm.testing`)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TypeVar
+
+from hypothesis import strategies as hs
+
+from pyksm.hunt import generate
+from pyksm.scenario import Scenario, Statement
+
+T = TypeVar("T")
+
+
+class _Drawn:
+    """A :class:`pyksm.hunt.generate.Chooser` whose choices hypothesis makes, and shrinks."""
+
+    def __init__(self, draw: hs.DrawFn) -> None:
+        self._draw = draw
+
+    def integer(self, low: int, high: int) -> int:
+        return self._draw(hs.integers(low, high))
+
+    def pick(self, things: Sequence[T]) -> T:
+        return self._draw(hs.sampled_from(things))
+
+
+@hs.composite
+def scenarios(draw: hs.DrawFn, min_size: int = 1, max_size: int = 40) -> Scenario:
+    """Whole programs: sharing, forks, small areas, swapoff, run=2, failures, schedules.
+
+    ``min_size`` and ``max_size`` bound the statements beside the few that every program opens with.
+    """
+    return generate.build(_Drawn(draw), draw(hs.integers(min_size, max_size)))
+
+
+@hs.composite
+def steps(draw: hs.DrawFn, names: generate.Names) -> list[Statement]:
+    """The next statement of a program under way (none, one or two), ``names`` kept up to date."""
+    return generate.step(_Drawn(draw), names)

@@ -1,0 +1,124 @@
+"""Answers held against each other, path by path, and against recordings of real kernels."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+#: Says who answered, or how long it took: never compared.
+IGNORED = frozenset({"engine", "ms"})
+
+#: Calls of swapoff that a model must make exactly as often as the kernel did.
+EXACT_CALLS = ("try_to_unuse", "unuse_mm", "unuse_pte", "swap_readpage", "ksm_might_need_to_copy")
+
+#: Keys of a result that a recording is not compared by: times, what struct sizes decide, what the
+#: model alone has. ``calls`` is compared by itself.
+_NOT_RECORDED = frozenset({"ms", "status", "general_profit", "calls", "events"})
+
+#: What hangs on timing once a full area has left pages in the swap cache: see ``lingering.json``.
+_TIMING_KEYS = frozenset({"swapcached", "pswpin", "swapcache", "page", "mapcount", "calls"})
+
+
+class _Absent:
+    """Stands where one side has nothing."""
+
+    def __repr__(self) -> str:
+        return "absent"
+
+
+ABSENT = _Absent()
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Where two answers differ (a JSON pointer) and what either has there."""
+
+    path: str
+    left: Any
+    right: Any
+
+    def __str__(self) -> str:
+        return f"{self.path}: {_short(self.left)} != {_short(self.right)}"
+
+
+def _short(value: Any, limit: int = 100) -> str:
+    text = repr(value)
+    return text if len(text) <= limit else text[: limit - 3] + "..."
+
+
+def differences(left: Any, right: Any, path: str = "") -> Iterator[Difference]:
+    """Every path at which two JSON values differ, in the order of the left one."""
+    if isinstance(left, dict) and isinstance(right, dict):
+        yield from _of_objects(left, right, path)
+    elif isinstance(left, list) and isinstance(right, list):
+        for index in range(max(len(left), len(right))):
+            one = left[index] if index < len(left) else ABSENT
+            two = right[index] if index < len(right) else ABSENT
+            yield from differences(one, two, f"{path}/{index}")
+    elif type(left) is not type(right) or left != right:
+        yield Difference(path, left, right)
+
+
+def _of_objects(left: dict[str, Any], right: dict[str, Any], path: str) -> Iterator[Difference]:
+    for key in [*left, *(key for key in right if key not in left)]:
+        if key not in IGNORED:
+            here = f"{path}/{_escaped(key)}"
+            yield from differences(left.get(key, ABSENT), right.get(key, ABSENT), here)
+
+
+def _escaped(key: str) -> str:
+    return key.replace("~", "~0").replace("/", "~1")
+
+
+def recording_differences(
+    answer: dict[str, Any],
+    recording: dict[str, Any],
+    *,
+    unstable: Collection[str] = (),
+    lingering: int | None = None,
+) -> list[Difference]:
+    """Where ``answer`` is not what a real kernel said.
+
+    ``unstable``: paths that differed between two runs of that kernel. ``lingering``: the line
+    from which on the swap cache, and what hangs on it, depended on the device's speed.
+    """
+    found: list[Difference] = []
+    results = zip(answer["results"], recording["results"], strict=True)
+    for index, (ours, theirs) in enumerate(results):
+        loose = lingering is not None and theirs["line"] >= lingering
+        path = f"/results/{index}"
+        found += differences(_comparable(ours, theirs), _comparable(theirs, theirs), path)
+        if theirs["op"] == "swapoff" and not theirs["errno"]:
+            found += differences(_calls(ours), _calls(theirs), f"{path}/calls")
+        if loose:
+            found = [each for each in found if not _timing(each.path, path)]
+    return [each for each in found if not _excused(each.path, unstable)]
+
+
+def _comparable(result: dict[str, Any], recorded: dict[str, Any]) -> dict[str, Any]:
+    """The keys that both could have: a model's own extras are dropped."""
+    return {
+        key: _stripped(value)
+        for key, value in result.items()
+        if key not in _NOT_RECORDED and (key in recorded or key in ("crc", "scans"))
+    }
+
+
+def _stripped(value: Any) -> Any:
+    if not isinstance(value, dict):
+        return value
+    return {key: _stripped(each) for key, each in value.items() if key not in _NOT_RECORDED}
+
+
+def _calls(result: dict[str, Any]) -> dict[str, int]:
+    calls = result.get("calls", {})
+    return {name: calls.get(name, 0) for name in EXACT_CALLS}
+
+
+def _timing(path: str, result: str) -> bool:
+    return path.startswith(f"{result}/") and not _TIMING_KEYS.isdisjoint(path.split("/"))
+
+
+def _excused(path: str, unstable: Collection[str]) -> bool:
+    return any(path == each or path.startswith(f"{each}/") for each in unstable)

@@ -1,0 +1,10 @@
+"""For the tests of others: hypothesis strategies for scenarios, and the engines' comparison.
+
+Needs hypothesis (``pip install pyksm[test]``).
+"""
+
+from pyksm.hunt.fuzz import examine
+from pyksm.hunt.generate import Names
+from pyksm.hunt.strategies import scenarios, steps
+
+__all__ = ["Names", "examine", "scenarios", "steps"]
