@@ -1,0 +1,94 @@
+"""Python interpreters of our own, for when the user names no target: there is always real input.
+
+They wait on their standard input, so they end when we close it, and also when we are killed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import subprocess
+import sys
+from collections.abc import Iterator
+
+from pyksm.errors import InputError
+
+#: Ordinary interpreters in a default run, the last of which also forks a child.
+DEFAULT_COUNT = 5
+MAX_COUNT = 1000
+
+_GRACE_SECONDS = 5.0
+
+# What each interpreter runs: a few modules of the standard library, as any program has them,
+# a little data of its own, and then sleep. The parent of a child writes after the fork, so that
+# the two share most pages and each has some that the other has not.
+_PROGRAM = r"""
+import argparse, collections, csv, email.message, json, logging, os, random, re, sys
+seed, forks = int(sys.argv[1]), int(sys.argv[2])
+draw = random.Random(seed)
+table = {i: [draw.random() for _ in range(16)] for i in range(2000)}
+if forks:
+    os.fork()
+own = [str(draw.random() + os.getpid()) for _ in range(5000)]
+os.write(1, b"%d\n" % os.getpid())
+sys.stdin.buffer.read()
+"""
+
+
+@contextlib.contextmanager
+def interpreters(count: int = DEFAULT_COUNT) -> Iterator[list[int]]:
+    """Spawn ``count`` interpreters, the last with a forked child; their pids, once they wait.
+
+    They are ended when the block is left, however it is left. InputError where they cannot be
+    started or ``count`` is not 1..1000.
+    """
+    if not 1 <= count <= MAX_COUNT:
+        raise InputError(f"{count} interpreters; expected 1 to {MAX_COUNT}")
+    with contextlib.ExitStack() as stack:
+        started = []
+        for number in range(count):
+            process = _start(number, forks=number == count - 1)
+            stack.callback(_end, process)
+            started.append(process)
+        pids = [_await(process) for process in started]
+        pids.append(_await(started[-1]))
+        yield sorted(pids)
+
+
+def _start(number: int, forks: bool) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-I", "-c", _PROGRAM, str(number), str(int(forks))]
+    try:
+        # A session of its own: Ctrl-C at the terminal reaches us, and we end them in order.
+        return subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+    except OSError as exc:
+        raise InputError(f"{sys.executable}: cannot be started: {exc.strerror}") from None
+
+
+def _await(process: subprocess.Popen[bytes]) -> int:
+    # One line from each process that runs behind this pipe.
+    assert process.stdout is not None
+    line = process.stdout.readline()
+    if not line.strip().isdigit():
+        raise InputError(f"{sys.executable}: an interpreter ended before it was ready")
+    return int(line)
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    # Closing its input ends it and its child; the wait for end of file on its output, which the
+    # child holds as well, makes sure of the child.
+    assert process.stdin is not None
+    assert process.stdout is not None
+    with contextlib.suppress(OSError):
+        process.stdin.close()
+    try:
+        process.wait(_GRACE_SECONDS)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+    process.stdout.read()
+    process.stdout.close()
