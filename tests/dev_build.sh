@@ -1,6 +1,8 @@
 #!/bin/bash
-# Build the extension in place: pyksm/_core.abi3.so, so that the tree itself can be imported.
-# Wants cffi, meson and ninja beside $PYTHON (python3 unless set). Options go to meson setup.
+# Build the extension without pip, for work on the tree. Options go to `meson setup`.
+#   tests/dev_build.sh                  pyksm/_core.abi3.so, so that the tree itself can be imported
+#   BUILD=dir PACKAGE=dir ... [option]  a package directory of links for PYTHONPATH instead
+# Wants cffi, meson and ninja beside $PYTHON (python3 unless set).
 set -euo pipefail
 cd "$(dirname "$0")/.."
 python=${PYTHON:-python3}
@@ -11,6 +13,15 @@ if [ ! -f "$build/build.ninja" ]; then
 fi
 ninja -C "$build" >"$build/log" 2>&1 || { grep -vE '^\[[0-9]+/' "$build/log" >&2; exit 1; }
 grep -A 12 -E 'warning:' "$build/log" >&2 || true
-extension=$(find "$build/pyksm" -maxdepth 1 -name '_core*.so' | head -n 1)
-cp "$extension" pyksm/_core.abi3.so.new
-mv pyksm/_core.abi3.so.new pyksm/_core.abi3.so
+
+package=pyksm
+if [ -n "${PACKAGE:-}" ]; then
+	package=$PACKAGE/pyksm
+	rm -rf "$package" && mkdir -p "$package"
+	for each in pyksm/*; do
+		case $each in */_core.*.so | */__pycache__) ;; *) ln -s "$PWD/$each" "$package" ;; esac
+	done
+fi
+# Under a new name first: a running Python may have the old file mapped.
+cp "$(find "$build/pyksm" -maxdepth 1 -name '_core*.so')" "$package/_core.abi3.so.new"
+mv "$package/_core.abi3.so.new" "$package/_core.abi3.so"

@@ -1,0 +1,140 @@
+"""What is measured, as pairs of (prepare, run) that know an engine only by its interface.
+
+``SIZE`` pages a workload; each run does the same work on either engine, which the work counters
+could confirm. Rates are per page, so that engines may be given different numbers of pages.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from pyksm.engine import MADV_MERGEABLE, Config, Engine
+
+PAGE = 4096
+
+
+@dataclass(frozen=True)
+class Workload:
+    """``prepare(engine, npages)`` gives the state that ``run(engine, state)`` works on, once."""
+
+    name: str
+    prepare: Callable[[Engine, int], Any]
+    run: Callable[[Engine, Any], None]
+
+
+def config(npages: int) -> Config:
+    return Config(frames=npages * 6 + 1024)
+
+
+def _region(engine: Engine, npages: int, distinct: int) -> tuple[int, int]:
+    """A process with ``npages`` written pages of ``distinct`` different contents."""
+    pid = engine.spawn()
+    addr = engine.mmap(pid, npages)
+    for start in range(0, npages, 256):
+        count = min(256, npages - start)
+        numbers = ((start + k) % distinct + 1 for k in range(count))
+        data = b"".join(number.to_bytes(8, "little") * (PAGE // 8) for number in numbers)
+        engine.write_pages(pid, addr + start * PAGE, data)
+    return pid, addr
+
+
+# page-table walk: observe every pte of a mapping
+
+
+def _walk_prepare(engine: Engine, npages: int) -> Any:
+    return (*_region(engine, npages, npages), npages)
+
+
+def _walk(engine: Engine, state: Any) -> None:
+    pid, addr, npages = state
+    engine.touch(pid, addr, npages)
+
+
+# interval lookup: unmap pages whose anon_vma has many chains
+
+
+def _interval_prepare(engine: Engine, npages: int) -> Any:
+    """A parent, split into one vma a page, and eight children: rmap must find nine of each."""
+    pid, addr = _region(engine, npages, npages)
+    for k in range(0, npages, 2):
+        engine.mprotect(pid, addr + k * PAGE, 1, 1)
+    for _ in range(8):
+        engine.fork(pid)
+    engine.swapon(npages + 64)
+    return None
+
+
+def _interval(engine: Engine, state: Any) -> None:
+    engine.swapout()
+
+
+# swap_map scan: find a free slot behind many that are taken
+
+
+def _slots_prepare(engine: Engine, npages: int) -> Any:
+    engine.swapon(npages + 64)
+    _region(engine, npages, npages)
+    engine.swapout()
+    pid, addr = _region(engine, 32, 32)
+    return pid, addr
+
+
+def _slots(engine: Engine, state: Any) -> None:
+    pid, addr = state
+    engine.swapout([(pid, addr, 32)])
+
+
+# page copy: break copy on write for a whole child
+
+
+def _copy_prepare(engine: Engine, npages: int) -> Any:
+    pid, addr = _region(engine, npages, npages)
+    return engine.fork(pid), addr, npages
+
+
+def _copy(engine: Engine, state: Any) -> None:
+    child, addr, npages = state
+    engine.touch(child, addr, npages, True)
+
+
+# KSM scan: two full scans over two processes, half of whose pages are the same
+
+
+def _scan_prepare(engine: Engine, npages: int) -> Any:
+    for _ in range(2):
+        pid, addr = _region(engine, npages // 2, npages // 4)
+        engine.madvise(pid, addr, npages // 2, MADV_MERGEABLE)
+    return None
+
+
+def _scan(engine: Engine, state: Any) -> None:
+    engine.ksm_scan(2)
+
+
+# swapoff: of merged pages of four processes, each read again for each of them
+
+
+def _swapoff_prepare(engine: Engine, npages: int) -> Any:
+    for _ in range(4):
+        pid, addr = _region(engine, npages // 4, npages // 8)
+        engine.madvise(pid, addr, npages // 4, MADV_MERGEABLE)
+    engine.ksm_scan(2)
+    area = engine.swapon(npages + 64)
+    engine.swapout()
+    return area
+
+
+def _swapoff(engine: Engine, area: Any) -> None:
+    engine.swapoff(area)
+
+
+WORKLOADS = (
+    Workload("page-table walk", _walk_prepare, _walk),
+    Workload("interval lookup", _interval_prepare, _interval),
+    Workload("swap_map scan", _slots_prepare, _slots),
+    Workload("page copy", _copy_prepare, _copy),
+    Workload("KSM scan", _scan_prepare, _scan),
+    Workload("swapoff", _swapoff_prepare, _swapoff),
+)

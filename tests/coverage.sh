@@ -1,0 +1,9 @@
+#!/bin/bash
+# Line coverage of csrc by the test suite; fails under 90 %. Arguments go to pytest.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+build=$PWD/build-coverage
+BUILD=$build PACKAGE=$build/package tests/dev_build.sh -Db_coverage=true -Doptimization=1
+find "$build" -name '*.gcda' -delete
+PYTHONPATH=$build/package pytest -q -p no:cacheprovider "$@"
+gcovr --root . --filter csrc/ --fail-under-line 90 --print-summary "$build"

@@ -1,0 +1,67 @@
+"""Every snippet of README.md runs, as it stands there."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+BLOCK = re.compile(r"(?:<!-- ci: (\w+) -->\n)?```(\w+)\n(.*?)```", re.DOTALL)
+BLOCKS = [(mark, kind, text) for mark, kind, text in BLOCK.findall(README)]
+
+
+def blocks(kind: str) -> list[str]:
+    return [text for mark, each, text in BLOCKS if each == kind and not mark]
+
+
+def run(command: list[str], cwd: Path) -> str:
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    done = subprocess.run(
+        command, cwd=cwd, env=os.environ | {"PATH": path}, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_first_screen_has_the_two_commands() -> None:
+    first = "\n".join(README.splitlines()[:40])
+    assert re.findall(r"<!-- ci: (\w+) -->", first) == ["run", "test"]
+    marked = {mark: text for mark, _, text in BLOCKS if mark}
+    assert all(text.count("\n") == 1 for text in marked.values())
+
+
+@pytest.mark.parametrize("text", blocks("python"), ids=range(len(blocks("python"))))
+def test_python_snippet(text: str, tmp_path: Path) -> None:
+    (tmp_path / "snippet.py").write_text(text)
+    run([sys.executable, "snippet.py"], tmp_path)
+
+
+def test_policies_snippet_shows_what_the_text_says(tmp_path: Path) -> None:
+    (tmp_path / "snippet.py").write_text(blocks("python")[0])
+    lines = run([sys.executable, "snippet.py"], tmp_path).splitlines()
+    assert lines[-2] == "8 processes, reread: 8 reads, 0 copies"
+    assert lines[-1] == "8 processes, memcpy: 1 reads, 7 copies"
+
+
+def test_shell_snippet(tmp_path: Path) -> None:
+    run(["bash", "-euo", "pipefail", "-c", blocks("sh")[0]], tmp_path)
+
+
+def test_c_snippet(tmp_path: Path) -> None:
+    (tmp_path / "snippet.c").write_text(blocks("c")[0])
+    sources = sorted(str(path) for path in (ROOT / "csrc").glob("*.c"))
+    include = ["-I", str(ROOT / "csrc" / "include"), "-I", str(ROOT / "csrc")]
+    flags = ["-std=c11", "-D_GNU_SOURCE", *include]
+    run(["cc", *flags, "snippet.c", *sources, "-o", "snippet"], tmp_path)
+    assert run(["./snippet"], tmp_path) == "1 references to the slot\n"
+
+
+def test_named_files_exist() -> None:
+    for name in re.findall(r"\]\(([^)#]+)\)", README):
+        assert (ROOT / name).exists(), name
