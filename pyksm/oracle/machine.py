@@ -1,0 +1,440 @@
+"""The oracle as an engine: system calls in, observations out."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import contextmanager
+from errno import (
+    EBADF,
+    EBUSY,
+    EDEADLK,
+    EFAULT,
+    EINVAL,
+    ENOMEM,
+    ESRCH,
+)
+from typing import Iterator
+
+from pyksm.engine import FAULT_KINDS, POLICIES, SWITCHES, AreaInfo, Config, PageInfo, VmaInfo
+from pyksm.errors import MachineError
+from pyksm.oracle import (
+    fork,
+    ksm,
+    ksm_scan,
+    madvise,
+    memory,
+    migrate,
+    mmap,
+    mprotect,
+    mremap,
+    swap_map,
+    swapfile,
+    vmscan,
+)
+from pyksm.oracle.census import census
+from pyksm.oracle.page_alloc import get_page, put_page
+from pyksm.oracle.pgtable import (
+    SPECIAL,
+    get_pte,
+    non_swap_entry,
+    pte_pfn,
+    pte_present,
+    pte_to_swp_entry,
+)
+from pyksm.oracle.rbtree import RbRoot
+from pyksm.oracle.structs import (
+    PAGE_SHIFT,
+    PAGE_SIZE,
+    TASK_SIZE,
+    Ksm,
+    Machine,
+    Mm,
+    Node,
+    Page,
+    SwapInfo,
+)
+
+#: Every counter, so that one that never counted is there too. Kernel functions first.
+COUNTERS = tuple(
+    """
+    __swap_writepage break_ksm cmp_and_merge_page delete_from_swap_cache do_swap_page
+    ksm_might_need_to_copy ksm_migrate_page memcmp_pages page_address_in_vma page_referenced_ksm
+    read_swap_cache_async remove_rmap_item_from_tree replace_page rmap_walk_ksm
+    stable_tree_insert stable_tree_search swap_readpage swap_writepage swapin_readahead
+    try_to_free_swap try_to_merge_one_page try_to_unmap try_to_unmap_ksm try_to_unuse
+    unstable_tree_search_insert unuse_mm unuse_pte unuse_pte_range unuse_vma write_protect_page
+    handle_mm_fault do_anonymous_page do_wp_page reuse_swap_page copy_one_pte zap_pte move_pte
+    anon_vma_prepare anon_vma_clone anon_vma_fork unlink_anon_vmas try_to_unmap_one
+    page_referenced_one add_to_swap get_swap_page swap_duplicate swap_free free_swap_and_cache
+    calc_checksum copy_page alloc_page free_page migrate_page unuse_copy unuse_pte_compared
+    find_next_to_unuse_slots scan_swap_map_slots avc_visited kmem_alloc
+    """.split()
+)
+VMSTAT = ("pswpin", "pswpout", "pgmigrate_success")
+
+
+def _make(config: Config) -> Machine:
+    """A machine with all its memory free. Frame 0 is the zero page, of node 0."""
+    size = config.page_size
+    if not 1 <= config.nodes <= 64 or config.frames < config.nodes:
+        raise MachineError(EINVAL, "nodes, frames")
+    if not 8 <= size <= PAGE_SIZE or size & (size - 1):
+        raise MachineError(EINVAL, "page_size")
+    if config.policy not in POLICIES or not config.switches <= set(SWITCHES):
+        raise MachineError(EINVAL, "policy, switches")
+    share = config.frames // config.nodes
+    nodes = []
+    for nid in range(config.nodes):
+        first = 1 + nid * share
+        last = config.frames if nid == config.nodes - 1 else first + share - 1
+        nodes.append(Node(nid, first, last, list(range(last, first - 1, -1))))
+    zero_page = Page(0, 0, bytes(size), count=1, uptodate=True)
+    init_mm = Mm(0)
+    state = Ksm([RbRoot() for _ in nodes], [RbRoot() for _ in nodes])
+    m = Machine(config, nodes, zero_page, init_mm, state)
+    m.mmlist.append(init_mm)
+    m.counters.update(dict.fromkeys(COUNTERS, 0))
+    m.vmstat.update(dict.fromkeys(VMSTAT, 0))
+    return m
+
+
+class Oracle:
+    """One machine, satisfying :class:`pyksm.engine.Engine`."""
+
+    name = "oracle"
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        self._machine: Machine | None = _make(config)
+
+    def close(self) -> None:
+        if self._machine is not None:
+            for area in self._machine.swap_info:
+                if area.fd >= 0:
+                    os.close(area.fd)
+            self._machine = None
+
+    # --- what every call checks
+
+    def _m(self) -> Machine:
+        if self._machine is None:
+            raise MachineError(EBADF, "closed machine")
+        return self._machine
+
+    def _mm(self, pid: int) -> tuple[Machine, Mm]:
+        m = self._m()
+        mm = m.mms.get(pid)
+        if mm is None:
+            raise MachineError(ESRCH, f"process {pid}")
+        return m, mm
+
+    def _range(self, pid: int, addr: int, npages: int) -> tuple[Machine, Mm, int]:
+        """The machine, the mm, and the end of a page range."""
+        m, mm = self._mm(pid)
+        if addr < 0 or addr % PAGE_SIZE or npages <= 0:
+            raise MachineError(EINVAL, f"range {addr:#x}, {npages} pages")
+        end = addr + (npages << PAGE_SHIFT)
+        if end > TASK_SIZE:
+            raise MachineError(EINVAL, f"range {addr:#x}, {npages} pages")
+        return m, mm, end
+
+    def _area(self, kind: int, offset: int) -> tuple[Machine, SwapInfo]:
+        m = self._m()
+        if not 0 <= kind < len(m.swap_info) or not m.swap_info[kind].used:
+            raise MachineError(EINVAL, f"swap area {kind}")
+        if not 0 <= offset < m.swap_info[kind].max:
+            raise MachineError(EINVAL, f"slot {offset}")
+        return m, m.swap_info[kind]
+
+    # --- processes
+
+    def spawn(self) -> int:
+        m = self._m()
+        return self._adopt(m, fork.mm_alloc(m), "spawn")
+
+    def fork(self, pid: int) -> int:
+        m, mm = self._mm(pid)
+        return self._adopt(m, fork.dup_mm(m, mm), "fork")
+
+    def _adopt(self, m: Machine, mm: Mm | None, what: str) -> int:
+        if mm is None:
+            raise MachineError(ENOMEM, what)
+        m.next_pid += 1
+        m.mms[mm.pid] = mm
+        return mm.pid
+
+    def exit(self, pid: int) -> None:
+        """The address space goes, unless swapoff holds it; then the pins, as files are closed."""
+        m, mm = self._mm(pid)
+        del m.mms[pid]
+        fork.mmput(m, mm)
+        for key in [key for key in m.pins if key[0] == pid]:
+            for page in m.pins.pop(key):
+                _unpin(m, page)
+
+    def processes(self) -> list[int]:
+        return list(self._m().mms)
+
+    # --- address space
+
+    def mmap(self, pid: int, npages: int, addr: int = 0, node: int = -1) -> int:
+        m, mm = self._mm(pid)
+        if addr < 0 or addr % PAGE_SIZE or npages <= 0 or not -1 <= node < len(m.nodes):
+            raise MachineError(EINVAL, "mmap")
+        start = addr or mmap.get_unmapped_area(mm)
+        return _check(mmap.mmap_region(m, mm, start, npages, node), "mmap")
+
+    def munmap(self, pid: int, addr: int, npages: int) -> None:
+        m, mm, end = self._range(pid, addr, npages)
+        _check(mmap.do_munmap(m, mm, addr, end), "munmap")
+
+    def mprotect(self, pid: int, addr: int, npages: int, prot: int) -> None:
+        m, mm, end = self._range(pid, addr, npages)
+        if prot & ~3:
+            raise MachineError(EINVAL, f"mprotect {prot}")
+        _check(mprotect.sys_mprotect(m, mm, addr, end, prot), "mprotect")
+
+    def mremap(self, pid: int, addr: int, npages: int, new_addr: int) -> None:
+        m, mm, end = self._range(pid, addr, npages)
+        self._range(pid, new_addr, npages)
+        _check(mremap.mremap_to(m, mm, addr, end, new_addr), "mremap")
+
+    def madvise(self, pid: int, addr: int, npages: int, advice: int) -> None:
+        m, mm, end = self._range(pid, addr, npages)
+        _check(madvise.sys_madvise(m, mm, addr, end, advice), "madvise")
+
+    def write_pages(self, pid: int, addr: int, data: bytes) -> list[int]:
+        size = self.config.page_size
+        m, mm, _ = self._range(pid, addr, -(-len(data) // size))
+        if len(data) % size:
+            raise MachineError(EINVAL, f"write of {len(data)} bytes")
+        errs = []
+        for i in range(len(data) // size):
+            page, err = memory.access_page(m, mm, addr + i * PAGE_SIZE, write=True)
+            if page is not None:
+                page.data = bytes(data[i * size : (i + 1) * size])
+            errs.append(err)
+        return errs
+
+    def read_pages(self, pid: int, addr: int, npages: int) -> tuple[bytes, list[int]]:
+        m, mm, _ = self._range(pid, addr, npages)
+        content, errs = [], []
+        for i in range(npages):
+            page, err = memory.access_page(m, mm, addr + i * PAGE_SIZE, write=False)
+            content.append(m.zero_page.data if page is None else page.data)
+            errs.append(err)
+        return b"".join(content), errs
+
+    def write(self, pid: int, addr: int, data: bytes) -> None:
+        m, mm = self._mm(pid)
+        at = 0
+        for address, length in self._pieces(addr, len(data)):
+            page, err = memory.access_page(m, mm, address, write=True)
+            if page is None:
+                raise MachineError(err, f"write at {address:#x}")
+            low = address % PAGE_SIZE
+            page.data = page.data[:low] + data[at : at + length] + page.data[low + length :]
+            at += length
+
+    def read(self, pid: int, addr: int, length: int) -> bytes:
+        m, mm = self._mm(pid)
+        content = []
+        for address, piece in self._pieces(addr, length):
+            page, err = memory.access_page(m, mm, address, write=False)
+            if page is None:
+                raise MachineError(err, f"read at {address:#x}")
+            content.append(page.data[address % PAGE_SIZE : address % PAGE_SIZE + piece])
+        return b"".join(content)
+
+    def _pieces(self, addr: int, length: int) -> Iterator[tuple[int, int]]:
+        """(address, bytes) for each page of a range of bytes."""
+        size = self.config.page_size
+        if addr < 0 or length < 0 or addr + length > TASK_SIZE or addr % PAGE_SIZE >= size:
+            raise MachineError(EINVAL, f"range {addr:#x}, {length} bytes")
+        while length > 0:
+            piece = min(length, size - addr % PAGE_SIZE)
+            yield addr, piece
+            length -= piece
+            addr = (addr // PAGE_SIZE + 1) * PAGE_SIZE
+
+    def touch(self, pid: int, addr: int, npages: int, write: bool = False) -> list[int]:
+        m, mm, end = self._range(pid, addr, npages)
+        return [memory.access_page(m, mm, at, write)[1] for at in range(addr, end, PAGE_SIZE)]
+
+    def pin(self, pid: int, addr: int, npages: int) -> None:
+        """All pages have to be resident, else none is pinned."""
+        m, mm, end = self._range(pid, addr, npages)
+        pages = []
+        for address in range(addr, end, PAGE_SIZE):
+            pte = get_pte(mm, address)
+            if not pte_present(pte):
+                raise MachineError(EFAULT, f"pin at {address:#x}")
+            pages.append(memory.vm_normal_page(m, pte) or m.zero_page)
+        for i, page in enumerate(pages):
+            get_page(page)
+            page.pins += 1
+            m.pins.setdefault((pid, addr + i * PAGE_SIZE), []).append(page)
+
+    def unpin(self, pid: int, addr: int, npages: int) -> None:
+        """The latest pin of each address goes, whatever is mapped there now."""
+        m, _, end = self._range(pid, addr, npages)
+        keys = [(pid, address) for address in range(addr, end, PAGE_SIZE)]
+        for key in keys:
+            if key not in m.pins:
+                raise MachineError(EINVAL, f"unpin at {key[1]:#x}")
+        for key in keys:
+            _unpin(m, m.pins[key].pop())
+            if not m.pins[key]:
+                del m.pins[key]
+
+    def migrate(self, pid: int, addr: int, npages: int, node: int) -> list[int]:
+        m, mm, _ = self._range(pid, addr, npages)
+        err, status = migrate.do_pages_move(m, mm, addr, npages, node)
+        _check(err, "migrate")
+        return status
+
+    # --- swap
+
+    def swapon(self, npages: int, priority: int = -1, path: str | None = None) -> int:
+        return _check(swapfile.sys_swapon(self._m(), npages, priority, path), "swapon")
+
+    def swapoff(self, type: int) -> None:
+        _check(swapfile.sys_swapoff(self._m(), type), "swapoff")
+
+    def areas(self) -> list[AreaInfo]:
+        return [
+            AreaInfo(area.type, area.prio, area.pages, area.inuse_pages, area.max)
+            for area in self._m().swap_info
+            if area.used
+        ]
+
+    def swap_count(self, type: int, offset: int) -> int:
+        _, area = self._area(type, offset)
+        return swap_map.swp_swapcount(area, offset)
+
+    def swap_map(self, type: int, offset: int) -> int:
+        _, area = self._area(type, offset)
+        assert area.swap_map is not None
+        return area.swap_map[offset]
+
+    def swapcached(self) -> int:
+        return len(self._m().swap_cache)
+
+    def swapout(self, ranges: Sequence[tuple[int, int, int]] = ()) -> None:
+        for pid, addr, npages in ranges:
+            self._range(pid, addr, npages)
+        vmscan.swapout(self._m(), list(ranges))
+
+    # --- KSM
+
+    def ksm_write(self, key: str, value: int) -> None:
+        _check(ksm_scan.ksm_store(self._m(), key, value), f"ksm {key}={value}")
+
+    def ksm_read(self, key: str) -> int:
+        return _check(ksm_scan.ksm_show(self._m(), key), f"ksm {key}")
+
+    def ksm_counts(self) -> dict[str, int]:
+        return ksm_scan.ksm_counts(self._m())
+
+    @contextmanager
+    def _ksmd(self) -> Iterator[Machine]:
+        m = self._m()
+        if m.ksm.mutex_held:
+            raise MachineError(EDEADLK, "ksm_thread_mutex")
+        yield m
+
+    def ksm_scan(self, n: int) -> int:
+        with self._ksmd() as m:
+            return ksm_scan.full_scans(m, n)
+
+    def ksm_do_scan(self, npages: int) -> None:
+        with self._ksmd() as m:
+            if m.ksm.run == ksm.KSM_RUN_UNMERGE:
+                raise MachineError(EBUSY, "ksm run is 2")
+            m.ksm.mutex_held = True
+            try:
+                ksm_scan.ksm_do_scan(m, npages)
+            finally:
+                m.ksm.mutex_held = False
+
+    # --- observation
+
+    def pagemap(self, pid: int, addr: int, npages: int) -> list[PageInfo]:
+        m, mm, end = self._range(pid, addr, npages)
+        return [_page_info(m, mm, address) for address in range(addr, end, PAGE_SIZE)]
+
+    def vmas(self, pid: int) -> list[VmaInfo]:
+        _, mm = self._mm(pid)
+        return [
+            VmaInfo(v.start, v.end, v.pgoff, v.prot, v.node, v.mergeable, len(v.chain))
+            for v in mm.vmas
+        ]
+
+    def free_frames(self, node: int = -1) -> int:
+        m = self._m()
+        if not -1 <= node < len(m.nodes):
+            raise MachineError(EINVAL, f"node {node}")
+        nodes = m.nodes if node < 0 else [m.nodes[node]]
+        return sum(len(n.free) for n in nodes)
+
+    def peak_frames(self, reset: bool = False) -> int:
+        m = self._m()
+        peak = m.peak
+        if reset:
+            m.peak = m.in_use
+        return peak
+
+    def counters(self) -> Mapping[str, int]:
+        return dict(self._m().counters)
+
+    def vmstat(self) -> Mapping[str, int]:
+        return dict(self._m().vmstat)
+
+    def events(self) -> list[str]:
+        """What was logged since the last call."""
+        m = self._m()
+        events, m.events = m.events, []
+        return events
+
+    def census(self, strict: bool = False) -> list[str]:
+        return census(self._m(), strict)
+
+    def inject(self, kind: str, nth: int) -> None:
+        m = self._m()
+        if kind not in FAULT_KINDS or nth < 0:
+            raise MachineError(EINVAL, f"inject {kind} {nth}")
+        m.orders[kind] = nth
+
+    def set_hook(self, hook: Callable[[str], None] | None) -> None:
+        self._m().hook = hook
+
+
+def _check(result: int, what: str) -> int:
+    if result < 0:
+        raise MachineError(-result, what)
+    return result
+
+
+def _unpin(m: Machine, page: Page) -> None:
+    page.pins -= 1
+    put_page(m, page)
+
+
+def _page_info(m: Machine, mm: Mm, address: int) -> PageInfo:
+    pte = get_pte(mm, address)
+    if mmap.vma_at(mm, address) is None:
+        return PageInfo("-", 0, -1, -1, -1, False, False, -1, -1)
+    if not pte:
+        return PageInfo(".", 0, -1, -1, -1, False, False, -1, -1)
+    if not pte_present(pte):
+        kind, offset = entry = pte_to_swp_entry(pte)
+        if non_swap_entry(entry):
+            kind = offset = -1
+        return PageInfo("S", pte, -1, kind, offset, False, False, -1, -1)
+    if pte & SPECIAL:
+        return PageInfo("Z", pte, 0, -1, -1, False, False, 0, 0)
+    page = m.pages[pte_pfn(pte)]
+    return PageInfo(
+        "P", pte, page.pfn, -1, -1, page.ksm, page.swapcache, page.mapcount, page.node
+    )

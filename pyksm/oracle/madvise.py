@@ -1,0 +1,98 @@
+"""mm/madvise.c"""
+
+from __future__ import annotations
+
+from errno import EAGAIN, EINVAL, ENOMEM
+
+from pyksm.engine import MADV_DONTNEED, MADV_MERGEABLE, MADV_UNMERGEABLE, MADV_WILLNEED
+from pyksm.oracle import ksm, memory, mmap, swap_state
+from pyksm.oracle.page_alloc import put_page
+from pyksm.oracle.pgtable import (
+    get_pte,
+    non_swap_entry,
+    pte_present,
+    pte_to_swp_entry,
+    table_ranges,
+)
+from pyksm.oracle.structs import PAGE_SHIFT, PAGE_SIZE, Machine, Mm, Vma
+
+VALID = (MADV_WILLNEED, MADV_DONTNEED, MADV_MERGEABLE, MADV_UNMERGEABLE)
+
+
+def sys_madvise(m: Machine, mm: Mm, start: int, end: int, advice: int) -> int:
+    """Holes are passed over, and reported at the end by -ENOMEM."""
+    if advice not in VALID:
+        return -EINVAL
+    unmapped_error = 0
+    vma, prev = mmap.find_vma_prev(mm, start)
+    if vma is not None and start > vma.start:
+        prev = vma
+    while True:
+        if vma is None:
+            return -ENOMEM
+        if start < vma.start:
+            unmapped_error = -ENOMEM
+            start = vma.start
+            if start >= end:
+                return -ENOMEM
+        upto = min(vma.end, end)
+        err, prev = madvise_vma(m, vma, prev, start, upto, advice)
+        if err:
+            return err
+        start = max(upto, prev.end)
+        if start >= end:
+            return unmapped_error
+        vma = mmap.vma_next(prev)
+
+
+def madvise_vma(
+    m: Machine, vma: Vma, prev: Vma | None, start: int, end: int, advice: int
+) -> tuple[int, Vma]:
+    """One vma's part. Returns 0 or -errno, and the vma that is previous from now on."""
+    if advice == MADV_WILLNEED:
+        force_swapin_readahead(m, vma, start, end)
+        return 0, vma
+    if advice == MADV_DONTNEED:
+        memory.zap_page_range(m, vma, start, end)
+        return 0, vma
+    return madvise_behavior(m, vma, prev, start, end, advice)
+
+
+def madvise_behavior(
+    m: Machine, vma: Vma, prev: Vma | None, start: int, end: int, advice: int
+) -> tuple[int, Vma]:
+    """Set or clear VM_MERGEABLE on a part of a vma, which splits it or merges it with others."""
+    err, mergeable = ksm.ksm_madvise(m, vma, start, end, advice)
+    if err or mergeable == vma.mergeable:
+        return _again(err), vma
+    pgoff = vma.pgoff + ((start - vma.start) >> PAGE_SHIFT)
+    flags = (vma.prot, mergeable)
+    merged = mmap.vma_merge(m, vma.mm, prev, start, end, flags, vma.anon_vma, pgoff, vma.node)
+    if merged is not None:
+        vma = merged
+    else:
+        if start != vma.start:
+            err = mmap.split_vma(m, vma, start, new_below=True)
+        if not err and end != vma.end:
+            err = mmap.split_vma(m, vma, end, new_below=False)
+        if err:
+            return _again(err), vma
+    vma.mergeable = mergeable
+    return 0, vma
+
+
+def _again(err: int) -> int:
+    """madvise() means a hole by -ENOMEM, so lack of memory is called something else."""
+    return -EAGAIN if err == -ENOMEM else err
+
+
+def force_swapin_readahead(m: Machine, vma: Vma, start: int, end: int) -> None:
+    """Read what is swapped out into the swap cache, and leave the ptes alone."""
+    for _, low, high in table_ranges(vma.mm, start, end):
+        for address in range(low, high, PAGE_SIZE):
+            pte = get_pte(vma.mm, address)
+            if not pte or pte_present(pte) or non_swap_entry(pte_to_swp_entry(pte)):
+                continue
+            page = swap_state.read_swap_cache_async(m, pte_to_swp_entry(pte), vma)
+            if page is not None:
+                put_page(m, page)

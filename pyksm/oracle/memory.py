@@ -1,0 +1,329 @@
+"""mm/memory.c: faults, copying page tables at fork, zapping, and looking pages up."""
+
+from __future__ import annotations
+
+from errno import EFAULT, EIO, ENOMEM
+
+from pyksm.oracle import ksm, mmap, rmap, swap_state, swapfile
+from pyksm.oracle.page_alloc import (
+    alloc_page_vma,
+    copy_page,
+    get_page,
+    lock_page,
+    pfn_to_page,
+    put_page,
+    unlock_page,
+)
+from pyksm.oracle.pgtable import (
+    ACCESSED,
+    DIRTY,
+    PRESENT,
+    RW,
+    SPECIAL,
+    get_pte,
+    maybe_mkwrite,
+    mk_pte,
+    non_swap_entry,
+    pmd_addr_end,
+    pte_alloc,
+    pte_pfn,
+    pte_present,
+    pte_to_swp_entry,
+    set_pte,
+    table_ranges,
+    vm_page_prot,
+)
+from pyksm.oracle.structs import PAGE_MASK, PAGE_SHIFT, PAGE_SIZE, Machine, Mm, Page, Vma
+from pyksm.oracle.structs import schedule_point
+from pyksm.oracle.swap_map import add_swap_count_continuation
+
+VM_FAULT_OOM = 1
+VM_FAULT_SIGBUS = 2
+VM_FAULT_MAJOR = 4
+VM_FAULT_WRITE = 8  #: COW was broken
+VM_FAULT_ERROR = VM_FAULT_OOM | VM_FAULT_SIGBUS
+
+PROT_WRITE = 2
+
+
+def vm_normal_page(m: Machine, pte: int) -> Page | None:
+    """The page of a present pte; None for the zero page."""
+    return None if pte & SPECIAL else pfn_to_page(m, pte_pfn(pte))
+
+
+def follow_page(m: Machine, vma: Vma, address: int) -> Page | None:
+    """The page mapped at address with a reference; the zero page too; PROT_NONE or not."""
+    pte = get_pte(vma.mm, address)
+    if not pte_present(pte):
+        return None
+    page = vm_normal_page(m, pte) or m.zero_page
+    get_page(page)
+    return page
+
+
+# --- a user's access
+
+
+def access_page(m: Machine, mm: Mm, address: int, write: bool) -> tuple[Page | None, int]:
+    """Touch one page as a user instruction does: the page, or an errno. Faults until it can."""
+    while True:
+        vma = mmap.vma_at(mm, address)
+        if vma is None or not (vma.prot & PROT_WRITE if write else vma.prot):
+            return None, EFAULT
+        pte = get_pte(mm, address)
+        if pte & PRESENT and (not write or pte & RW):
+            set_pte(mm, address & PAGE_MASK, pte | ACCESSED | (DIRTY if write else 0))
+            return vm_normal_page(m, pte) or m.zero_page, 0
+        fault = handle_mm_fault(m, vma, address & PAGE_MASK, write)
+        if fault & VM_FAULT_OOM:
+            return None, ENOMEM
+        if fault & VM_FAULT_SIGBUS:
+            return None, EIO
+
+
+# --- faults
+
+
+def handle_mm_fault(m: Machine, vma: Vma, address: int, write: bool) -> int:
+    m.counters["handle_mm_fault"] += 1
+    pte_alloc(vma.mm, address)
+    return handle_pte_fault(m, vma, address, write)
+
+
+def handle_pte_fault(m: Machine, vma: Vma, address: int, write: bool) -> int:
+    pte = get_pte(vma.mm, address)
+    if pte == 0:
+        return do_anonymous_page(m, vma, address, write)
+    if not pte_present(pte):
+        return do_swap_page(m, vma, address, pte, write)
+    if write and not pte & RW:
+        return do_wp_page(m, vma, address, pte)
+    set_pte(vma.mm, address, pte | ACCESSED | (DIRTY if write else 0))
+    return 0
+
+
+def do_anonymous_page(m: Machine, vma: Vma, address: int, write: bool) -> int:
+    """First touch: the zero page for a read, a page of zeros for a write."""
+    m.counters["do_anonymous_page"] += 1
+    if not write:
+        set_pte(vma.mm, address, mk_pte(m.zero_page, vm_page_prot(vma)) | SPECIAL)
+        return 0
+    if rmap.anon_vma_prepare(m, vma):
+        return VM_FAULT_OOM
+    page = alloc_page_vma(m, vma)
+    if page is None:
+        return VM_FAULT_OOM
+    page.uptodate = True
+    pte = mk_pte(page, vm_page_prot(vma))
+    if vma.prot & PROT_WRITE:
+        pte |= RW | DIRTY
+    vma.mm.anonpages += 1
+    rmap.page_add_new_anon_rmap(m, page, vma, address)
+    set_pte(vma.mm, address, pte)
+    return 0
+
+
+def do_wp_page(m: Machine, vma: Vma, address: int, pte: int) -> int:
+    """A write to a read-only pte: the page itself if nobody else has it, else a copy."""
+    m.counters["do_wp_page"] += 1
+    old_page = vm_normal_page(m, pte)
+    if old_page is not None and not old_page.ksm:
+        lock_page(old_page)
+        reuse = swapfile.reuse_swap_page(m, old_page)
+        if reuse:
+            rmap.page_move_anon_rmap(old_page, vma)
+        unlock_page(old_page)
+        if reuse:
+            set_pte(vma.mm, address, maybe_mkwrite(pte | ACCESSED | DIRTY, vma))
+            return VM_FAULT_WRITE
+    return _wp_page_copy(m, vma, address, old_page)
+
+
+def _wp_page_copy(m: Machine, vma: Vma, address: int, old_page: Page | None) -> int:
+    if rmap.anon_vma_prepare(m, vma):
+        return VM_FAULT_OOM
+    new_page = alloc_page_vma(m, vma)
+    if new_page is None:
+        return VM_FAULT_OOM
+    if old_page is not None:
+        copy_page(m, new_page, old_page)
+    else:
+        vma.mm.anonpages += 1
+    new_page.uptodate = True
+    rmap.page_add_new_anon_rmap(m, new_page, vma, address)
+    pte = maybe_mkwrite(mk_pte(new_page, vm_page_prot(vma)) | DIRTY, vma)
+    set_pte(vma.mm, address, pte)
+    if old_page is not None:
+        rmap.page_remove_rmap(old_page)
+        put_page(m, old_page)
+    return VM_FAULT_WRITE
+
+
+def do_swap_page(m: Machine, vma: Vma, address: int, orig_pte: int, write: bool) -> int:
+    """Bring a swapped page back, from the swap cache or from its slot."""
+    m.counters["do_swap_page"] += 1
+    entry = pte_to_swp_entry(orig_pte)
+    if non_swap_entry(entry):
+        return 0  # under migration: it ends before anyone else runs
+    ret = 0
+    swapcache = swap_state.lookup_swap_cache(m, entry)
+    if swapcache is None:
+        swapcache = swap_state.swapin_readahead(m, entry, vma)
+        if swapcache is None:
+            return VM_FAULT_OOM if get_pte(vma.mm, address) == orig_pte else 0
+        ret = VM_FAULT_MAJOR
+    schedule_point(m, "do_swap_page:lock_page")
+    if mmap.vma_at(vma.mm, address) is not vma:
+        put_page(m, swapcache)  # mmap_sem would have kept the vma: find it again
+        return ret
+    lock_page(swapcache)
+    if swapcache.swapcache and swapcache.private == entry:
+        page = ksm.ksm_might_need_to_copy(m, swapcache, vma, address)
+        if page is None:
+            ret = VM_FAULT_OOM
+        elif get_pte(vma.mm, address) != orig_pte or not page.uptodate:
+            if get_pte(vma.mm, address) == orig_pte:
+                ret = VM_FAULT_SIGBUS
+            if page is not swapcache:
+                unlock_page(page)
+                put_page(m, page)
+        else:
+            return _map_swap_page(m, vma, address, page, swapcache, write, ret)
+    unlock_page(swapcache)
+    put_page(m, swapcache)
+    return ret
+
+
+def _map_swap_page(
+    m: Machine, vma: Vma, address: int, page: Page, swapcache: Page, write: bool, ret: int
+) -> int:
+    """The end of do_swap_page(): both pages are locked. The reference becomes the mapping's."""
+    entry = pte_to_swp_entry(get_pte(vma.mm, address))
+    vma.mm.anonpages += 1
+    vma.mm.swapents -= 1
+    pte = mk_pte(page, vm_page_prot(vma))
+    exclusive = write and swapfile.reuse_swap_page(m, page)
+    if exclusive:
+        pte = maybe_mkwrite(pte | DIRTY, vma)
+        write = False
+        ret |= VM_FAULT_WRITE
+    set_pte(vma.mm, address, pte)
+    if page is swapcache:
+        rmap.do_page_add_anon_rmap(m, page, vma, address, exclusive)
+    else:
+        rmap.page_add_new_anon_rmap(m, page, vma, address)
+    swapfile.swap_free(m, entry)
+    if swapfile.vm_swap_full(m):
+        swapfile.try_to_free_swap(m, page)
+    unlock_page(page)
+    if page is not swapcache:
+        unlock_page(swapcache)
+        put_page(m, swapcache)
+    if write:
+        ret |= do_wp_page(m, vma, address, pte)
+        if ret & VM_FAULT_ERROR:
+            ret &= VM_FAULT_ERROR
+    return ret
+
+
+# --- fork
+
+
+def copy_page_range(m: Machine, dst: Vma, src: Vma) -> int:
+    """Copy a vma's ptes to the child, unless they can all be found again by faulting."""
+    if src.anon_vma is None:
+        return 0
+    address = src.start
+    while address < src.end:
+        upto = pmd_addr_end(address, src.end)
+        if address >> 21 in src.mm.tables:
+            err = copy_pte_range(m, dst, src, address, upto)
+            if err:
+                return err
+        address = upto
+    return 0
+
+
+def copy_pte_range(m: Machine, dst: Vma, src: Vma, address: int, end: int) -> int:
+    pte_alloc(dst.mm, address)
+    while address < end:
+        pte = get_pte(src.mm, address)
+        if pte and not copy_one_pte(m, dst, src, address, pte):
+            # A second chance, now that no pte lock is held.
+            if add_swap_count_continuation(m, pte_to_swp_entry(pte)) < 0:
+                return -ENOMEM
+            continue
+        address += PAGE_SIZE
+    return 0
+
+
+def copy_one_pte(m: Machine, dst: Vma, src: Vma, address: int, pte: int) -> bool:
+    """False: the swap count needs a continuation page first."""
+    if not pte_present(pte):
+        entry = pte_to_swp_entry(pte)
+        if swapfile.swap_duplicate(m, entry) < 0:
+            return False
+        if dst.mm not in m.mmlist:
+            m.mmlist.insert(m.mmlist.index(src.mm) + 1, dst.mm)
+        dst.mm.swapents += 1
+    else:
+        set_pte(src.mm, address, pte & ~RW)
+        pte &= ~(RW | ACCESSED)
+        page = vm_normal_page(m, pte)
+        if page is not None:
+            get_page(page)
+            rmap.page_dup_rmap(page)
+            dst.mm.anonpages += 1
+    m.counters["copy_one_pte"] += 1
+    set_pte(dst.mm, address, pte)
+    return True
+
+
+# --- zapping
+
+
+class MmuGather:
+    """struct mmu_gather: pages taken out of page tables are freed together, at the end."""
+
+    def __init__(self) -> None:
+        self.pages: list[Page] = []
+
+    def finish(self, m: Machine) -> None:
+        """tlb_finish_mmu()"""
+        for page in self.pages:
+            swap_state.free_page_and_swap_cache(m, page)
+        self.pages.clear()
+
+
+def zap_page_range(m: Machine, vma: Vma, start: int, end: int) -> None:
+    tlb = MmuGather()
+    unmap_single_vma(m, tlb, vma, start, end)
+    tlb.finish(m)
+
+
+def unmap_single_vma(m: Machine, tlb: MmuGather, vma: Vma, start: int, end: int) -> None:
+    """Clear the vma's ptes in the range."""
+    start, end = max(vma.start, start), min(vma.end, end)
+    for table, low, high in table_ranges(vma.mm, start, end):
+        zap_pte_range(m, tlb, vma.mm, table, low, high)
+
+
+def zap_pte_range(
+    m: Machine, tlb: MmuGather, mm: Mm, table: list[int], address: int, end: int
+) -> None:
+    first = address >> PAGE_SHIFT & 511
+    for i in range(first, first + ((end - address) >> PAGE_SHIFT)):
+        pte = table[i]
+        if not pte:
+            continue
+        m.counters["zap_pte"] += 1
+        table[i] = 0
+        if pte_present(pte):
+            page = vm_normal_page(m, pte)
+            if page is not None:
+                mm.anonpages -= 1
+                rmap.page_remove_rmap(page)
+                tlb.pages.append(page)
+        else:
+            mm.swapents -= 1
+            swapfile.free_swap_and_cache(m, pte_to_swp_entry(pte))

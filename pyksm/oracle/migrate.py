@@ -1,0 +1,235 @@
+"""mm/migrate.c: moving pages to another memory node, as move_pages(2) with MPOL_MF_MOVE_ALL does."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from errno import EAGAIN, EBUSY, EFAULT, ENODEV, ENOENT, ENOMEM
+
+from pyksm.oracle import ksm_tree, memory, mmap, page_io, rmap
+from pyksm.oracle.page_alloc import (
+    alloc_page,
+    copy_page,
+    get_page,
+    lock_page,
+    put_page,
+    unlock_page,
+)
+from pyksm.oracle.pgtable import (
+    ACCESSED,
+    MIGRATION_READ,
+    MIGRATION_WRITE,
+    RW,
+    get_pte,
+    mk_pte,
+    pte_present,
+    pte_to_swp_entry,
+    set_pte,
+    vm_page_prot,
+)
+from pyksm.oracle.structs import PAGE_SIZE, Machine, Mm, Page, Vma
+from pyksm.oracle.swap import isolate_lru_page, putback_lru_page
+
+#: page_to_node records that fit one kernel page, the end marker not counted.
+CHUNK = 4096 // 24 - 1
+
+
+@dataclass(eq=False, slots=True)
+class PageToNode:
+    """One address of a call, with the answer for it."""
+
+    address: int
+    page: Page | None = None
+    status: int = 0
+
+
+def do_pages_move(m: Machine, mm: Mm, start: int, npages: int, node: int) -> tuple[int, list[int]]:
+    """0 or -errno for the whole call, and a node or -errno for each page."""
+    if not 0 <= node < len(m.nodes):
+        return -ENODEV, []
+    status: list[int] = []
+    for at in range(0, npages, CHUNK):
+        chunk = [
+            PageToNode(start + i * PAGE_SIZE) for i in range(at, min(at + CHUNK, npages))
+        ]
+        if do_move_page_to_node_array(m, mm, chunk, node):
+            return -ENOMEM, []
+        status += [record.status for record in chunk]
+    return 0, status
+
+
+def do_move_page_to_node_array(m: Machine, mm: Mm, chunk: list[PageToNode], node: int) -> int:
+    """Isolate all pages of the chunk, then migrate them. -ENOMEM: the target node is full."""
+    pagelist: list[Page] = []
+    for record in chunk:
+        record.status = _isolate(m, mm, record, node, pagelist)
+    err = migrate_pages(m, pagelist, chunk, node)
+    for page in pagelist:
+        putback_lru_page(m, page)
+    return err
+
+
+def _isolate(
+    m: Machine, mm: Mm, record: PageToNode, node: int, pagelist: list[Page]
+) -> int:
+    vma = mmap.vma_at(mm, record.address)
+    if vma is None:
+        return -EFAULT
+    page = memory.follow_page(m, vma, record.address)
+    if page is None:
+        return -ENOENT
+    err = -ENOENT
+    if page is not m.zero_page:
+        record.page = page
+        err = page.node
+        if err != node:
+            err = 0 if isolate_lru_page(m, page) else -EBUSY
+            if not err:
+                pagelist.append(page)
+    put_page(m, page)
+    return err
+
+
+def migrate_pages(m: Machine, pagelist: list[Page], chunk: list[PageToNode], node: int) -> int:
+    """Up to ten passes over what is left. Pages done with are taken off the list."""
+    for attempt in range(10):
+        retry = False
+        for page in list(pagelist):
+            rc = unmap_and_move(m, page, pagelist, chunk, node, force=attempt > 2)
+            if rc == -ENOMEM:
+                return rc
+            if rc == -EAGAIN:
+                retry = True
+            elif rc == 0:
+                m.vmstat["pgmigrate_success"] += 1
+        if not retry:
+            break
+    return 0
+
+
+def unmap_and_move(
+    m: Machine, page: Page, pagelist: list[Page], chunk: list[PageToNode], node: int, force: bool
+) -> int:
+    m.counters["migrate_page"] += 1
+    newpage = alloc_page(m, node, bound=True)
+    if newpage is None:
+        return -ENOMEM
+    record = next(record for record in chunk if record.page is page)
+    rc = 0
+    if page.count > 1:  # else it was freed, but for the isolation's reference
+        rc = __unmap_and_move(m, page, newpage, force)
+    if rc != -EAGAIN:
+        pagelist.remove(page)
+        putback_lru_page(m, page)
+    putback_lru_page(m, newpage)
+    record.status = rc if rc else newpage.node
+    return rc
+
+
+def __unmap_and_move(m: Machine, page: Page, newpage: Page, force: bool) -> int:
+    lock_page(page)
+    rc = -EAGAIN
+    if page.writeback and force:
+        page_io.wait_on_page_writeback(m, page)
+    if not page.writeback:
+        rc = _unmap_and_move_locked(m, page, newpage)
+    unlock_page(page)
+    return rc
+
+
+def _unmap_and_move_locked(m: Machine, page: Page, newpage: Page) -> int:
+    rc = -EAGAIN
+    remap_swapcache = True
+    anon_vma = None
+    if page.anon and not page.ksm:
+        anon_vma = page.anon_vma if page.mapcount else None
+        if anon_vma is not None:
+            rmap.get_anon_vma(anon_vma)
+        elif page.swapcache:
+            remap_swapcache = False
+        else:
+            return rc
+    if page.ksm or page.anon_vma is not None:
+        rmap.try_to_unmap(m, page, rmap.TTU_MIGRATION)
+    if not page.mapcount:
+        rc = move_to_new_page(m, newpage, page, remap_swapcache)
+    if rc and remap_swapcache:
+        remove_migration_ptes(m, page, page)
+    if anon_vma is not None:
+        rmap.put_anon_vma(anon_vma)
+    return rc
+
+
+def move_to_new_page(m: Machine, newpage: Page, page: Page, remap_swapcache: bool) -> int:
+    """The page is locked and unmapped: newpage takes everything over."""
+    lock_page(newpage)
+    newpage.index = page.index
+    newpage.anon_vma, newpage.ksm, newpage.stable_node = page.anon_vma, page.ksm, page.stable_node
+    rc = migrate_page_move_mapping(m, newpage, page)
+    if rc == 0:
+        migrate_page_copy(m, newpage, page)
+        if remap_swapcache:
+            remove_migration_ptes(m, page, newpage)
+        page.anon_vma, page.ksm, page.stable_node = None, False, None
+    else:
+        newpage.anon_vma, newpage.ksm, newpage.stable_node = None, False, None
+    unlock_page(newpage)
+    return rc
+
+
+def migrate_page_move_mapping(m: Machine, newpage: Page, page: Page) -> int:
+    """Put newpage into the swap cache in the page's place. Any unexpected reference forbids."""
+    if not page.swapcache:
+        return 0 if page.count == 1 else -EAGAIN
+    if page.count != 2:
+        return -EAGAIN
+    assert page.private is not None
+    get_page(newpage)
+    newpage.swapcache = True
+    newpage.private = page.private
+    m.swap_cache[page.private] = newpage
+    page.count -= 1
+    return 0
+
+
+def migrate_page_copy(m: Machine, newpage: Page, page: Page) -> None:
+    copy_page(m, newpage, page)
+    newpage.error |= page.error
+    newpage.referenced |= page.referenced
+    newpage.uptodate |= page.uptodate
+    newpage.active, page.active = page.active, False
+    if page.dirty:
+        page.dirty = False
+        newpage.dirty = True
+    ksm_migrate_page(m, newpage, page)
+    page.swapcache = False
+    page.private = None
+
+
+def ksm_migrate_page(m: Machine, newpage: Page, oldpage: Page) -> None:
+    """mm/ksm.c: the stable node follows its page; which tree it is in, ksmd will see to."""
+    m.counters["ksm_migrate_page"] += 1
+    node = ksm_tree.page_stable_node(newpage)
+    if node is not None:
+        node.kpfn = newpage.pfn
+        ksm_tree.set_page_stable_node(oldpage, None)
+
+
+def remove_migration_ptes(m: Machine, old: Page, new: Page) -> None:
+    """Every migration entry for the old page becomes a pte of the new one."""
+
+    def remove_migration_pte(page: Page, vma: Vma, address: int) -> int:
+        pte = get_pte(vma.mm, address)
+        if pte and not pte_present(pte):
+            kind, pfn = pte_to_swp_entry(pte)
+            if kind in (MIGRATION_READ, MIGRATION_WRITE) and pfn == old.pfn:
+                get_page(page)
+                pte = mk_pte(page, vm_page_prot(vma)) & ~ACCESSED
+                if kind == MIGRATION_WRITE:
+                    pte |= RW
+                set_pte(vma.mm, address, pte)
+                rmap.page_add_anon_rmap(m, page, vma, address)
+        return rmap.SWAP_AGAIN
+
+    rmap.rmap_walk(m, new, remove_migration_pte)
+
+

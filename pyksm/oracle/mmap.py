@@ -1,0 +1,306 @@
+"""mm/mmap.c: the list of vmas: mapping, unmapping, splitting, merging."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from dataclasses import replace
+from errno import EEXIST, ENOMEM
+
+from pyksm.oracle import interval_tree, memory, rmap
+from pyksm.oracle.pgtable import free_pgtables
+from pyksm.oracle.structs import (
+    PAGE_SHIFT,
+    TASK_SIZE,
+    AnonVma,
+    Machine,
+    Mm,
+    Vma,
+    kmem_alloc,
+    vma_pages,
+)
+
+GIB = 1 << 30
+
+
+def find_vma(mm: Mm, address: int) -> Vma | None:
+    """The first vma that ends above address."""
+    for vma in mm.vmas:
+        if vma.end > address:
+            return vma
+    return None
+
+
+def vma_at(mm: Mm, address: int) -> Vma | None:
+    vma = find_vma(mm, address)
+    return vma if vma is not None and vma.start <= address else None
+
+
+def vma_next(vma: Vma) -> Vma | None:
+    at = vma.mm.vmas.index(vma) + 1
+    return vma.mm.vmas[at] if at < len(vma.mm.vmas) else None
+
+
+def vma_prev(vma: Vma) -> Vma | None:
+    at = vma.mm.vmas.index(vma)
+    return vma.mm.vmas[at - 1] if at else None
+
+
+def find_vma_prev(mm: Mm, address: int) -> tuple[Vma | None, Vma | None]:
+    """(the first vma that ends above address, the one before it)"""
+    vma = find_vma(mm, address)
+    if vma is None:
+        return None, mm.vmas[-1] if mm.vmas else None
+    return vma, vma_prev(vma)
+
+
+def find_vma_links(mm: Mm, start: int, end: int) -> tuple[bool, Vma | None]:
+    """Whether nothing is mapped there, and which vma comes before."""
+    vma, prev = find_vma_prev(mm, start)
+    return vma is None or vma.start >= end, prev
+
+
+def vma_link(mm: Mm, vma: Vma) -> None:
+    mm.vmas.insert(bisect_left(mm.vmas, vma.start, key=lambda other: other.start), vma)
+
+
+# --- adjusting bounds
+
+
+def _transfer(vma: Vma, end: int, following: Vma) -> tuple[Vma | None, Vma | None, int, int]:
+    """For vma_adjust(): who takes pages over from whom, how far the boundary in ``following``
+    moves (pages), and how many vmas after it vanish."""
+    if end >= following.end:
+        return vma, following, 0, 1 + (end > following.end)
+    if end > following.start:
+        return vma, following, (end - following.start) >> PAGE_SHIFT, 0
+    if end < vma.end:
+        return following, vma, -((vma.end - end) >> PAGE_SHIFT), 0
+    return None, None, 0, 0
+
+
+def vma_adjust(
+    m: Machine, vma: Vma, start: int, end: int, pgoff: int, insert: Vma | None
+) -> int:
+    """Give the vma new bounds, at its next one's expense or in favour of ``insert``."""
+    wanted_end = end
+    while True:
+        following = vma_next(vma)
+        adjust_next = remove_next = 0
+        if following is not None and insert is None:
+            importer, exporter, adjust_next, remove_next = _transfer(vma, wanted_end, following)
+            end = following.end if remove_next else wanted_end
+            if exporter is not None and importer is not None:
+                if exporter.anon_vma is not None and importer.anon_vma is None:
+                    if rmap.anon_vma_clone(m, importer, exporter):
+                        return -ENOMEM
+                    importer.anon_vma = exporter.anon_vma
+        _set_bounds(vma, start, end, pgoff, following if adjust_next else None, adjust_next)
+        if remove_next and following is not None:
+            vma.mm.vmas.remove(following)
+            if following.anon_vma is not None:
+                rmap.unlink_anon_vmas(m, following)  # anon_vma_merge()
+        elif insert is not None:
+            vma_link(vma.mm, insert)
+        if remove_next != 2:
+            return 0
+
+
+def _set_bounds(
+    vma: Vma, start: int, end: int, pgoff: int, adjusted: Vma | None, pages: int
+) -> None:
+    """Change bounds with the interval trees kept in order; re-insertion comes after equals."""
+    interval_tree.pre_update_vma(vma)
+    if adjusted is not None:
+        interval_tree.pre_update_vma(adjusted)
+        adjusted.start += pages << PAGE_SHIFT
+        adjusted.pgoff += pages
+    vma.start, vma.end, vma.pgoff = start, end, pgoff
+    interval_tree.post_update_vma(vma)
+    if adjusted is not None:
+        interval_tree.post_update_vma(adjusted)
+
+
+def split_vma(m: Machine, vma: Vma, address: int, new_below: bool) -> int:
+    """Split off a new vma, which is the part below address or the one above."""
+    if not kmem_alloc(m):
+        return -ENOMEM
+    pages = (address - vma.start) >> PAGE_SHIFT
+    new = replace(vma, chain=[])
+    if new_below:
+        new.end = address
+    else:
+        new.start = address
+        new.pgoff += pages
+    if rmap.anon_vma_clone(m, new, vma):
+        return -ENOMEM
+    if new_below:
+        return vma_adjust(m, vma, address, vma.end, vma.pgoff + pages, new)
+    return vma_adjust(m, vma, vma.start, address, vma.pgoff, new)
+
+
+# --- merging
+
+
+def is_mergeable_anon_vma(one: AnonVma | None, two: AnonVma | None, vma: Vma | None) -> bool:
+    """A vma whose chain came from a parent is not extended by one that has no anon_vma yet."""
+    if (one is None or two is None) and (vma is None or len(vma.chain) == 1):
+        return True
+    return one is two
+
+
+def _can_vma_merge(vma: Vma, flags: tuple[int, bool], anon_vma: AnonVma | None, node: int) -> bool:
+    return (
+        vma.node == node
+        and vma.flags() == flags
+        and is_mergeable_anon_vma(anon_vma, vma.anon_vma, vma)
+    )
+
+
+def vma_merge(
+    m: Machine,
+    mm: Mm,
+    prev: Vma | None,
+    start: int,
+    end: int,
+    flags: tuple[int, bool],
+    anon_vma: AnonVma | None,
+    pgoff: int,
+    node: int,
+) -> Vma | None:
+    """Let a neighbour cover [start, end) with those flags; None when none can."""
+    at = mm.vmas.index(prev) + 1 if prev is not None else 0
+    area = following = mm.vmas[at] if at < len(mm.vmas) else None
+    if following is not None and following.end == end:
+        following = mm.vmas[at + 1] if at + 1 < len(mm.vmas) else None
+    pglen = (end - start) >> PAGE_SHIFT
+    before_next = (
+        following is not None
+        and end == following.start
+        and _can_vma_merge(following, flags, anon_vma, node)
+        and following.pgoff == pgoff + pglen
+    )
+    if (
+        prev is not None
+        and prev.end == start
+        and _can_vma_merge(prev, flags, anon_vma, node)
+        and prev.pgoff + vma_pages(prev) == pgoff
+    ):
+        if before_next and following is not None:
+            if is_mergeable_anon_vma(prev.anon_vma, following.anon_vma, None):
+                end = following.end
+        return prev if vma_adjust(m, prev, prev.start, end, prev.pgoff, None) == 0 else None
+    if not before_next or following is None or area is None:
+        return None
+    if prev is not None and start < prev.end:
+        err = vma_adjust(m, prev, prev.start, start, prev.pgoff, None)
+    else:
+        err = vma_adjust(m, area, start, following.end, following.pgoff - pglen, None)
+    return area if err == 0 else None
+
+
+def _anon_vma_compatible(below: Vma, above: Vma) -> bool:
+    """mprotect's flags may differ, nothing else."""
+    return (
+        below.end == above.start
+        and below.node == above.node
+        and below.mergeable == above.mergeable
+        and above.pgoff == below.pgoff + vma_pages(below)
+    )
+
+
+def _reusable_anon_vma(old: Vma, below: Vma, above: Vma) -> AnonVma | None:
+    if _anon_vma_compatible(below, above) and len(old.chain) == 1:
+        return old.anon_vma
+    return None
+
+
+def find_mergeable_anon_vma(vma: Vma) -> AnonVma | None:
+    """The next vma's anon_vma, else the previous one's, if it is compatible and not inherited."""
+    near = vma_next(vma)
+    if near is not None:
+        anon_vma = _reusable_anon_vma(near, vma, near)
+        if anon_vma is not None:
+            return anon_vma
+    near = vma_prev(vma)
+    return _reusable_anon_vma(near, near, vma) if near is not None else None
+
+
+# --- mmap and munmap
+
+
+def get_unmapped_area(mm: Mm) -> int:
+    """The first 1 GiB boundary above all vmas, at least 4 GiB."""
+    highest = mm.vmas[-1].end if mm.vmas else 0
+    return max(4 * GIB, -(-highest // GIB) * GIB)
+
+
+def mmap_region(m: Machine, mm: Mm, start: int, npages: int, node: int) -> int:
+    """Private, anonymous, read-write. Returns the address or -errno."""
+    end = start + (npages << PAGE_SHIFT)
+    if end > TASK_SIZE:
+        return -ENOMEM
+    is_free, prev = find_vma_links(mm, start, end)
+    if not is_free:
+        return -EEXIST
+    pgoff = start >> PAGE_SHIFT
+    if vma_merge(m, mm, prev, start, end, (3, False), None, pgoff, node) is not None:
+        return start
+    if not kmem_alloc(m):
+        return -ENOMEM
+    vma_link(mm, Vma(mm, start, end, pgoff, 3, node))
+    return start
+
+
+def do_munmap(m: Machine, mm: Mm, start: int, end: int) -> int:
+    vma = find_vma(mm, start)
+    if vma is None or vma.start >= end:
+        return 0
+    if start > vma.start and split_vma(m, vma, start, new_below=False):
+        return -ENOMEM
+    last = find_vma(mm, end)
+    if last is not None and end > last.start and split_vma(m, last, end, new_below=True):
+        return -ENOMEM
+    unmapped = [vma for vma in mm.vmas if vma.start >= start and vma.end <= end]
+    mm.vmas = [vma for vma in mm.vmas if vma.end <= start or vma.start >= end]
+    unmap_region(m, unmapped, start, end)
+    free_pgtables(mm, start, end)
+    return 0
+
+
+def unmap_region(m: Machine, vmas: list[Vma], start: int, end: int) -> None:
+    """All ptes first, then the anon_vmas, and only then are the pages let go."""
+    tlb = memory.MmuGather()
+    for vma in vmas:
+        memory.unmap_single_vma(m, tlb, vma, start, end)
+    for vma in vmas:
+        rmap.unlink_anon_vmas(m, vma)
+    tlb.finish(m)
+
+
+def exit_mmap(m: Machine, mm: Mm) -> None:
+    vmas, mm.vmas = mm.vmas, []
+    if vmas:
+        unmap_region(m, vmas, 0, TASK_SIZE)
+    mm.tables.clear()
+
+
+def copy_vma(m: Machine, vma: Vma, start: int, end: int, pgoff: int) -> tuple[Vma | None, Vma]:
+    """A vma for mremap to move to, and the source, which may have been merged into it."""
+    if vma.anon_vma is None:
+        pgoff = start >> PAGE_SHIFT
+    old_start = vma.start
+    is_free, prev = find_vma_links(vma.mm, start, end)
+    if not is_free:
+        return None, vma
+    new = vma_merge(
+        m, vma.mm, prev, start, end, vma.flags(), vma.anon_vma, pgoff, vma.node
+    )
+    if new is not None:
+        return new, new if new.start <= old_start < new.end else vma
+    if not kmem_alloc(m):
+        return None, vma
+    new = replace(vma, start=start, end=end, pgoff=pgoff, chain=[])
+    if rmap.anon_vma_clone(m, new, vma):
+        return None, vma
+    vma_link(vma.mm, new)
+    return new, vma

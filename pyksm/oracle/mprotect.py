@@ -1,0 +1,61 @@
+"""mm/mprotect.c"""
+
+from __future__ import annotations
+
+from errno import ENOMEM
+
+from pyksm.oracle import mmap
+from pyksm.oracle.pgtable import pte_modify, pte_present, table_ranges, vm_page_prot
+from pyksm.oracle.structs import PAGE_SHIFT, Machine, Mm, Vma
+
+
+def sys_mprotect(m: Machine, mm: Mm, start: int, end: int, prot: int) -> int:
+    """Vmas before a hole or a failure keep their new protection."""
+    vma, prev = mmap.find_vma_prev(mm, start)
+    if vma is None or vma.start > start:
+        return -ENOMEM
+    if start > vma.start:
+        prev = vma
+    while True:
+        upto = min(vma.end, end)
+        err, prev = mprotect_fixup(m, vma, prev, start, upto, prot)
+        if err:
+            return err
+        start = max(upto, prev.end)
+        if start >= end:
+            return 0
+        following = mmap.vma_next(prev)
+        if following is None or following.start != start:
+            return -ENOMEM
+        vma = following
+
+
+def mprotect_fixup(
+    m: Machine, vma: Vma, prev: Vma | None, start: int, end: int, prot: int
+) -> tuple[int, Vma]:
+    """Change one vma's part, merging or splitting. Returns the vma that is previous from now on."""
+    if prot == vma.prot:
+        return 0, vma
+    pgoff = vma.pgoff + ((start - vma.start) >> PAGE_SHIFT)
+    flags = (prot, vma.mergeable)
+    merged = mmap.vma_merge(m, vma.mm, prev, start, end, flags, vma.anon_vma, pgoff, vma.node)
+    if merged is not None:
+        vma = merged
+    else:
+        if start != vma.start and mmap.split_vma(m, vma, start, new_below=True):
+            return -ENOMEM, vma
+        if end != vma.end and mmap.split_vma(m, vma, end, new_below=False):
+            return -ENOMEM, vma
+    vma.prot = prot
+    change_protection(vma, start, end)
+    return 0, vma
+
+
+def change_protection(vma: Vma, start: int, end: int) -> None:
+    """Writability is never given here: a fault has to find out whether the page is shared."""
+    prot = vm_page_prot(vma)
+    for table, low, high in table_ranges(vma.mm, start, end):
+        first = low >> PAGE_SHIFT & 511
+        for i in range(first, first + ((high - low) >> PAGE_SHIFT)):
+            if pte_present(table[i]):
+                table[i] = pte_modify(table[i], prot)

@@ -1,0 +1,59 @@
+"""mm/mremap.c: moving pages to a fixed place (MREMAP_MAYMOVE | MREMAP_FIXED)."""
+
+from __future__ import annotations
+
+from errno import EFAULT, EINVAL, ENOMEM
+
+from pyksm.oracle import ksm, mmap
+from pyksm.oracle.pgtable import get_pte, pmd_addr_end, pte_alloc, set_pte
+from pyksm.oracle.structs import PAGE_SHIFT, PAGE_SIZE, PMD_SHIFT, Machine, Mm, Vma
+
+
+def mremap_to(m: Machine, mm: Mm, start: int, end: int, new_start: int) -> int:
+    """What was mapped at the new place goes, even when the move then fails."""
+    new_end = new_start + end - start
+    if new_start < end and start < new_end:
+        return -EINVAL
+    err = mmap.do_munmap(m, mm, new_start, new_end)
+    if err:
+        return err
+    vma = mmap.vma_at(mm, start)
+    if vma is None or end > vma.end:
+        return -EFAULT
+    return move_vma(m, vma, start, end, new_start)
+
+
+def move_vma(m: Machine, vma: Vma, start: int, end: int, new_start: int) -> int:
+    """KSM pages are broken first, for their rmap_items know the old address."""
+    if vma.mergeable:
+        err = ksm.ksm_unmergeable(m, vma, start, end)
+        if err:
+            return err
+    pgoff = vma.pgoff + ((start - vma.start) >> PAGE_SHIFT)
+    new_vma, vma = mmap.copy_vma(m, vma, new_start, new_start + end - start, pgoff)
+    if new_vma is None:
+        return -ENOMEM
+    move_page_tables(m, vma, start, end, new_start)
+    mmap.do_munmap(m, vma.mm, start, end)  # out of memory for a split: the old range stays mapped
+    return 0
+
+
+def move_page_tables(m: Machine, vma: Vma, start: int, end: int, new_start: int) -> None:
+    """Only tables that are there are gone through, and only for them is there a destination."""
+    mm = vma.mm
+    while start < end:
+        upto = pmd_addr_end(start, end)
+        if start >> PMD_SHIFT not in mm.tables:
+            new_start += upto - start
+            start = upto
+            continue
+        upto = min(upto, start + pmd_addr_end(new_start, new_start + end - start) - new_start)
+        pte_alloc(mm, new_start)
+        for address in range(start, upto, PAGE_SIZE):
+            pte = get_pte(mm, address)
+            if pte:
+                m.counters["move_pte"] += 1
+                set_pte(mm, address, 0)
+                set_pte(mm, new_start + address - start, pte)
+        new_start += upto - start
+        start = upto

@@ -1,0 +1,307 @@
+"""mm/rmap.c: anon_vmas, and finding the ptes that map an anonymous page."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from errno import EFAULT, ENOMEM
+
+from pyksm.oracle import interval_tree, ksm_rmap, mmap, swapfile
+from pyksm.oracle.page_alloc import put_page
+from pyksm.oracle.pgtable import (
+    ACCESSED,
+    DIRTY,
+    MIGRATION_READ,
+    MIGRATION_WRITE,
+    RW,
+    get_pte,
+    pte_pfn,
+    pte_present,
+    set_pte,
+    swp_entry_to_pte,
+)
+from pyksm.oracle.structs import (
+    PAGE_SHIFT,
+    AnonVma,
+    AnonVmaChain,
+    Machine,
+    Page,
+    SwapEntry,
+    Vma,
+    event,
+    kmem_alloc,
+    linear_page_index,
+)
+from pyksm.oracle.swap import lru_cache_add_lru
+
+SWAP_SUCCESS, SWAP_AGAIN, SWAP_FAIL = 0, 1, 2
+
+TTU_UNMAP, TTU_MIGRATION = 0, 1  #: migration also ignores the accessed bit
+
+RmapOne = Callable[[Page, Vma, int], int]
+
+
+# --- life of an anon_vma
+
+
+def get_anon_vma(anon_vma: AnonVma) -> None:
+    anon_vma.refcount += 1
+
+
+def put_anon_vma(anon_vma: AnonVma) -> None:
+    """The last reference frees it, and with it its hold on the root."""
+    anon_vma.refcount -= 1
+    if anon_vma.refcount == 0 and anon_vma.root is not anon_vma:
+        put_anon_vma(anon_vma.root)
+
+
+def anon_vma_chain_link(vma: Vma, anon_vma: AnonVma) -> None:
+    avc = AnonVmaChain(vma, anon_vma)
+    vma.chain.insert(0, avc)
+    interval_tree.insert(avc)
+
+
+def anon_vma_prepare(m: Machine, vma: Vma) -> int:
+    """Give the vma an anon_vma: a neighbour's where that can be shared, else a new one."""
+    m.counters["anon_vma_prepare"] += 1
+    if vma.anon_vma is not None:
+        return 0
+    if not kmem_alloc(m):  # the avc
+        return -ENOMEM
+    anon_vma = mmap.find_mergeable_anon_vma(vma)
+    if anon_vma is None:
+        if not kmem_alloc(m):
+            return -ENOMEM
+        anon_vma = AnonVma()
+    vma.anon_vma = anon_vma
+    anon_vma_chain_link(vma, anon_vma)
+    return 0
+
+
+def anon_vma_clone(m: Machine, dst: Vma, src: Vma) -> int:
+    """Chain dst to all that src is chained to, oldest first so that the order stays."""
+    m.counters["anon_vma_clone"] += 1
+    for pavc in reversed(src.chain):
+        if not kmem_alloc(m) and not kmem_alloc(m):  # GFP_NOWAIT, then GFP_KERNEL
+            unlink_anon_vmas(m, dst)
+            return -ENOMEM
+        anon_vma_chain_link(dst, pavc.anon_vma)
+    return 0
+
+
+def anon_vma_fork(m: Machine, vma: Vma, pvma: Vma) -> int:
+    """The child's vma: all of the parent's anon_vmas, and one of its own for new pages."""
+    m.counters["anon_vma_fork"] += 1
+    if pvma.anon_vma is None:
+        return 0
+    if anon_vma_clone(m, vma, pvma):
+        return -ENOMEM
+    if not kmem_alloc(m) or not kmem_alloc(m):  # anon_vma, avc
+        unlink_anon_vmas(m, vma)
+        return -ENOMEM
+    anon_vma = AnonVma()
+    anon_vma.root = pvma.anon_vma.root
+    get_anon_vma(anon_vma.root)
+    vma.anon_vma = anon_vma
+    anon_vma_chain_link(vma, anon_vma)
+    return 0
+
+
+def unlink_anon_vmas(m: Machine, vma: Vma) -> None:
+    """Leave all trees first, then let go of the anon_vmas whose trees became empty."""
+    m.counters["unlink_anon_vmas"] += 1
+    for avc in vma.chain:
+        interval_tree.remove(avc)
+    for avc in vma.chain:
+        if not avc.anon_vma.tree:
+            put_anon_vma(avc.anon_vma)
+    vma.chain.clear()
+
+
+# --- adding and removing a mapping
+
+
+def page_move_anon_rmap(page: Page, vma: Vma) -> None:
+    """A page that only this process has belongs to its own anon_vma; the index stays."""
+    page.anon_vma = vma.anon_vma
+
+
+def __page_set_anon_rmap(page: Page, vma: Vma, address: int, exclusive: bool) -> None:
+    """First mapping: owner and index, unless the page still has an owner from before."""
+    assert vma.anon_vma is not None
+    if page.anon:
+        return
+    page.anon_vma = vma.anon_vma if exclusive else vma.anon_vma.root
+    page.index = linear_page_index(vma, address)
+
+
+def __page_check_anon_rmap(m: Machine, page: Page, vma: Vma, address: int) -> None:
+    """What CONFIG_DEBUG_VM would stop at; here it is reported and things go on."""
+    owner, anon_vma = page.anon_vma, vma.anon_vma
+    if owner is None or anon_vma is None or owner.root is not anon_vma.root:
+        event(m, "BUG_ON __page_check_anon_rmap root")
+    if page.index != linear_page_index(vma, address):
+        event(m, "BUG_ON __page_check_anon_rmap index")
+
+
+def page_add_anon_rmap(m: Machine, page: Page, vma: Vma, address: int) -> None:
+    do_page_add_anon_rmap(m, page, vma, address, exclusive=False)
+
+
+def do_page_add_anon_rmap(
+    m: Machine, page: Page, vma: Vma, address: int, exclusive: bool
+) -> None:
+    page.mapcount += 1
+    if page.ksm:
+        return
+    if page.mapcount == 1:
+        __page_set_anon_rmap(page, vma, address, exclusive)
+    else:
+        __page_check_anon_rmap(m, page, vma, address)
+
+
+def page_add_new_anon_rmap(m: Machine, page: Page, vma: Vma, address: int) -> None:
+    page.mapcount = 1
+    __page_set_anon_rmap(page, vma, address, exclusive=True)
+    lru_cache_add_lru(m, page, active=True)
+
+
+def page_dup_rmap(page: Page) -> None:
+    page.mapcount += 1
+
+
+def page_remove_rmap(page: Page) -> None:
+    """The owner stays known after the last mapping: swapoff and swap-in look at it."""
+    page.mapcount -= 1
+
+
+# --- from a page to an address
+
+
+def page_address_in_vma(m: Machine, page: Page, vma: Vma) -> int:
+    """Where the vma would map the page, or -EFAULT; never for a KSM page."""
+    m.counters["page_address_in_vma"] += 1
+    if vma.anon_vma is None or page.anon_vma is None or page.anon_vma.root is not vma.anon_vma.root:
+        return -EFAULT
+    address = vma_address(page, vma)
+    if not vma.start <= address < vma.end:
+        return -EFAULT
+    return address
+
+
+def vma_address(page: Page, vma: Vma) -> int:
+    return vma.start + ((page.index - vma.pgoff) << PAGE_SHIFT)
+
+
+def page_check_address(page: Page, vma: Vma, address: int) -> int | None:
+    """The pte at address when it maps the page."""
+    pte = get_pte(vma.mm, address)
+    return pte if pte_present(pte) and pte_pfn(pte) == page.pfn else None
+
+
+def page_lock_anon_vma_read(page: Page) -> AnonVma | None:
+    """The owner, which is only sure to exist while the page is mapped."""
+    return page.anon_vma if page.mapcount else None
+
+
+# --- page_referenced
+
+
+def page_referenced(m: Machine, page: Page) -> int:
+    """How many ptes of the page were young; they no longer are. A KSM page without node: none."""
+    if not page.mapcount:
+        return 0
+    if page.ksm:
+        return ksm_rmap.page_referenced_ksm(m, page) if page.stable_node else 0
+    return page_referenced_anon(m, page)
+
+
+def page_referenced_anon(m: Machine, page: Page) -> int:
+    anon_vma = page_lock_anon_vma_read(page)
+    if anon_vma is None:
+        return 0
+    referenced, mapcount = 0, page.mapcount
+    for avc in interval_tree.foreach(m, anon_vma, page.index, page.index):
+        found = page_referenced_one(m, page, avc.vma, vma_address(page, avc.vma))
+        if found is not None:
+            referenced += found
+            mapcount -= 1
+        if mapcount == 0:
+            break
+    return referenced
+
+
+def page_referenced_one(m: Machine, page: Page, vma: Vma, address: int) -> int | None:
+    """1 for a pte that was young, 0 for one that was not, None where the page is not mapped."""
+    m.counters["page_referenced_one"] += 1
+    pte = page_check_address(page, vma, address)
+    if pte is None:
+        return None
+    return int(ptep_clear_flush_young(vma, address, pte))
+
+
+def ptep_clear_flush_young(vma: Vma, address: int, pte: int) -> bool:
+    set_pte(vma.mm, address, pte & ~ACCESSED)
+    return bool(pte & ACCESSED)
+
+
+# --- try_to_unmap
+
+
+def try_to_unmap(m: Machine, page: Page, action: int) -> int:
+    m.counters["try_to_unmap"] += 1
+    if page.ksm:
+        ret = ksm_rmap.try_to_unmap_ksm(m, page, action)
+    else:
+        ret = try_to_unmap_anon(m, page, action)
+    return ret if page.mapcount else SWAP_SUCCESS
+
+
+def try_to_unmap_anon(m: Machine, page: Page, action: int) -> int:
+    ret = SWAP_AGAIN
+    anon_vma = page_lock_anon_vma_read(page)
+    if anon_vma is None:
+        return ret
+    for avc in interval_tree.foreach(m, anon_vma, page.index, page.index):
+        ret = try_to_unmap_one(m, page, avc.vma, vma_address(page, avc.vma), action)
+        if ret != SWAP_AGAIN or not page.mapcount:
+            break
+    return ret
+
+
+def try_to_unmap_one(m: Machine, page: Page, vma: Vma, address: int, action: int) -> int:
+    """Replace one pte by a swap or a migration entry. In the swap cache it is always swap's."""
+    m.counters["try_to_unmap_one"] += 1
+    pte = page_check_address(page, vma, address)
+    if pte is None:
+        return SWAP_AGAIN
+    if action == TTU_UNMAP and ptep_clear_flush_young(vma, address, pte):
+        return SWAP_FAIL
+    if pte & DIRTY:
+        page.dirty = True
+    if page.swapcache:
+        assert page.private is not None
+        entry: SwapEntry = page.private
+        if swapfile.swap_duplicate(m, entry) < 0:
+            return SWAP_FAIL  # the pte was never taken out here, so it need not be put back
+        if vma.mm not in m.mmlist:
+            m.mmlist.insert(1, vma.mm)
+        vma.mm.anonpages -= 1
+        vma.mm.swapents += 1
+    else:
+        entry = (MIGRATION_WRITE if pte & RW else MIGRATION_READ, page.pfn)
+    set_pte(vma.mm, address, swp_entry_to_pte(entry))
+    page_remove_rmap(page)
+    put_page(m, page)
+    return SWAP_AGAIN
+
+
+# --- rmap_walk
+
+
+def rmap_walk(m: Machine, page: Page, rmap_one: RmapOne) -> None:
+    if page.ksm:
+        ksm_rmap.rmap_walk_ksm(m, page, rmap_one)
+    elif page.anon_vma is not None:
+        for avc in interval_tree.foreach(m, page.anon_vma, page.index, page.index):
+            if rmap_one(page, avc.vma, vma_address(page, avc.vma)) != SWAP_AGAIN:
+                break

@@ -1,0 +1,298 @@
+"""The records of a machine: struct page, mm, vma, anon_vma, swap area, KSM items, and the machine.
+
+Names are the kernel's. Where the kernel keeps a tagged pointer or a flag word there is a plain
+field for each thing it can mean.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from pyksm.engine import Config
+from pyksm.oracle.rbtree import RbNode, RbRoot
+
+PAGE_SHIFT = 12
+PAGE_SIZE = 1 << PAGE_SHIFT
+PAGE_MASK = ~(PAGE_SIZE - 1)
+PMD_SHIFT = 21
+PMD_SIZE = 1 << PMD_SHIFT
+TASK_SIZE = 1 << 47
+
+#: A swap entry: (type, offset). ``None`` is the kernel's entry of value 0.
+SwapEntry = tuple[int, int]
+
+#: (pid, addr, npages), as Engine.swapout takes them.
+Range = tuple[int, int, int]
+
+
+@dataclass(eq=False, slots=True)
+class Page:
+    """struct page with its content. ``mapping`` is spread over anon_vma, ksm and stable_node."""
+
+    pfn: int
+    node: int
+    data: bytes
+    count: int = 0  #: _count
+    mapcount: int = 0  #: _mapcount + 1: ptes that map it
+    anon_vma: AnonVma | None = None  #: page_anon_vma(): owner of a plain anonymous page
+    ksm: bool = False  #: PageKsm
+    stable_node: StableNode | None = None  #: page_stable_node(), None also while a KSM page
+    index: int = 0
+    private: SwapEntry | None = None  #: swap entry while PageSwapCache
+    locked: bool = False
+    uptodate: bool = False
+    error: bool = False
+    dirty: bool = False
+    writeback: bool = False
+    swapcache: bool = False
+    reclaim: bool = False
+    referenced: bool = False
+    lru: bool = False
+    active: bool = False
+    pins: int = 0  #: references that pin() took, a share of ``count``
+
+    @property
+    def anon(self) -> bool:
+        """PageAnon: true for KSM pages too."""
+        return self.ksm or self.anon_vma is not None
+
+
+@dataclass(eq=False, slots=True)
+class Node:
+    """A memory node: free frames (a stack) and the two anonymous LRU lists, newest last."""
+
+    nid: int
+    first: int
+    last: int
+    free: list[int]
+    active: OrderedDict[Page, None] = field(default_factory=OrderedDict)
+    inactive: OrderedDict[Page, None] = field(default_factory=OrderedDict)
+
+
+@dataclass(eq=False, slots=True)
+class AnonVma:
+    """anon_vma. ``tree`` is the interval tree in its in-order: (start pgoff, insertion)."""
+
+    root: AnonVma = field(init=False, repr=False)
+    refcount: int = 1
+    tree: list[AnonVmaChain] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.root = self
+
+
+@dataclass(eq=False, slots=True)
+class AnonVmaChain:
+    """anon_vma_chain: one (vma, anon_vma) pair."""
+
+    vma: Vma
+    anon_vma: AnonVma
+
+
+@dataclass(eq=False, slots=True)
+class Vma:
+    """vm_area_struct of a private anonymous mapping."""
+
+    mm: Mm
+    start: int
+    end: int
+    pgoff: int
+    prot: int  #: VM_READ and VM_WRITE, with the values of PROT_READ and PROT_WRITE
+    node: int = -1  #: MPOL_BIND node, -1 for none
+    mergeable: bool = False  #: VM_MERGEABLE
+    anon_vma: AnonVma | None = None
+    chain: list[AnonVmaChain] = field(default_factory=list)  #: newest first
+
+    def flags(self) -> tuple[int, bool]:
+        """vm_flags as far as merging compares them."""
+        return (self.prot, self.mergeable)
+
+
+@dataclass(eq=False, slots=True)
+class Mm:
+    """mm_struct. Tables are last-level page tables by address >> PMD_SHIFT."""
+
+    pid: int
+    users: int = 1
+    vmas: list[Vma] = field(default_factory=list)  #: ascending
+    tables: dict[int, list[int]] = field(default_factory=dict)
+    anonpages: int = 0
+    swapents: int = 0
+    vm_mergeable: bool = False  #: MMF_VM_MERGEABLE
+
+
+@dataclass(eq=False, slots=True)
+class SwapInfo:
+    """swap_info_struct. A type number keeps its record after swapoff, flags cleared."""
+
+    type: int
+    used: bool = True  #: SWP_USED
+    writeok: bool = False  #: SWP_WRITEOK
+    prio: int = 0
+    next: int = -1
+    max: int = 0
+    pages: int = 0
+    inuse_pages: int = 0
+    lowest_bit: int = 0
+    highest_bit: int = 0
+    cluster_next: int = 0
+    cluster_nr: int = 0
+    swap_map: bytearray | None = None
+    #: continuation pages by slot // PAGE_SIZE; a page is its non-zero bytes by slot
+    continuations: dict[int, list[dict[int, int]]] = field(default_factory=dict)
+    slots: dict[int, bytes] = field(default_factory=dict)  #: memory backend
+    fd: int = -1  #: file backend
+    file_id: tuple[int, int] | None = None
+
+
+@dataclass(eq=False, slots=True)
+class RmapItem:
+    """rmap_item of KSM. ``anon_vma`` and ``nid`` share memory in the kernel, so do head and node."""
+
+    mm: Mm
+    address: int
+    oldchecksum: int = 0
+    stable: bool = False  #: STABLE_FLAG
+    unstable: bool = False  #: UNSTABLE_FLAG
+    seqnr: int = 0  #: low byte of the scan that put it into the unstable tree
+    nid: int = 0
+    anon_vma: AnonVma | None = None
+    head: StableNode | None = None  #: stays behind when the item leaves the stable tree (3.10)
+    node: RbNode[RmapItem] | None = None
+
+
+@dataclass(eq=False, slots=True)
+class StableNode:
+    """stable_node of KSM. ``hlist`` holds rmap_items, newest last; node is None on migrate_nodes."""
+
+    kpfn: int
+    nid: int
+    node: RbNode[StableNode] | None = None
+    hlist: dict[RmapItem, None] = field(default_factory=dict)
+
+
+@dataclass(eq=False, slots=True)
+class MmSlot:
+    """mm_slot of KSM, with its rmap_items in address order."""
+
+    mm: Mm
+    rmap_list: list[RmapItem] = field(default_factory=list)
+
+
+@dataclass(eq=False, slots=True)
+class Ksm:
+    """What mm/ksm.c keeps in static variables. ``cursor`` None is ksm_mm_head, between passes."""
+
+    stable: list[RbRoot[StableNode]]
+    unstable: list[RbRoot[RmapItem]]
+    nr_node_ids: int = 1  #: ksm_nr_node_ids
+    roots_allocated: bool = False
+    migrate_nodes: list[StableNode] = field(default_factory=list)
+    mm_slots: list[MmSlot] = field(default_factory=list)
+    cursor: MmSlot | None = None
+    address: int = 0
+    rmap_pos: int = 0  #: ksm_scan.rmap_list, as a position in the slot's list
+    seqnr: int = 0
+    run: int = 0
+    merge_across_nodes: int = 1
+    pages_to_scan: int = 100
+    sleep_millisecs: int = 20
+    pages_shared: int = 0
+    pages_sharing: int = 0
+    pages_unshared: int = 0
+    rmap_items: int = 0
+    mutex_held: bool = False  #: ksm_thread_mutex
+    checksums: dict[bytes, int] = field(default_factory=dict)  #: memo of calc_checksum()
+
+
+@dataclass(eq=False, slots=True)
+class Write:
+    """A write under way: its page, and whether the device will report an error."""
+
+    page: Page
+    entry: SwapEntry
+    fails: bool
+
+
+@dataclass(eq=False, slots=True)
+class Machine:
+    """Everything that there is. Every function of the oracle takes one as its first argument."""
+
+    config: Config
+    nodes: list[Node]
+    zero_page: Page
+    init_mm: Mm
+    ksm: Ksm
+    pages: dict[int, Page] = field(default_factory=dict)  #: struct pages by pfn, once used
+    mms: dict[int, Mm] = field(default_factory=dict)  #: live processes by pid
+    next_pid: int = 1
+    pins: dict[tuple[int, int], list[Page]] = field(default_factory=dict)
+    # swapfile.c, swap_state.c, page_io.c
+    swap_info: list[SwapInfo] = field(default_factory=list)
+    swap_list_head: int = -1
+    swap_list_next: int = -1
+    nr_swap_pages: int = 0
+    total_swap_pages: int = 0
+    least_priority: int = 0
+    highest_priority_index: int = -1
+    mmlist: list[Mm] = field(default_factory=list)  #: ring that starts at init_mm
+    swap_cache: dict[SwapEntry, Page] = field(default_factory=dict)
+    writes: list[Write] = field(default_factory=list)
+    just_read: Page | None = None  #: page that this visit of try_to_unuse read, see unuse_pte
+    # bookkeeping
+    in_use: int = 0
+    peak: int = 0
+    counters: Counter[str] = field(default_factory=Counter)
+    vmstat: Counter[str] = field(default_factory=Counter)
+    events: list[str] = field(default_factory=list)
+    orders: dict[str, int] = field(default_factory=dict)  #: injected failures still to come
+    hook: Callable[[str], None] | None = None
+    in_hook: bool = False
+
+
+def fails(m: Machine, kind: str) -> bool:
+    """Count one event of that kind and say whether inject() ordered it to fail."""
+    left = m.orders.get(kind, 0)
+    if not left:
+        return False
+    m.orders[kind] = left - 1
+    return left == 1
+
+
+def kmem_alloc(m: Machine) -> bool:
+    """kmem_cache_alloc() or kmalloc(): whether it worked."""
+    m.counters["kmem_alloc"] += 1
+    return not fails(m, "kmem")
+
+
+def signal_pending(m: Machine) -> bool:
+    return fails(m, "signal")
+
+
+def schedule_point(m: Machine, name: str) -> None:
+    """Where the kernel could lose the processor. What the hook does is not interrupted itself."""
+    if m.hook is None or m.in_hook:
+        return
+    m.in_hook = True
+    try:
+        m.hook(name)
+    finally:
+        m.in_hook = False
+
+
+def switched(m: Machine, name: str) -> bool:
+    return name in m.config.switches
+
+
+def event(m: Machine, text: str) -> None:
+    m.events.append(text)
+
+
+def linear_page_index(vma: Vma, address: int) -> int:
+    return ((address - vma.start) >> PAGE_SHIFT) + vma.pgoff
+
+
+def vma_pages(vma: Vma) -> int:
+    return (vma.end - vma.start) >> PAGE_SHIFT

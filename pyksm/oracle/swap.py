@@ -1,0 +1,60 @@
+"""mm/swap.c: which pages are on the LRU lists, and where. A list's newest page is its last."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+
+from pyksm.oracle.page_alloc import get_page, put_page
+from pyksm.oracle.structs import Machine, Page
+
+
+def lru_list(m: Machine, page: Page) -> OrderedDict[Page, None]:
+    node = m.nodes[page.node]
+    return node.active if page.active else node.inactive
+
+
+def lru_cache_add_lru(m: Machine, page: Page, active: bool) -> None:
+    """Onto the head of a list, at once: per-CPU batches are not modelled."""
+    page.lru, page.active = True, active
+    lru_list(m, page)[page] = None
+
+
+def del_page_from_lru_list(m: Machine, page: Page) -> None:
+    """Off its list; page.active still tells which one that was."""
+    del lru_list(m, page)[page]
+    page.lru = False
+
+
+def activate_page(m: Machine, page: Page) -> None:
+    if page.lru and not page.active:
+        del_page_from_lru_list(m, page)
+        lru_cache_add_lru(m, page, active=True)
+
+
+def mark_page_accessed(m: Machine, page: Page) -> None:
+    if not page.active and page.referenced and page.lru:
+        activate_page(m, page)
+        page.referenced = False
+    else:
+        page.referenced = True
+
+
+def rotate_reclaimable_page(m: Machine, page: Page) -> None:
+    """To the oldest end of the inactive list, now that its write has ended."""
+    if not page.locked and not page.dirty and not page.active and page.lru:
+        lru_list(m, page).move_to_end(page, last=False)
+
+
+def isolate_lru_page(m: Machine, page: Page) -> bool:
+    """Off the LRU with a reference (mm/vmscan.c)."""
+    if not page.lru:
+        return False
+    get_page(page)
+    del_page_from_lru_list(m, page)
+    return True
+
+
+def putback_lru_page(m: Machine, page: Page) -> None:
+    """Back to the head of the list it came from, and drop the isolation's reference."""
+    lru_cache_add_lru(m, page, page.active)
+    put_page(m, page)

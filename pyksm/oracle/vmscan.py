@@ -1,0 +1,164 @@
+"""mm/vmscan.c: reclaim of anonymous pages, as far as swapping out needs it."""
+
+from __future__ import annotations
+
+from pyksm.oracle import page_io, rmap, swap_state, swapfile
+from pyksm.oracle.page_alloc import free_page, get_page, lock_page, put_page, unlock_page
+from pyksm.oracle.pgtable import ACCESSED, PTRS_PER_PTE, SPECIAL, pte_present, table_ranges
+from pyksm.oracle.structs import PAGE_SHIFT, Machine, Node, Page, Range, schedule_point
+from pyksm.oracle.swap import del_page_from_lru_list, lru_cache_add_lru
+
+SWAP_CLUSTER_MAX = 32
+IDLE_TURNS = 16
+
+
+def swapout(m: Machine, ranges: list[Range]) -> None:
+    """Turns of reclaim until none of the ranges' pages (or nobody's) is resident, or 16 in a row
+    bring nothing."""
+    idle = 0
+    while idle < IDLE_TURNS and not _is_out(m, ranges):
+        before = _progress(m)
+        _clear_young(m)
+        for node in m.nodes:
+            shrink_zone(m, node)
+        page_io.complete_writes(m)
+        idle = 0 if _progress(m) != before else idle + 1
+
+
+def _is_out(m: Machine, ranges: list[Range]) -> bool:
+    if not ranges:
+        return not m.swap_cache and not any(
+            pte_present(pte) and not pte & SPECIAL
+            for mm in m.mms.values()
+            for table in mm.tables.values()
+            for pte in table
+        )
+    for pid, start, npages in ranges:
+        mm = m.mms.get(pid)
+        if mm is None:
+            continue
+        for table, low, high in table_ranges(mm, start, start + (npages << PAGE_SHIFT)):
+            first = low >> PAGE_SHIFT & 511
+            ptes = table[first : first + ((high - low) >> PAGE_SHIFT)]
+            if any(pte_present(pte) and not pte & SPECIAL for pte in ptes):
+                return False
+    return True
+
+
+def _progress(m: Machine) -> tuple[int, int, int]:
+    """ptes unmapped to swap, pages written, frames freed."""
+    return m.counters["swap_duplicate"], m.counters["__swap_writepage"], m.counters["free_page"]
+
+
+def _clear_young(m: Machine) -> None:
+    for mm in m.mms.values():
+        for table in mm.tables.values():
+            for i in range(PTRS_PER_PTE):
+                if pte_present(table[i]):
+                    table[i] &= ~ACCESSED
+
+
+def shrink_zone(m: Machine, node: Node) -> None:
+    """Once through both lists, in batches, the inactive one first."""
+    schedule_point(m, "shrink_zone:begin")
+    if m.nr_swap_pages <= 0:
+        return
+    inactive, active = len(node.inactive), len(node.active)
+    while inactive or active:
+        if inactive:
+            batch = min(SWAP_CLUSTER_MAX, inactive)
+            inactive -= batch
+            shrink_inactive_list(m, node, batch)
+        if active:
+            batch = min(SWAP_CLUSTER_MAX, active)
+            active -= batch
+            shrink_active_list(m, node, batch)
+
+
+def isolate_lru_pages(m: Machine, node: Node, count: int, active: bool) -> list[Page]:
+    """The oldest pages of a list, off the LRU and with a reference each, oldest first."""
+    lru = node.active if active else node.inactive
+    pages = list(lru)[:count]
+    for page in pages:
+        get_page(page)
+        del_page_from_lru_list(m, page)
+    return pages
+
+
+def shrink_active_list(m: Machine, node: Node, count: int) -> None:
+    """Deactivate; that a page was referenced only counts for executables."""
+    for page in isolate_lru_pages(m, node, count, active=True):
+        rmap.page_referenced(m, page)
+        lru_cache_add_lru(m, page, active=False)
+        put_page(m, page)
+
+
+def shrink_inactive_list(m: Machine, node: Node, count: int) -> None:
+    for page in shrink_page_list(m, isolate_lru_pages(m, node, count, active=False)):
+        lru_cache_add_lru(m, page, page.active)
+        put_page(m, page)
+
+
+def shrink_page_list(m: Machine, pages: list[Page]) -> list[Page]:
+    """Reclaim what can be; the pages that stay, some of them now active."""
+    kept = []
+    for page in pages:
+        lock_page(page)
+        if _reclaim(m, page):
+            free_page(m, page)
+            continue
+        if page.locked:
+            unlock_page(page)
+        kept.append(page)
+    return kept
+
+
+def _reclaim(m: Machine, page: Page) -> bool:
+    """Try one locked page; true when only the caller's reference is left to it."""
+    if page.writeback:
+        page.reclaim = True
+        return False
+    referenced = rmap.page_referenced(m, page)
+    page.referenced = False
+    if referenced:
+        return _activate(m, page)
+    if page.anon and not page.swapcache and not swap_state.add_to_swap(m, page):
+        return _activate(m, page)
+    if page.mapcount and page.swapcache:
+        unmapped = rmap.try_to_unmap(m, page, rmap.TTU_UNMAP)
+        if unmapped == rmap.SWAP_FAIL:
+            return _activate(m, page)
+        if unmapped == rmap.SWAP_AGAIN:
+            return False
+    if page.dirty and not pageout(m, page):
+        return False
+    return page.swapcache and __remove_mapping(m, page)
+
+
+def _activate(m: Machine, page: Page) -> bool:
+    """Not a candidate for swapping, so give its slot back where slots are short."""
+    if page.swapcache and swapfile.vm_swap_full(m):
+        swapfile.try_to_free_swap(m, page)
+    page.active = True
+    return False
+
+
+def pageout(m: Machine, page: Page) -> bool:
+    """Start to write a dirty page, which unlocks it. True would mean that it is clean already."""
+    if page.count != 2 or not page.swapcache:
+        return False
+    page.dirty = False
+    page.reclaim = True
+    page_io.swap_writepage(m, page)
+    if not page.writeback:
+        page.reclaim = False
+    return False
+
+
+def __remove_mapping(m: Machine, page: Page) -> bool:
+    """Take a clean page with no other references out of the swap cache, for good."""
+    if page.count != 2 or page.dirty:
+        return False
+    swap_state.remove_mapping(m, page)
+    page.count = 0
+    return True
