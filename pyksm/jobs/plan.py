@@ -113,6 +113,7 @@ def make_plan(memory: Memory) -> Plan:
         planner = _Family(memory, family, groups, stand_in)
         planner.plan(plan)
         stand_in += 1
+    plan.writes = sum(len(s.vpn) for s in plan.steps if isinstance(s, Write))
     return plan
 
 
@@ -260,7 +261,6 @@ class _Family:
             inherited = {v: f for v, f in held.items() if contains(child.mapped, v)}
             stack.append((child, iter(child.children), inherited))
         plan.lost_ptes += self.lost
-        plan.writes += sum(len(s.vpn) for s in self.steps if isinstance(s, Write)) - plan.writes
 
     def _remap(self, node: _Node, born: list[Range]) -> None:
         """From the mappings it is born with to those that it and its children's births need."""

@@ -41,7 +41,7 @@ def read_targets(
 
 
 def source_kind(targets: Sequence[str]) -> str:
-    """"own", "pids", "files" or "mixed": for the report."""
+    """What the targets are, for the report: own, pids, files or mixed."""
     if not targets:
         return "own"
     kinds = {_is_pid(target) for target in targets}

@@ -187,8 +187,9 @@ def _check_segments(path: str, loads: list[_Segment], size: int) -> None:
     for s in loads:
         where = f"{path}: segment {s.index} at {s.start:#x}"
         if s.filesz and s.offset + s.filesz > size:
-            raise InputError(f"{where}: ends at byte {s.offset + s.filesz}, "
-                             f"file has {size} (truncated)")
+            raise InputError(
+                f"{where}: ends at byte {s.offset + s.filesz}, file has {size} (truncated)"
+            )
         if s.end > 1 << 64:
             raise InputError(f"{where}: runs past the last address")
         if s.filesz and s.start % PAGE_SIZE:

@@ -330,9 +330,7 @@ def _read_processes(
     return index.processes
 
 
-def _check_table(
-    where: str, table: NDArray[np.void], process: ProcessMemory, index: Index
-) -> None:
+def _check_table(where: str, table: NDArray[np.void], process: ProcessMemory, index: Index) -> None:
     vpn, content, frame = table["vpn"], table["content"], table["frame"]
     if np.any(vpn[1:] <= vpn[:-1]):
         raise InputError(f"{where}: page numbers not ascending")

@@ -1,0 +1,231 @@
+"""``pyksm swapoff``, ``estimate`` and ``capture``: the job on real memory."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import time
+from collections.abc import Callable, Iterator
+from types import TracebackType
+from typing import Any, TypeVar
+
+import click
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from pyksm.cli.common import console, print_json
+from pyksm.engine import POLICIES
+from pyksm.jobs import report
+from pyksm.jobs.swapoff import Options, Result
+from pyksm.jobs.swapoff import estimate as run_estimate
+from pyksm.jobs.swapoff import swapoff as run_swapoff
+from pyksm.scenario import engines
+from pyksm.targets import image
+from pyksm.targets.choose import read_targets, source_kind
+from pyksm.targets.memory import Memory
+from pyksm.targets.own import DEFAULT_COUNT, MAX_COUNT
+
+_FINE, _FOUND = 0, 1
+_MAX_FRAMES = 1 << 32
+
+_F = TypeVar("_F", bound=Callable[..., Any])
+
+
+def register(group: click.Group) -> None:
+    """Add the commands of this module."""
+    for command in (swapoff, estimate, capture):
+        group.add_command(command)
+
+
+class _Bar:
+    """A :class:`~pyksm.jobs.watch.Watch` that draws on standard error, if that is a terminal."""
+
+    def __init__(self) -> None:
+        self.live = sys.stderr.isatty()
+        self._progress: Progress | None = None
+        self._next = 0.0
+
+    def __enter__(self) -> _Bar:
+        if self.live:
+            self._progress = Progress(
+                TextColumn("{task.description}"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TimeElapsedColumn(),
+                console=Console(stderr=True),
+                transient=True,
+            )
+            self._progress.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._progress:
+            self._progress.stop()
+
+    def begin(self, phase: str) -> None:
+        if self._progress:
+            for task in self._progress.task_ids:
+                self._progress.remove_task(task)
+            self._progress.add_task(phase, total=None)
+            self._next = 0.0
+
+    def advance(self, done: int, total: int) -> None:
+        now = time.monotonic()
+        if self._progress and now >= self._next:
+            self._next = now + 0.1
+            for task in self._progress.task_ids:
+                self._progress.update(task, completed=done, total=total)
+
+
+def _target_options(function: _F) -> _F:
+    """What all three commands take."""
+    for decorate in (
+        click.argument("targets", nargs=-1, metavar="[TARGET]..."),
+        click.option("--stop", is_flag=True, help="Stop the processes while they are read."),
+        click.option(
+            "--procs",
+            type=click.IntRange(1, MAX_COUNT),
+            default=DEFAULT_COUNT,
+            show_default=True,
+            help="Without a TARGET: spawn so many Python interpreters, the last with a child.",
+        ),
+        click.option("--json", "as_json", is_flag=True, help="One JSON object for programs."),
+    ):
+        function = decorate(function)
+    return function
+
+
+def _machine_options(function: _F) -> _F:
+    """What the commands with a machine take."""
+    for decorate in (
+        click.option("--engine", default="core", show_default=True, help="core or oracle."),
+        click.option(
+            "--mergeable",
+            type=click.Choice(["all", "advised"]),
+            default="all",
+            show_default=True,
+            help="What KSM may merge: everything, or what madvise(2) has named.",
+        ),
+    ):
+        function = decorate(function)
+    return function
+
+
+@click.command()
+@_target_options
+@_machine_options
+@click.option(
+    "--policy",
+    type=click.Choice([*POLICIES, "both"]),
+    default="both",
+    show_default=True,
+    help="What swapoff does with a slot that others still need: read it again, or copy.",
+)
+@click.option(
+    "--frames",
+    type=click.IntRange(1, _MAX_FRAMES),
+    help="Page frames (4 KiB) free when swapoff begins. Default: as many as it can need.",
+)
+def swapoff(
+    targets: tuple[str, ...],
+    stop: bool,
+    procs: int,
+    as_json: bool,
+    engine: str,
+    mergeable: str,
+    policy: str,
+    frames: int | None,
+) -> int:
+    """Merge the memory of TARGETs, swap it out and swap it off, counting everything.
+
+    A TARGET is a PID, an ELF core file or an image from `pyksm capture`. Exit status 1: swapoff
+    failed (ENOMEM with --frames too small), or a byte changed.
+    """
+    options = Options(
+        policies=POLICIES if policy == "both" else (policy,),
+        advised_only=mergeable == "advised",
+        frames=frames,
+    )
+    factory = engines.factory(engine)
+    with _Bar() as bar:
+        memory = _read(bar, targets, stop, procs)
+        result = run_swapoff(memory, factory, options, bar)
+    with _answer(as_json, "swapoff", targets, memory, engine, result) as out:
+        report.print_policies(out, result.policies)
+    return _FINE if result.fine else _FOUND
+
+
+@click.command()
+@_target_options
+@_machine_options
+def estimate(
+    targets: tuple[str, ...],
+    stop: bool,
+    procs: int,
+    as_json: bool,
+    engine: str,
+    mergeable: str,
+) -> int:
+    """Say what KSM would save on the memory of TARGETs (as for swapoff), and stop there."""
+    options = Options(policies=POLICIES[:1], advised_only=mergeable == "advised")
+    factory = engines.factory(engine)
+    with _Bar() as bar:
+        memory = _read(bar, targets, stop, procs)
+        result = run_estimate(memory, factory, options, bar)
+    with _answer(as_json, "estimate", targets, memory, engine, result) as out:
+        report.print_merged(out, result.merged)
+    return _FINE
+
+
+@click.command()
+@_target_options
+@click.option("-o", "--output", required=True, metavar="FILE", help="The image to write.")
+def capture(targets: tuple[str, ...], stop: bool, procs: int, as_json: bool, output: str) -> int:
+    """Save the private anonymous memory of TARGETs (as for swapoff) in an image.
+
+    The image holds what the processes hold, secrets included: only its owner may read it.
+    """
+    image.check_writable(output)
+    with _Bar() as bar:
+        memory = _read(bar, targets, stop, procs)
+        bar.begin("save")
+        size = image.save(memory, output)
+    source = report.source_json(memory, source_kind(targets), targets)
+    if as_json:
+        print_json(report.capture_json(source, output, size))
+    else:
+        out = console()
+        report.print_source(out, memory)
+        out.print(f"{output}: {report.size_of(size)}", markup=False)
+    return _FINE
+
+
+def _read(bar: _Bar, targets: tuple[str, ...], stop: bool, procs: int) -> Memory:
+    bar.begin("read memory")
+    return read_targets(targets, stop=stop, procs=procs, progress=bar.advance)
+
+
+@contextlib.contextmanager
+def _answer(
+    as_json: bool,
+    command: str,
+    targets: tuple[str, ...],
+    memory: Memory,
+    engine: str,
+    result: Result,
+) -> Iterator[Console]:
+    """JSON, or what the tables have in common; the block then adds the command's own table."""
+    if as_json:
+        source = report.source_json(memory, source_kind(targets), targets)
+        print_json(report.result_json(command, source, engine, result))
+        yield Console(quiet=True)
+        return
+    out = console()
+    report.print_source(out, memory)
+    report.print_sharing(out, result)
+    yield out
