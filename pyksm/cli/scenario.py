@@ -75,8 +75,8 @@ def print_differences(names: tuple[str, ...], scenario: Scenario, found: list[Di
 
 def _where(scenario: Scenario, path: str) -> str:
     parts = path.split("/")
-    if len(parts) > 2 and parts[1] == "results" and int(parts[2]) < len(scenario.statements):
-        statement = scenario.statements[int(parts[2])]
+    if len(parts) > 2 and parts[1] == "results" and int(parts[2]) < len(scenario.body):
+        statement = scenario.body[int(parts[2])]
         return f"   # line {statement.line}: {statement}"
     return ""
 
@@ -87,7 +87,7 @@ def _print_answer(scenario: Scenario, answer: dict[str, Any]) -> None:
     table = Table(box=None, pad_edge=False)
     for column in ("line", "statement", "answer"):
         table.add_column(column, justify="right" if column == "line" else "left", overflow="fold")
-    for statement, result in zip(scenario.statements, answer["results"], strict=True):
+    for statement, result in zip(scenario.body, answer["results"], strict=True):
         style = "red" if result["errno"] else ""
         table.add_row(str(result["line"]), Text(str(statement)), Text(_said(result), style))
         for nested in result.get("nested", []):

@@ -17,7 +17,7 @@ EXACT_CALLS = ("try_to_unuse", "unuse_mm", "unuse_pte", "swap_readpage", "ksm_mi
 _NOT_RECORDED = frozenset({"ms", "status", "general_profit", "calls", "events"})
 
 #: What hangs on timing once a full area has left pages in the swap cache: see ``lingering.json``.
-_TIMING_KEYS = frozenset({"swapcached", "pswpin", "swapcache", "page", "mapcount", "calls"})
+_TIMING_KEYS = frozenset({"swapcached", "pswpin", "swapcache", "page", "mapcount", "ksm", "calls"})
 
 
 class _Absent:

@@ -87,12 +87,13 @@ def run(
     before the file's own. With ``work`` each result also has the deltas of all work counters
     (``work``), the raw ptes (``raw``), the codes of a census (``census``) and the free frames
     (``frames``): what two engines are compared by. Raises :class:`pyksm.errors.InputError`
-    where the engine, the profile or the machine asked for is not to be had.
+    where the engine, the profile or the machine asked for is not to be had. The machine statement
+    itself has no result, as in the recordings.
     """
     wanted = engines.config(scenario.machine, profile)
     machine = engines.build(engine, wanted)
     try:
-        results = Run(machine, work=work).all(scenario.statements)
+        results = Run(machine, work=work).all(scenario.body)
     finally:
         machine.close()
     name = profile or scenario.machine.profile or profiles.DEFAULT
@@ -119,7 +120,7 @@ class Run:
             self.armed.append(statement)
             return _result(statement, Outcome())
         before = dict(self.engine.counters()) if self.work else None
-        if self.armed and not isinstance(statement, st.Machine):
+        if self.armed:
             armed, self.armed = self.armed, []
             result = self._step_hooked(statement, armed)
         else:
@@ -211,11 +212,6 @@ def _result(statement: st.Statement, outcome: Outcome) -> dict[str, Any]:
 
 def _first(codes: list[int]) -> int:
     return next((code for code in codes if code), 0)
-
-
-@_does(st.Machine)
-def _machine(run: Run, statement: st.Machine) -> None:
-    """The machine is there already."""
 
 
 @_does(st.Spawn)

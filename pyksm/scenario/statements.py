@@ -364,7 +364,7 @@ class Scenario:
 
     @property
     def body(self) -> tuple[Statement, ...]:
-        """The statements without the machine."""
+        """The statements without the machine: those that have a result."""
         head = bool(self.statements) and isinstance(self.statements[0], Machine)
         return self.statements[1:] if head else self.statements
 
