@@ -17,9 +17,10 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
+from pyksm import profiles
 from pyksm.arrays import PAGE_DTYPE, Buffer
-from pyksm.engine import AreaInfo, Config, Engine, VmaInfo
-from pyksm.errors import MachineError
+from pyksm.engine import POLICIES, SWITCHES, AreaInfo, Config, Engine, VmaInfo
+from pyksm.errors import InputError, MachineError
 from pyksm.scenario import engines as _engines
 from pyksm.scenario.observe import observation
 from pyksm.scenario.world import Process as _Names
@@ -58,6 +59,19 @@ def _raise_first(errors: Iterable[int], what: str) -> None:
     for code in errors:
         if code:
             raise MachineError(code, what)
+
+
+def _config_of(
+    nodes: int, frames: int, page_size: int, profile: str, policy: str, switches: Iterable[str]
+) -> Config:
+    """InputError for names that no engine knows; numbers are the engine's to judge."""
+    wanted = frozenset([switches] if isinstance(switches, str) else switches)
+    profiles.find(profile)
+    if policy not in POLICIES:
+        raise InputError(f"policy {policy!r} is not known, expected {' or '.join(POLICIES)}")
+    for name in wanted - set(SWITCHES):
+        raise InputError(f"switch {name!r} is not known, expected {' or '.join(SWITCHES)}")
+    return Config(nodes, frames, page_size, profile, policy, wanted)
 
 
 class Region:
@@ -504,8 +518,7 @@ class Machine:
         policy: str = "reread",
         switches: Iterable[str] = (),
     ) -> None:
-        wanted = frozenset([switches] if isinstance(switches, str) else switches)
-        config = Config(nodes, frames, page_size, profile, policy, wanted)
+        config = _config_of(nodes, frames, page_size, profile, policy, switches)
         make = _engines.factory(engine) if isinstance(engine, str) else engine
         self.engine = make(config)
         self.config = config

@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 import time
-from pathlib import Path
 
 import pytest
+from workloads import WORKLOADS, Workload, config
 
 from pyksm.engine import Engine
 from pyksm.scenario import engines
-
-sys.path.insert(0, str(Path(__file__).parent.parent / "benchmarks"))
-
-from workloads import WORKLOADS, Workload, config
 
 NPAGES = 512
 WANTED = 100

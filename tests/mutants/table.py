@@ -1,7 +1,346 @@
-"""The mutants: at least one for every file of the core."""
+"""The mutants: at least one for every file of the core.
+
+A mutant is a mistake that somebody could make. One that survives points at something that neither
+the rows nor the random programs look at.
+"""
 
 from __future__ import annotations
 
 from mutant import Mutant
 
-MUTANTS: tuple[Mutant, ...] = ()
+MUTANTS: tuple[Mutant, ...] = (
+    Mutant(
+        "ksm.c",
+        "return page_stable_node(page) && !(m->ksm.run & KSM_RUN_UNMERGE);",
+        "return page_stable_node(page);",
+        "the seed's missing check: a KSM page comes back while everything is being unmerged",
+    ),
+    Mutant(
+        "swapoff.c",
+        "page = ksm_might_need_to_copy(m, swapcache, vma, addr);",
+        "page = swapcache;",
+        "unuse_pte as before 3.9: the page is mapped whoever owns it",
+    ),
+    Mutant(
+        "swapoff.c",
+        "if (page_has_anon_vma(u->page) && !switched(m, PYKSM_SW_UNUSE_VMA_BRUTE_FORCE)) {",
+        "if (!switched(m, PYKSM_SW_UNUSE_VMA_BRUTE_FORCE) && !PageKsm(u->page)) {",
+        "the 2004 shortcut taken for a fresh page too, which has no owner yet",
+    ),
+    Mutant(
+        "swapoff.c",
+        "if (page != swapcache || !u->fresh)",
+        "if (page != swapcache)",
+        "a page found in the swap cache is not activated",
+    ),
+    Mutant(
+        "swapoff.c",
+        "if (in_use(map) && (page->flags & PG_dirty) && (page->flags & PG_swapcache)) {",
+        "if (in_use(map) && (page->flags & PG_swapcache)) {",
+        "a clean page is written once more before it is dropped",
+    ),
+    Mutant(
+        "swapoff.c",
+        "if (set_start_mm && *map < swcount) {",
+        "if (*map < swcount) {",
+        "the next entry's search starts at the last mm that helped, not at the first",
+    ),
+    Mutant(
+        "swapfile.c",
+        "return !si->swap_map[offset] ||",
+        "return !(si->swap_map[offset] & SWAP_MAP_MAX) ||",
+        "a slot that only the cache holds is taken for a free one",
+    ),
+    Mutant(
+        "swapfile.c",
+        "while (++offset < base) /* 3.10 steps over lowest_bit itself; mended later */",
+        "for (; offset < base; offset++)",
+        "the lowest slot is looked at again, as later kernels do",
+    ),
+    Mutant(
+        "swapfile.c",
+        "if (++si->inuse_pages == si->pages) {",
+        "if (++si->inuse_pages > si->pages) {",
+        "a full area is not told from one with room",
+    ),
+    Mutant(
+        "swapfile.c",
+        "if (*cont_digit(cont, i, offset) == SWAP_CONT_MAX) {",
+        "if (*cont_digit(cont, i, offset) == SWAP_MAP_MAX) {",
+        "a continued count carries at the wrong digit",
+    ),
+    Mutant(
+        "swapfile.c",
+        "if (count <= 1 && (page->flags & PG_swapcache)) {",
+        "if (count < 1 && (page->flags & PG_swapcache)) {",
+        "reuse_swap_page forgets the swap ptes that still share the page",
+    ),
+    Mutant(
+        "swapfile.c",
+        "return free_pages > (int64_t)pages;",
+        "return free_pages >= (int64_t)pages;",
+        "swapoff starts when memory and swap would just be used up",
+    ),
+    Mutant(
+        "swapfile.c",
+        "swap->next = next;",
+        ";",
+        "areas of the same priority no longer take turns",
+    ),
+    Mutant(
+        "swap_state.c",
+        "page->flags |= PG_dirty;",
+        ";",
+        "a page with a new slot is not dirty, so it is dropped unwritten",
+        after="bool add_to_swap(",
+    ),
+    Mutant(
+        "swap_state.c",
+        "lru_add(m, page, LRU_INACTIVE_ANON);",
+        "lru_add(m, page, LRU_ACTIVE_ANON);",
+        "a page read from swap starts on the active list",
+        after="struct page *read_swap_cache_async",
+    ),
+    Mutant(
+        "page_io.c",
+        "page->flags &= ~(uint32_t)PG_uptodate;",
+        ";",
+        "a page whose read failed passes for uptodate",
+    ),
+    Mutant(
+        "page_io.c",
+        "list_move_tail(&page->lru, &m->node[page->nid].lru[LRU_INACTIVE_ANON]);",
+        ";",
+        "a page whose write has ended is not rotated to the old end",
+    ),
+    Mutant(
+        "memory.c",
+        "if (old && !PageKsm(old)) {",
+        "if (old) {",
+        "a write to a KSM page asks whether it is shared instead of always copying",
+    ),
+    Mutant(
+        "memory.c",
+        "*dst_pte = *src_pte & ~_PAGE_ACCESSED;",
+        "*dst_pte = *src_pte;",
+        "a child's ptes are young",
+    ),
+    Mutant(
+        "memory.c",
+        "list_add(&dst->mmlist, &src->mmlist);",
+        "list_add(&dst->mmlist, &m->swap.init_mm.mmlist);",
+        "a forked mm goes to the front of swapoff's ring instead of behind its parent",
+    ),
+    Mutant(
+        "memory.c",
+        "if (!(page->flags & PG_swapcache) || page->private != entry.val) {",
+        "if (!(page->flags & PG_swapcache)) {",
+        "do_swap_page does not look whether the page still is that of its slot",
+    ),
+    Mutant(
+        "memory.c",
+        "if (vm_swap_full(m))",
+        "if (!vm_swap_full(m))",
+        "slots are given up while there are plenty, and kept when they are few",
+    ),
+    Mutant(
+        "rmap.c",
+        "set_page_anon_vma(page, exclusive ? vma->anon_vma : vma->anon_vma->root);",
+        "set_page_anon_vma(page, vma->anon_vma);",
+        "a page that relatives may share is given to one of them",
+    ),
+    Mutant(
+        "rmap.c",
+        "if (PageAnon(page))",
+        "if (page_has_anon_vma(page) && page_in_family(page, vma))",
+        "__page_set_anon_rmap without the early return for pages of another owner",
+    ),
+    Mutant(
+        "rmap.c",
+        "return av && vma->anon_vma && av->root == vma->anon_vma->root;",
+        "return av && vma->anon_vma && av == vma->anon_vma;",
+        "page_address_in_vma before 2.6.36: relatives are strangers",
+    ),
+    Mutant(
+        "rmap.c",
+        "if (flags == TTU_UNMAP && (*pte & _PAGE_ACCESSED)) {",
+        "if (0) {",
+        "reclaim unmaps a pte that was used since it last asked",
+    ),
+    Mutant(
+        "rmap.c",
+        "av->root = pvma->anon_vma->root;",
+        "av->root = pvma->anon_vma;",
+        "a grandchild's root is its parent's anon_vma",
+    ),
+    Mutant(
+        "interval_tree.c",
+        "if (left && left->subtree_last >= first) {",
+        "if (left && left->subtree_last > first) {",
+        "an interval that ends at the offset looked for is missed",
+    ),
+    Mutant(
+        "interval_tree.c",
+        "return avc->vma->vm_pgoff + ((avc->vma->vm_end - avc->vma->vm_start) >> PAGE_SHIFT) - 1;",
+        "return avc->vma->vm_pgoff + ((avc->vma->vm_end - avc->vma->vm_start) >> PAGE_SHIFT);",
+        "an interval reaches one page too far",
+    ),
+    Mutant(
+        "rbtree.c",
+        "set_color(grand, false);",
+        "set_color(grand, true);",
+        "insertion leaves a tree of another shape",
+        after="set_color(parent, true);\n\t\tset_color(grand",
+    ),
+    Mutant(
+        "rbtree.c",
+        "if (lost_black)",
+        "if (0)",
+        "deletion does not repair the tree",
+    ),
+    Mutant(
+        "page_alloc.c",
+        "for (uint32_t other = 0; !bound && other < m->nodes; other++)",
+        "for (uint32_t other = 0; other < m->nodes; other++)",
+        "memory bound to a full node is taken elsewhere",
+    ),
+    Mutant(
+        "pgtable.c",
+        "return vma->vm_flags & VM_WRITE ? pte | _PAGE_RW : pte;",
+        "return pte | _PAGE_RW;",
+        "break_ksm makes a page of a read-only vma writable",
+    ),
+    Mutant(
+        "pgtable.c",
+        "if (!vma || vma->vm_start >= span + PMD_SIZE)",
+        "if (!vma || vma->vm_start > span + PMD_SIZE)",
+        "a page table stays when the next vma begins right behind it",
+    ),
+    Mutant(
+        "mmap.c",
+        "return vma->vm_flags == flags && vma->node == node &&",
+        "return vma->vm_flags == flags &&",
+        "vmas of different memory policy are merged",
+    ),
+    Mutant(
+        "mmap.c",
+        "if ((!a || !b) && (!vma || chain_is_singular(vma)))",
+        "if (!a || !b)",
+        "a vma with inherited anon_vmas is merged with one that has none",
+    ),
+    Mutant(
+        "mmap.c",
+        "new->vm_pgoff += pages;",
+        ";",
+        "the upper part of a split vma has the offset of the lower",
+    ),
+    Mutant(
+        "mremap.c",
+        "err = ksm_madvise(m, vma, addr, addr + len, PYKSM_MADV_UNMERGEABLE, &sampled);",
+        "err = 0;",
+        "KSM pages move with their vma, away from the address that their rmap_items know",
+    ),
+    Mutant(
+        "mprotect.c",
+        "const uint64_t keep = PTE_PFN_MASK | _PAGE_SPECIAL | _PAGE_ACCESSED | _PAGE_DIRTY;",
+        "const uint64_t keep = PTE_PFN_MASK | _PAGE_SPECIAL | _PAGE_ACCESSED;",
+        "a change of protection forgets that a page was written",
+    ),
+    Mutant(
+        "madvise.c",
+        "return err == -ENOMEM ? -EAGAIN : err;",
+        "return err;",
+        "madvise answers ENOMEM for want of kernel memory, which means a hole",
+    ),
+    Mutant(
+        "madvise.c",
+        "if (pte_present(pte) || pte_none(pte) || non_swap_entry(pte_to_swp_entry(pte)))",
+        "if (pte_present(pte) || !pte_none(pte) || non_swap_entry(pte_to_swp_entry(pte)))",
+        "MADV_WILLNEED reads nothing",
+    ),
+    Mutant(
+        "fork.c",
+        "vma->anon_vma = NULL;",
+        ";",
+        "a child whose anon_vma could not be made keeps its parent's",
+    ),
+    Mutant(
+        "fork.c",
+        "int err = ksm_fork(m, mm, oldmm);",
+        "int err = 0;",
+        "a child is not registered with KSM until it advises itself",
+    ),
+    Mutant(
+        "vmscan.c",
+        "page->flags &= ~(uint32_t)PG_active;",
+        ";",
+        "pages shrunk from the active list go back to it",
+        after="static void shrink_active_list",
+    ),
+    Mutant(
+        "vmscan.c",
+        "if (page_count(page) != 2 || (page->flags & PG_dirty))",
+        "if (page_count(page) != 2)",
+        "a page that became dirty again while it was written is freed all the same",
+    ),
+    Mutant(
+        "migrate.c",
+        "pte |= _PAGE_RW;",
+        ";",
+        "a migrated page is mapped read-only where it was writable",
+    ),
+    Mutant(
+        "migrate.c",
+        "if (page_count(page) != (page->flags & PG_swapcache ? 2 : 1))",
+        "if (page_count(page) < (page->flags & PG_swapcache ? 2 : 1))",
+        "a pinned page is moved from under its pin",
+    ),
+    Mutant(
+        "ksm.c",
+        "node->kpfn = page_to_pfn(m, newpage);",
+        ";",
+        "a stable node does not follow its page: the bug of the mail's WARN_ON_ONCE",
+    ),
+    Mutant(
+        "ksm.c",
+        "if ((item->mm == vma->vm_mm) == new_forks)",
+        "if (item->mm != vma->vm_mm)",
+        "rmap_walk_ksm without search_new_forks: ptes of children forked since are missed",
+    ),
+    Mutant(
+        "ksm.c",
+        "if (page_mapcount(page) + 1 + swapped != page_count(page))",
+        "if (page_mapcount(page) + 1 + swapped > page_count(page))",
+        "a page is merged while somebody may be reading or writing it by reference",
+    ),
+    Mutant(
+        "ksm.c",
+        "if (item->oldchecksum != checksum) {",
+        "if (0) {",
+        "pages go to the unstable tree on their first scan",
+    ),
+    Mutant(
+        "ksm.c",
+        "if ((unsigned char)(ksm->scan.seqnr - item->address) == 0)",
+        "if (1)",
+        "an item of an earlier scan is erased from a tree that is no more",
+    ),
+    Mutant(
+        "ksm.c",
+        "if (!order && (ksm->merge_across_nodes || tree_page->nid == nid)) {",
+        "if (!order) {",
+        "the unstable tree merges across nodes although that is off",
+    ),
+    Mutant(
+        "ksm.c",
+        "set_page_stable_node(oldpage, NULL);",
+        ";",
+        "the page that was migrated away still leads to the node",
+    ),
+    Mutant(
+        "ksm.c",
+        "return item->head == node && (!node || item->head_serial == node->serial);",
+        "return item->head == node;",
+        "a freed node's memory, used again, is taken for the same node",
+    ),
+)
