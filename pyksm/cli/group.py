@@ -6,7 +6,6 @@ import importlib
 import os
 import sys
 from collections.abc import Sequence
-from importlib.util import find_spec
 
 import click
 
@@ -15,27 +14,43 @@ from pyksm.errors import PyksmError
 FINE, FOUND, BAD = 0, 1, 2
 _INTERRUPTED, _BROKEN_PIPE = 130, 141  # as a shell says SIGINT and SIGPIPE
 
-#: Modules of commands, each with ``register(group: click.Group)``.
-MODULES = (
-    "pyksm.cli.scenario",
-    "pyksm.cli.fuzz",
-    "pyksm.cli.profiles",
-    "pyksm.cli.targets",
-)
+#: Where each command is: a module with ``register(group: click.Group)`` that adds it.
+MODULES = {
+    "run": "pyksm.cli.scenario",
+    "diff": "pyksm.cli.scenario",
+    "fuzz": "pyksm.cli.fuzz",
+    "swapoff": "pyksm.cli.targets",
+    "estimate": "pyksm.cli.targets",
+    "capture": "pyksm.cli.targets",
+    "profiles": "pyksm.cli.profiles",
+}
+
+
+class Commands(click.Group):
+    """A group whose commands are imported when they are asked for."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(MODULES)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in self.commands and cmd_name in MODULES:
+            importlib.import_module(MODULES[cmd_name]).register(self)
+        return super().get_command(ctx, cmd_name)
 
 
 def build() -> click.Group:
     """The whole command line."""
 
     # Without arguments click would print its help on stderr: more than the one line agreed on.
-    @click.group(context_settings={"help_option_names": ["-h", "--help"]}, no_args_is_help=False)
+    @click.group(
+        cls=Commands,
+        context_settings={"help_option_names": ["-h", "--help"]},
+        no_args_is_help=False,
+    )
     @click.version_option(package_name="pyksm", prog_name="pyksm")
     def pyksm() -> None:
         """Linux KSM, anonymous rmap, swap and swapoff, as an executable model."""
 
-    for name in MODULES:
-        if find_spec(name) is not None:
-            importlib.import_module(name).register(pyksm)
     return pyksm
 
 

@@ -49,6 +49,8 @@ CALLS = (
 #: The statements that say them.
 COUNTED = (st.Swapout, st.Swapoff, st.Scan, st.Ksm, st.Migrate)
 
+_NAMES = {errno.EDEADLK: "EDEADLK", errno.EOPNOTSUPP: "EOPNOTSUPP"}
+
 #: Pages that one read or write statement hands to the engine at a time.
 _CHUNK = 1024
 
@@ -203,11 +205,16 @@ class Run:
 
 def _result(statement: st.Statement, outcome: Outcome) -> dict[str, Any]:
     label = getattr(statement, "label", None)
-    name = errno.errorcode.get(outcome.code, f"E{outcome.code}") if outcome.code else None
+    name = errno_name(outcome.code) if outcome.code else None
     head = {"line": statement.line, "op": statement.op}
     if label is not None:
         head["label"] = label
     return head | {"errno": name} | outcome.extra
+
+
+def errno_name(code: int) -> str:
+    """The kernel's name of an errno; Python knows some by their other one."""
+    return _NAMES.get(code) or errno.errorcode.get(code, f"E{code}")
 
 
 def _first(codes: list[int]) -> int:
@@ -312,8 +319,7 @@ def _migrate(run: Run, statement: st.Migrate) -> Outcome:
     except MachineError as error:
         # The recorder's statuses begin as ENOENT, and a refused call leaves them so.
         return Outcome(error.errno or errno.EIO, {"status": ["ENOENT"] * span.npages})
-    names = [errno.errorcode.get(-each, f"E{-each}") if each < 0 else each for each in status]
-    return Outcome(0, {"status": names})
+    return Outcome(0, {"status": [errno_name(-each) if each < 0 else each for each in status]})
 
 
 @_does(st.Pin)
