@@ -1,0 +1,402 @@
+/* SPDX-License-Identifier: MIT */
+/* The invariants: recount everything from the page tables up and compare (bug catalogue, I3-I9). */
+#include <stdarg.h>
+#include <stdio.h>
+
+#include "internal.h"
+#include "ksm_internal.h"
+
+struct census {
+	struct pyksm *m;
+	bool strict;
+	uint32_t *ptes;	    /* of each frame */
+	uint32_t *pins;	    /* of each frame */
+	int *av_refs;	    /* of each anon_vma, by id */
+	uint64_t *swap_ptes[MAX_SWAPFILES];
+	char *buf;
+	size_t len, used;
+	int found;
+};
+
+__attribute__((format(printf, 3, 4))) static void wrong(struct census *c, const char *code,
+							 const char *fmt, ...)
+{
+	char line[256];
+	va_list ap;
+	int n;
+
+	c->found++;
+	n = snprintf(line, sizeof(line), "%s: ", code);
+	va_start(ap, fmt);
+	n += vsnprintf(line + n, sizeof(line) - (size_t)n, fmt, ap);
+	va_end(ap);
+	if (n >= (int)sizeof(line) - 1)
+		n = (int)sizeof(line) - 2;
+	line[n++] = '\n';
+	if (c->used + (size_t)n < c->len) { /* whole lines only */
+		memcpy(c->buf + c->used, line, (size_t)n);
+		c->used += (size_t)n;
+		c->buf[c->used] = '\0';
+	}
+}
+
+/* ---- page tables ---- */
+static void check_ksm_pte(struct census *c, const struct vm_area_struct *vma, uint64_t addr,
+			  const struct page *page)
+{
+	if (!PageKsm(page) || page_stable_node(page))
+		return;
+	if ((vma->vm_flags & VM_MERGEABLE) && c->m->ksm.run == KSM_RUN_UNMERGE)
+		wrong(c, "ksm-unmerged", "pid %d 0x%llx maps KSM page %llu although run is 2",
+		      vma->vm_mm->pid, (unsigned long long)addr,
+		      (unsigned long long)page_to_pfn(c->m, page));
+}
+
+static void count_pte(struct census *c, const struct vm_area_struct *vma, uint64_t addr, pte_t pte,
+		      int64_t *anon, int64_t *swapents)
+{
+	swp_entry_t entry;
+
+	if (pte_present(pte)) {
+		if (pte & _PAGE_SPECIAL)
+			return;
+		(*anon)++;
+		c->ptes[pte_pfn(pte)]++;
+		check_ksm_pte(c, vma, addr, pfn_to_page(c->m, pte_pfn(pte)));
+		return;
+	}
+	entry = pte_to_swp_entry(pte);
+	(*swapents)++;
+	if (non_swap_entry(entry) || !swap_info_get(c->m, entry))
+		wrong(c, "swap-count", "pid %d 0x%llx refers to a slot that is not in use",
+		      vma->vm_mm->pid, (unsigned long long)addr);
+	else
+		c->swap_ptes[swp_type(entry)][swp_offset(entry)]++;
+}
+
+static void count_vma(struct census *c, const struct vm_area_struct *vma, int64_t *anon, int64_t *swapents)
+{
+	uint64_t addr, end = vma->vm_end;
+
+	for (addr = next_table(vma->vm_mm, vma->vm_start, end); addr < end;
+	     addr = next_table(vma->vm_mm, addr + PAGE_SIZE, end)) {
+		pte_t pte = *pte_lookup(vma->vm_mm, addr);
+
+		if (!pte_none(pte))
+			count_pte(c, vma, addr, pte, anon, swapents);
+	}
+}
+
+static void check_vma(struct census *c, const struct vm_area_struct *vma)
+{
+	const struct list_head *pos;
+	bool own = false;
+
+	if (vma->vm_start >= vma->vm_end || (vma->vm_prev && vma->vm_prev->vm_end > vma->vm_start) ||
+	    (vma->vm_next && vma->vm_next->vm_prev != vma) || find_vma(vma->vm_mm, vma->vm_start) != vma)
+		wrong(c, "vma", "pid %d 0x%llx-0x%llx", vma->vm_mm->pid,
+		      (unsigned long long)vma->vm_start, (unsigned long long)vma->vm_end);
+	list_for_each(pos, &vma->anon_vma_chain) {
+		const struct anon_vma_chain *avc = container_of(pos, struct anon_vma_chain, same_vma);
+
+		own |= avc->anon_vma == vma->anon_vma;
+		if (avc->vma != vma || !avc->anon_vma->id)
+			wrong(c, "anon-vma", "chain of pid %d 0x%llx", vma->vm_mm->pid,
+			      (unsigned long long)vma->vm_start);
+	}
+	if (own != !!vma->anon_vma)
+		wrong(c, "anon-vma", "pid %d 0x%llx is not on its own anon_vma", vma->vm_mm->pid,
+		      (unsigned long long)vma->vm_start);
+}
+
+static void count_mm(struct census *c, const struct mm_struct *mm)
+{
+	int64_t anon = 0, swapents = 0;
+
+	for (const struct vm_area_struct *vma = mm->mmap; vma; vma = vma->vm_next) {
+		check_vma(c, vma);
+		count_vma(c, vma, &anon, &swapents);
+	}
+	if (anon != mm->anon_rss || swapents != mm->swapents)
+		wrong(c, "mm-counter", "pid %d anon %lld swap %lld, counted %lld and %lld", mm->pid,
+		      (long long)mm->anon_rss, (long long)mm->swapents, (long long)anon,
+		      (long long)swapents);
+	if (swapents && list_empty(&mm->mmlist))
+		wrong(c, "mmlist", "pid %d has swap ptes and is not on the list", mm->pid);
+}
+
+/* ---- frames ---- */
+static int count_reached(struct pyksm *m, struct page *page, struct vm_area_struct *vma, uint64_t addr,
+			 void *arg)
+{
+	if (page_check_address(m, page, vma->vm_mm, addr))
+		++*(uint32_t *)arg;
+	return SWAP_AGAIN;
+}
+
+static void check_rmap(struct census *c, struct page *page, uint64_t pfn)
+{
+	uint64_t saved[NR_COUNTERS];
+	uint32_t reached = 0;
+
+	if (!page_mapped(page) || (PageKsm(page) && !c->strict))
+		return;
+	memcpy(saved, c->m->count, sizeof(saved)); /* looking is not work */
+	rmap_walk(c->m, page, count_reached, &reached);
+	memcpy(c->m->count, saved, sizeof(saved));
+	if (reached < c->ptes[pfn])
+		wrong(c, PageKsm(page) ? "ksm-rmap" : "rmap", "page %llu: a walk reaches %u of %u ptes",
+		      (unsigned long long)pfn, reached, c->ptes[pfn]);
+	if (PageKsm(page) && !page_stable_node(page))
+		wrong(c, "ksm-no-node", "page %llu is mapped and has no stable node",
+		      (unsigned long long)pfn);
+}
+
+static void check_frame(struct census *c, uint64_t pfn)
+{
+	struct page *page = pfn_to_page(c->m, pfn);
+	bool cached = page->flags & PG_swapcache;
+	int64_t refs = (int64_t)c->ptes[pfn] + cached + c->pins[pfn];
+
+	if (page->flags & PG_buddy) {
+		if (refs || page->mapping || page->_count)
+			wrong(c, "page-free", "free page %llu is in use", (unsigned long long)pfn);
+		return;
+	}
+	if (page_mapcount(page) != (int)c->ptes[pfn])
+		wrong(c, "page-mapcount", "page %llu has %d, counted %u", (unsigned long long)pfn,
+		      page_mapcount(page), c->ptes[pfn]);
+	if (page_count(page) != refs)
+		wrong(c, "page-refcount", "page %llu has %d, counted %lld", (unsigned long long)pfn,
+		      page_count(page), (long long)refs);
+	if (!(page->flags & PG_lru) || (page->flags & PG_locked))
+		wrong(c, "lru", "page %llu is %s", (unsigned long long)pfn,
+		      page->flags & PG_locked ? "locked" : "on no list");
+	if (cached && c->m->swap.info[page->private >> 57].cache[page->private & ((1ULL << 57) - 1)] != pfn)
+		wrong(c, "swap-cache", "page %llu is not where it says", (unsigned long long)pfn);
+	check_rmap(c, page, pfn);
+}
+
+static void check_node(struct census *c, const struct node *node)
+{
+	int64_t nr_free = 0;
+
+	for (const struct page *page = node->free; page; page = (struct page *)(void *)page->lru.next)
+		nr_free++;
+	if (nr_free != node->nr_free)
+		wrong(c, "page-free", "free list has %lld, counted %lld", (long long)node->nr_free,
+		      (long long)nr_free);
+	for (int lru = 0; lru < 2; lru++) {
+		const struct list_head *pos;
+		uint64_t n = 0;
+
+		list_for_each(pos, &node->lru[lru])
+			n++;
+		if (n != node->nr_lru[lru])
+			wrong(c, "lru", "list %d has %llu, counted %llu", lru,
+			      (unsigned long long)node->nr_lru[lru], (unsigned long long)n);
+	}
+}
+
+/* ---- swap ---- */
+static void check_slot(struct census *c, const struct swap_info_struct *si, uint64_t offset,
+		       uint64_t *used)
+{
+	unsigned char ent = si->swap_map[offset];
+	uint64_t ptes = c->swap_ptes[si->type][offset], count = swp_swapcount(si, offset);
+	uint32_t pfn = si->cache[offset];
+
+	if ((ent & ~SWAP_HAS_CACHE) == SWAP_MAP_BAD)
+		return;
+	*used += ent != 0;
+	if (count != ptes)
+		wrong(c, "swap-count", "slot %d:%llu has %llu, counted %llu", si->type,
+		      (unsigned long long)offset, (unsigned long long)count, (unsigned long long)ptes);
+	if (!!(ent & SWAP_HAS_CACHE) != !!pfn ||
+	    (pfn && pfn_to_page(c->m, pfn)->private != swp_entry((unsigned int)si->type, offset).val))
+		wrong(c, "swap-cache", "slot %d:%llu", si->type, (unsigned long long)offset);
+}
+
+static void check_swap(struct census *c)
+{
+	int64_t room = 0;
+
+	for (int type = 0; type < MAX_SWAPFILES; type++) {
+		const struct swap_info_struct *si = &c->m->swap.info[type];
+		uint64_t used = 0;
+
+		if (!(si->flags & SWP_USED))
+			continue;
+		for (uint64_t offset = 1; offset < si->max; offset++)
+			check_slot(c, si, offset, &used);
+		if (used != si->inuse_pages)
+			wrong(c, "swap-inuse", "area %d has %llu, counted %llu", type,
+			      (unsigned long long)si->inuse_pages, (unsigned long long)used);
+		room += (int64_t)(si->flags & SWP_WRITEOK ? si->pages : 0) - (int64_t)used;
+	}
+	if (room != c->m->swap.nr_swap_pages)
+		wrong(c, "swap-inuse", "nr_swap_pages is %lld, counted %lld",
+		      (long long)c->m->swap.nr_swap_pages, (long long)room);
+}
+
+/* ---- anon_vmas ---- */
+static void count_anon_vma_refs(struct census *c)
+{
+	struct list_head *pos, *slots = &c->m->ksm.ksm_mm_head.mm_list;
+
+	list_for_each(pos, &c->m->anon_vmas) {
+		const struct anon_vma *av = container_of(pos, struct anon_vma, all);
+
+		c->av_refs[av->id] += av->rb_root.node ? 1 : 0;
+		if (av->root != av)
+			c->av_refs[av->root->id]++;
+	}
+	list_for_each(pos, slots) {
+		const struct rmap_item *item = container_of(pos, struct mm_slot, mm_list)->rmap_list;
+
+		for (; item; item = item->rmap_list)
+			if (item->address & STABLE_FLAG)
+				c->av_refs[item->anon_vma->id]++;
+	}
+}
+
+static void check_anon_vma(struct census *c, struct anon_vma *av)
+{
+	for (struct rb_node *n = rb_first(&av->rb_root); n; n = rb_next(n))
+		if (container_of(n, struct anon_vma_chain, rb)->anon_vma != av)
+			wrong(c, "anon-vma", "anon_vma %u has a stranger in its tree", av->id);
+	if (c->av_refs[av->id] != av->refcount)
+		wrong(c, "anon-vma", "anon_vma %u has %d references, counted %d", av->id, av->refcount,
+		      c->av_refs[av->id]);
+}
+
+/* ---- KSM ---- */
+struct ksm_recount {
+	int64_t items, stable, unstable, shared;
+};
+
+static void count_slot(struct census *c, const struct mm_slot *slot, struct ksm_recount *r)
+{
+	const struct rmap_item *item, *prev = NULL;
+
+	for (item = slot->rmap_list; item; prev = item, item = item->rmap_list) {
+		bool stable = item->address & STABLE_FLAG, unstable = item->address & UNSTABLE_FLAG;
+
+		r->items++;
+		r->stable += stable;
+		r->unstable += unstable;
+		if (item->mm != slot->mm || (stable && unstable) ||
+		    (prev && (prev->address & PAGE_MASK) >= (item->address & PAGE_MASK)) ||
+		    (stable && item->head_serial != item->head->serial))
+			wrong(c, "ksm-rmap-item", "pid %d 0x%llx", item->mm->pid,
+			      (unsigned long long)item->address);
+	}
+	if (slot->mm->mm_slot != slot)
+		wrong(c, "ksm-rmap-item", "slot of pid %d", slot->mm->pid);
+}
+
+static void check_stable_node(struct census *c, const struct stable_node *node,
+			      const struct stable_node *before, struct ksm_recount *r)
+{
+	const struct page *page = pfn_to_page(c->m, node->kpfn);
+	const struct hlist_node *pos;
+
+	r->shared += node->hlist.first != NULL;
+	for (pos = node->hlist.first; pos; pos = pos->next) {
+		const struct rmap_item *item = container_of(pos, struct rmap_item, hlist);
+
+		if (!(item->address & STABLE_FLAG) || item->head != node)
+			wrong(c, "ksm-rmap-item", "0x%llx is listed by another node",
+			      (unsigned long long)item->address);
+	}
+	/* A node whose page has gone is stale, which is legal; its order cannot be judged then. */
+	if (before && page_stable_node(page) == node) {
+		const struct page *last = pfn_to_page(c->m, before->kpfn);
+
+		if (page_stable_node(last) == before &&
+		    memcmp(page_content(c->m, last), page_content(c->m, page), c->m->page_size) >= 0)
+			wrong(c, "ksm-tree", "page %llu is out of order", (unsigned long long)node->kpfn);
+	}
+}
+
+static void check_ksm(struct census *c)
+{
+	struct ksm *ksm = &c->m->ksm;
+	struct ksm_recount r = { 0, 0, 0, 0 };
+	struct list_head *pos;
+
+	list_for_each(pos, &ksm->ksm_mm_head.mm_list)
+		count_slot(c, container_of(pos, struct mm_slot, mm_list), &r);
+	for (uint32_t nid = 0; nid < c->m->nodes; nid++) {
+		const struct stable_node *before = NULL;
+
+		for (struct rb_node *n = rb_first(&ksm->root_stable_tree[nid]); n; n = rb_next(n)) {
+			const struct stable_node *node = container_of(n, struct stable_node, node);
+
+			check_stable_node(c, node, before, &r);
+			before = node;
+		}
+	}
+	list_for_each(pos, &ksm->migrate_nodes)
+		check_stable_node(c, container_of(pos, struct stable_node, list), NULL, &r);
+	if (r.items != ksm->rmap_items || r.shared != ksm->pages_shared ||
+	    r.stable - r.shared != ksm->pages_sharing || r.unstable != ksm->pages_unshared)
+		wrong(c, "ksm-counts", "shared %lld sharing %lld unshared %lld items %lld, counted %lld %lld %lld %lld",
+		      (long long)ksm->pages_shared, (long long)ksm->pages_sharing,
+		      (long long)ksm->pages_unshared, (long long)ksm->rmap_items, (long long)r.shared,
+		      (long long)(r.stable - r.shared), (long long)r.unstable, (long long)r.items);
+}
+
+/* ---- all of it ---- */
+static bool allocate(struct census *c)
+{
+	c->ptes = calloc((size_t)c->m->max_pfn + 1, sizeof(*c->ptes));
+	c->pins = calloc((size_t)c->m->max_pfn + 1, sizeof(*c->pins));
+	for (int type = 0; type < MAX_SWAPFILES; type++) {
+		if (!(c->m->swap.info[type].flags & SWP_USED))
+			continue;
+		c->swap_ptes[type] = calloc(c->m->swap.info[type].max, sizeof(uint64_t));
+		if (!c->swap_ptes[type])
+			return false;
+	}
+	c->av_refs = calloc((size_t)c->m->anon_id + 1, sizeof(*c->av_refs));
+	return c->ptes && c->pins && c->av_refs;
+}
+
+static void release(struct census *c)
+{
+	for (int type = 0; type < MAX_SWAPFILES; type++)
+		free(c->swap_ptes[type]);
+	free(c->av_refs);
+	free(c->ptes);
+	free(c->pins);
+}
+
+int census(struct pyksm *m, bool strict, char *buf, size_t len)
+{
+	struct census c = { .m = m, .strict = strict, .buf = buf, .len = len };
+	struct list_head *pos;
+
+	if (len)
+		buf[0] = '\0';
+	if (!allocate(&c)) {
+		release(&c);
+		return -ENOMEM;
+	}
+	for (size_t i = 0; i < m->nr_procs; i++)
+		for (size_t k = 0; k < m->procs[i].nr_pins; k++)
+			c.pins[m->procs[i].pins[k].pfn]++;
+	for (const struct mm_struct *mm = m->all_mms; mm; mm = mm->all_next)
+		count_mm(&c, mm);
+	for (uint64_t pfn = 1; pfn <= m->max_pfn; pfn++)
+		check_frame(&c, pfn);
+	for (uint32_t nid = 0; nid < m->nodes; nid++)
+		check_node(&c, &m->node[nid]);
+	check_swap(&c);
+	count_anon_vma_refs(&c);
+	list_for_each(pos, &m->anon_vmas)
+		check_anon_vma(&c, container_of(pos, struct anon_vma, all));
+	check_ksm(&c);
+	release(&c);
+	return c.found;
+}

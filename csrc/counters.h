@@ -1,0 +1,86 @@
+/* SPDX-License-Identifier: MIT */
+/* Work counters, schedule points, vmstat and switches, each in one list: X(identifier, "name"). */
+#ifndef PYKSM_COUNTERS_H
+#define PYKSM_COUNTERS_H
+
+#define PYKSM_COUNTERS(X)                                                                           \
+	X(__swap_writepage)                                                                         \
+	X(break_ksm)                                                                                \
+	X(cmp_and_merge_page)                                                                       \
+	X(delete_from_swap_cache)                                                                   \
+	X(do_swap_page)                                                                             \
+	X(ksm_might_need_to_copy)                                                                   \
+	X(ksm_migrate_page)                                                                         \
+	X(memcmp_pages)                                                                             \
+	X(page_address_in_vma)                                                                      \
+	X(page_referenced_ksm)                                                                      \
+	X(read_swap_cache_async)                                                                    \
+	X(remove_rmap_item_from_tree)                                                               \
+	X(replace_page)                                                                             \
+	X(rmap_walk_ksm)                                                                            \
+	X(stable_tree_insert)                                                                       \
+	X(stable_tree_search)                                                                       \
+	X(swap_readpage)                                                                            \
+	X(swap_writepage)                                                                           \
+	X(swapin_readahead)                                                                         \
+	X(try_to_free_swap)                                                                         \
+	X(try_to_merge_one_page)                                                                    \
+	X(try_to_unmap)                                                                             \
+	X(try_to_unmap_ksm)                                                                         \
+	X(try_to_unuse)                                                                             \
+	X(unstable_tree_search_insert)                                                              \
+	X(unuse_mm)                                                                                 \
+	X(unuse_pte)                                                                                \
+	X(unuse_pte_range)                                                                          \
+	X(unuse_vma)                                                                                \
+	X(write_protect_page)                                                                       \
+	/* those above are in the recordings of real kernels, those below are ours */               \
+	X(handle_mm_fault)                                                                          \
+	X(do_anonymous_page)                                                                        \
+	X(do_wp_page)                                                                               \
+	X(reuse_swap_page)                                                                          \
+	X(copy_one_pte)                                                                             \
+	X(zap_pte)                                                                                  \
+	X(move_pte)                                                                                 \
+	X(anon_vma_prepare)                                                                         \
+	X(anon_vma_clone)                                                                           \
+	X(anon_vma_fork)                                                                            \
+	X(unlink_anon_vmas)                                                                         \
+	X(try_to_unmap_one)                                                                         \
+	X(page_referenced_one)                                                                      \
+	X(add_to_swap)                                                                              \
+	X(get_swap_page)                                                                            \
+	X(swap_duplicate)                                                                           \
+	X(swap_free)                                                                                \
+	X(free_swap_and_cache)                                                                      \
+	X(calc_checksum)                                                                            \
+	X(copy_page)                                                                                \
+	X(alloc_page)                                                                               \
+	X(free_page)                                                                                \
+	X(migrate_page)                                                                             \
+	X(unuse_copy)                                                                               \
+	X(unuse_pte_compared)                                                                       \
+	X(find_next_to_unuse_slots)                                                                 \
+	X(scan_swap_map_slots)                                                                      \
+	X(avc_visited)                                                                              \
+	X(kmem_alloc)
+
+#define PYKSM_COUNTER_ENUM(name) CNT_##name,
+enum pyksm_counter_id { PYKSM_COUNTERS(PYKSM_COUNTER_ENUM) NR_COUNTERS };
+#undef PYKSM_COUNTER_ENUM
+
+enum vmstat_item { PSWPIN, PSWPOUT, PGMIGRATE_SUCCESS, NR_VMSTAT };
+
+enum sched_point {
+	PT_UNUSE_NEXT_ENTRY,
+	PT_UNUSE_LOCK_PAGE,
+	PT_SWAP_PAGE_LOCK_PAGE,
+	PT_UNMERGE_BEGIN,
+	PT_UNMERGE_NEXT_MM,
+	PT_REMOVE_STABLE_BEGIN,
+	PT_SCAN_NEXT_ITEM,
+	PT_SHRINK_ZONE,
+	NR_POINTS,
+};
+
+#endif

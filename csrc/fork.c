@@ -1,0 +1,81 @@
+/* SPDX-License-Identifier: MIT */
+/* Address spaces come and go (kernel: kernel/fork.c, dup_mmap in it). */
+#include "internal.h"
+
+struct mm_struct *mm_alloc(struct pyksm *m, int pid)
+{
+	struct mm_struct *mm = kmem_alloc(m, POOL_MM);
+
+	if (!mm)
+		return NULL;
+	mm->pgd = pgd_alloc(m);
+	if (!mm->pgd) {
+		kmem_free(m, POOL_MM, mm);
+		return NULL;
+	}
+	mm->mm_users = 1;
+	mm->mm_count = 1;
+	mm->pid = pid;
+	INIT_LIST_HEAD(&mm->mmlist);
+	mm->all_next = m->all_mms;
+	if (m->all_mms)
+		m->all_mms->all_prev = mm;
+	m->all_mms = mm;
+	return mm;
+}
+
+/* The struct itself goes with the last of those who only need that: the users as one, KSM's slot. */
+void mmdrop(struct pyksm *m, struct mm_struct *mm)
+{
+	assert(mm->mm_count > 0);
+	if (--mm->mm_count)
+		return;
+	if (mm->all_prev)
+		mm->all_prev->all_next = mm->all_next;
+	else
+		m->all_mms = mm->all_next;
+	if (mm->all_next)
+		mm->all_next->all_prev = mm->all_prev;
+	kmem_free(m, POOL_MM, mm);
+}
+
+void mmput(struct pyksm *m, struct mm_struct *mm)
+{
+	assert(mm->mm_users > 0);
+	if (--mm->mm_users)
+		return;
+	ksm_exit(m, mm);
+	exit_mmap(m, mm);
+	if (!list_empty(&mm->mmlist))
+		list_del_init(&mm->mmlist);
+	mmdrop(m, mm);
+}
+
+static int dup_vma(struct pyksm *m, struct mm_struct *mm, struct vm_area_struct *old)
+{
+	struct vm_area_struct *vma = kmem_alloc(m, POOL_VMA);
+
+	if (!vma)
+		return -ENOMEM;
+	*vma = *old;
+	vma->vm_mm = mm;
+	vma->anon_vma = NULL;
+	INIT_LIST_HEAD(&vma->anon_vma_chain);
+	if (anon_vma_fork(m, vma, old)) {
+		kmem_free(m, POOL_VMA, vma);
+		return -ENOMEM;
+	}
+	vma_link(mm, vma);
+	return copy_page_range(m, mm, old->vm_mm, old);
+}
+
+/* Copy the parent's address space; on -ENOMEM the caller drops what the child has so far. */
+int dup_mmap(struct pyksm *m, struct mm_struct *mm, struct mm_struct *oldmm)
+{
+	struct vm_area_struct *vma;
+	int err = ksm_fork(m, mm, oldmm);
+
+	for (vma = oldmm->mmap; vma && !err; vma = vma->vm_next)
+		err = dup_vma(m, mm, vma);
+	return err;
+}

@@ -1,0 +1,342 @@
+/* SPDX-License-Identifier: MIT */
+/* What the files of the core offer each other, file by file. */
+#ifndef PYKSM_INTERNAL_H
+#define PYKSM_INTERNAL_H
+
+#include <assert.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "mm_types.h"
+
+#define COUNT(m, name) ((m)->count[CNT_##name]++)
+#define COUNT_N(m, name, n) ((m)->count[CNT_##name] += (n))
+
+static inline void sched_point(struct pyksm *m, enum sched_point point)
+{
+	if (__builtin_expect(m->hook != NULL, 0))
+		m->hook(m->hook_arg, point);
+}
+
+static inline bool switched(const struct pyksm *m, enum pyksm_switch sw)
+{
+	return __builtin_expect((m->switches >> sw) & 1, 0);
+}
+
+/* pool.c */
+void pools_release(struct pyksm *m);
+bool should_fail(struct pyksm *m, enum pyksm_fault_kind kind);
+void event(struct pyksm *m, const char *name);
+void *kmem_alloc(struct pyksm *m, enum pool_id id); /* zeroed, a site of PYKSM_FAIL_KMEM */
+void kmem_free(struct pyksm *m, enum pool_id id, void *obj);
+void *pool_get(struct pyksm *m, enum pool_id id); /* the same without being such a site */
+void *grow(void *array, size_t *max, size_t need, size_t size);
+/* machine.c */
+struct process *find_process(struct pyksm *m, int pid);
+
+static inline bool signal_pending(struct pyksm *m)
+{
+	return should_fail(m, PYKSM_FAIL_SIGNAL);
+}
+
+/* page_alloc.c */
+int page_alloc_init(struct pyksm *m, uint64_t frames);
+struct page *alloc_pages_node(struct pyksm *m, int nid, bool bound);
+struct page *alloc_page_vma(struct pyksm *m, const struct vm_area_struct *vma);
+void put_page(struct pyksm *m, struct page *page);
+void copy_user_highpage(struct pyksm *m, struct page *to, const struct page *from);
+static inline uint64_t page_to_pfn(const struct pyksm *m, const struct page *page)
+{
+	return (uint64_t)(page - m->mem_map);
+}
+static inline struct page *pfn_to_page(const struct pyksm *m, uint64_t pfn)
+{
+	return &m->mem_map[pfn];
+}
+static inline unsigned char *page_content(const struct pyksm *m, const struct page *page)
+{
+	return m->content + page_to_pfn(m, page) * m->page_size;
+}
+static inline void get_page(struct page *page)
+{
+	page->_count++;
+}
+static inline int page_count(const struct page *page)
+{
+	return page->_count;
+}
+static inline int page_mapcount(const struct page *page)
+{
+	return page->_mapcount + 1;
+}
+static inline bool page_mapped(const struct page *page)
+{
+	return page->_mapcount >= 0;
+}
+static inline bool PageAnon(const struct page *page)
+{
+	return page->mapping & PAGE_MAPPING_ANON;
+}
+static inline bool PageKsm(const struct page *page)
+{
+	return (page->mapping & PAGE_MAPPING_FLAGS) == (PAGE_MAPPING_ANON | PAGE_MAPPING_KSM);
+}
+static inline bool trylock_page(struct page *page)
+{
+	if (page->flags & PG_locked)
+		return false;
+	page->flags |= PG_locked;
+	return true;
+}
+static inline void lock_page(struct page *page)
+{
+	/* Nothing is suspended with a page lock held (see sched points), so it is free. */
+	assert(!(page->flags & PG_locked));
+	page->flags |= PG_locked;
+}
+static inline void unlock_page(struct page *page)
+{
+	page->flags &= ~(uint32_t)PG_locked;
+}
+
+/* pgtable.c */
+#define _PAGE_PRESENT (1ULL << 0)
+#define _PAGE_RW (1ULL << 1)
+#define _PAGE_USER (1ULL << 2)
+#define _PAGE_ACCESSED (1ULL << 5)
+#define _PAGE_DIRTY (1ULL << 6)
+#define _PAGE_PROTNONE (1ULL << 8)
+#define _PAGE_SPECIAL (1ULL << 9)
+#define _PAGE_NX (1ULL << 63)
+#define PTE_PFN_MASK 0x000ffffffffff000ULL
+#define SWP_MIGRATION_READ 30
+#define SWP_MIGRATION_WRITE 31
+typedef struct {
+	uint64_t val; /* type << 57 | offset */
+} swp_entry_t;
+static inline bool pte_present(pte_t pte)
+{
+	return pte & (_PAGE_PRESENT | _PAGE_PROTNONE);
+}
+static inline bool pte_none(pte_t pte)
+{
+	return pte == 0;
+}
+static inline uint64_t pte_pfn(pte_t pte)
+{
+	return (pte & PTE_PFN_MASK) >> PAGE_SHIFT;
+}
+static inline swp_entry_t swp_entry(unsigned int type, uint64_t offset)
+{
+	return (swp_entry_t){ (uint64_t)type << 57 | offset };
+}
+static inline unsigned int swp_type(swp_entry_t e)
+{
+	return (unsigned int)(e.val >> 57);
+}
+static inline uint64_t swp_offset(swp_entry_t e)
+{
+	return e.val & ((1ULL << 57) - 1);
+}
+static inline bool non_swap_entry(swp_entry_t e)
+{
+	return swp_type(e) >= MAX_SWAPFILES;
+}
+/* x86-64 before the L1TF change: type in bits 1-5, offset from bit 9, as it is. */
+static inline pte_t swp_entry_to_pte(swp_entry_t e)
+{
+	return (pte_t)swp_type(e) << 1 | swp_offset(e) << 9;
+}
+static inline swp_entry_t pte_to_swp_entry(pte_t pte)
+{
+	return swp_entry((unsigned int)(pte >> 1) & 31, pte >> 9);
+}
+uint64_t vm_page_prot(const struct vm_area_struct *vma);
+pte_t mk_pte(const struct pyksm *m, const struct page *page, const struct vm_area_struct *vma);
+pte_t maybe_mkwrite(pte_t pte, const struct vm_area_struct *vma);
+pte_t *pgd_alloc(struct pyksm *m);
+pte_t *pte_lookup(const struct mm_struct *mm, uint64_t addr);		  /* NULL: no table */
+pte_t *pte_alloc_map(struct pyksm *m, struct mm_struct *mm, uint64_t addr); /* NULL: no host memory */
+uint64_t next_table(const struct mm_struct *mm, uint64_t addr, uint64_t end); /* skips absent ones */
+void free_pgtables_range(struct pyksm *m, struct mm_struct *mm, uint64_t start, uint64_t end);
+void free_pgd(struct pyksm *m, struct mm_struct *mm);
+
+/* interval_tree.c */
+void anon_vma_interval_tree_insert(struct anon_vma_chain *avc, struct anon_vma *av);
+void anon_vma_interval_tree_remove(struct anon_vma_chain *avc, struct anon_vma *av);
+struct anon_vma_chain *anon_vma_interval_tree_first(struct pyksm *m, struct anon_vma *av,
+						    uint64_t first, uint64_t last);
+struct anon_vma_chain *anon_vma_interval_tree_next(struct pyksm *m, struct anon_vma_chain *avc,
+						   uint64_t first, uint64_t last);
+void anon_vma_tree_init(struct anon_vma *av);
+
+/* rmap.c */
+enum ttu_flags { TTU_UNMAP, TTU_MIGRATION };
+enum { SWAP_SUCCESS, SWAP_AGAIN, SWAP_FAIL };
+typedef int (*rmap_one_fn)(struct pyksm *m, struct page *page, struct vm_area_struct *vma,
+			   uint64_t addr, void *arg);
+int anon_vma_prepare(struct pyksm *m, struct vm_area_struct *vma);
+int anon_vma_clone(struct pyksm *m, struct vm_area_struct *dst, struct vm_area_struct *src);
+int anon_vma_fork(struct pyksm *m, struct vm_area_struct *vma, struct vm_area_struct *pvma);
+void unlink_anon_vmas(struct pyksm *m, struct vm_area_struct *vma);
+void put_anon_vma(struct pyksm *m, struct anon_vma *av);
+static inline void get_anon_vma(struct anon_vma *av)
+{
+	av->refcount++;
+}
+bool page_has_anon_vma(const struct page *page);
+struct anon_vma *page_anon_vma(const struct page *page); /* NULL also when the pointer is a dead one */
+struct anon_vma *page_get_anon_vma(struct page *page);
+bool page_in_family(const struct page *page, const struct vm_area_struct *vma);
+uint64_t linear_page_index(const struct vm_area_struct *vma, uint64_t addr);
+uint64_t page_address_in_vma(struct pyksm *m, const struct page *page,
+			     const struct vm_area_struct *vma); /* BAD_ADDRESS: not there */
+#define BAD_ADDRESS UINT64_MAX
+pte_t *page_check_address(const struct pyksm *m, const struct page *page, struct mm_struct *mm,
+			  uint64_t addr);
+void page_add_anon_rmap(struct pyksm *m, struct page *page, struct vm_area_struct *vma,
+			uint64_t addr);
+void do_page_add_anon_rmap(struct pyksm *m, struct page *page, struct vm_area_struct *vma,
+			   uint64_t addr, bool exclusive);
+void page_add_new_anon_rmap(struct pyksm *m, struct page *page, struct vm_area_struct *vma,
+			    uint64_t addr);
+void page_move_anon_rmap(struct page *page, struct vm_area_struct *vma);
+void page_remove_rmap(struct page *page);
+int page_referenced(struct pyksm *m, struct page *page);
+int page_referenced_one(struct pyksm *m, struct page *page, struct vm_area_struct *vma,
+			uint64_t addr, int *mapcount);
+int try_to_unmap(struct pyksm *m, struct page *page, enum ttu_flags flags);
+int try_to_unmap_one(struct pyksm *m, struct page *page, struct vm_area_struct *vma, uint64_t addr,
+		     enum ttu_flags flags);
+int rmap_walk(struct pyksm *m, struct page *page, rmap_one_fn one, void *arg);
+
+/* memory.c */
+#define VM_FAULT_OOM 1
+#define VM_FAULT_SIGBUS 2
+#define VM_FAULT_MAJOR 4
+#define VM_FAULT_WRITE 8
+int handle_mm_fault(struct pyksm *m, struct vm_area_struct *vma, uint64_t addr, bool write);
+struct page *follow_page(const struct pyksm *m, const struct mm_struct *mm, uint64_t addr);
+int access_page(struct pyksm *m, struct mm_struct *mm, uint64_t addr, bool write, struct page **ret);
+int copy_page_range(struct pyksm *m, struct mm_struct *dst, struct mm_struct *src,
+		    struct vm_area_struct *vma);
+struct mmu_gather {
+	struct page **pages;
+	size_t nr, max;
+};
+void unmap_single_vma(struct pyksm *m, struct mmu_gather *tlb, struct vm_area_struct *vma,
+		      uint64_t start, uint64_t end);
+void tlb_finish_mmu(struct pyksm *m, struct mmu_gather *tlb);
+
+/* mmap.c */
+struct vm_area_struct *find_vma(const struct mm_struct *mm, uint64_t addr);
+struct vm_area_struct *find_vma_prev(const struct mm_struct *mm, uint64_t addr,
+				     struct vm_area_struct **prev);
+struct vm_area_struct *vma_merge(struct pyksm *m, struct mm_struct *mm, struct vm_area_struct *prev,
+				 uint64_t addr, uint64_t end, uint32_t flags, struct anon_vma *av,
+				 uint64_t pgoff, int node);
+int split_vma(struct pyksm *m, struct vm_area_struct *vma, uint64_t addr, bool new_below);
+void vma_link(struct mm_struct *mm, struct vm_area_struct *vma);
+int do_munmap(struct pyksm *m, struct mm_struct *mm, uint64_t start, uint64_t len);
+int64_t do_mmap(struct pyksm *m, struct mm_struct *mm, uint64_t addr, uint64_t len, int node);
+struct vm_area_struct *copy_vma(struct pyksm *m, struct vm_area_struct **vmap, uint64_t addr,
+				uint64_t len, uint64_t pgoff);
+struct anon_vma *find_mergeable_anon_vma(struct vm_area_struct *vma);
+void exit_mmap(struct pyksm *m, struct mm_struct *mm);
+
+/* fork.c */
+struct mm_struct *mm_alloc(struct pyksm *m, int pid);
+int dup_mmap(struct pyksm *m, struct mm_struct *mm, struct mm_struct *oldmm);
+void mmput(struct pyksm *m, struct mm_struct *mm);
+void mmdrop(struct pyksm *m, struct mm_struct *mm);
+
+/* mprotect.c, mremap.c, madvise.c */
+int do_mprotect(struct pyksm *m, struct mm_struct *mm, uint64_t start, uint64_t len, uint32_t flags);
+int do_mremap(struct pyksm *m, struct mm_struct *mm, uint64_t addr, uint64_t len, uint64_t new_addr);
+int do_madvise(struct pyksm *m, struct mm_struct *mm, uint64_t start, uint64_t len, int advice);
+
+/* swapfile.c */
+int swap_init(struct pyksm *m);
+void swap_exit(struct pyksm *m);
+swp_entry_t get_swap_page(struct pyksm *m);
+static inline bool vm_swap_full(const struct pyksm *m)
+{
+	return m->swap.nr_swap_pages * 2 < m->swap.total_swap_pages;
+}
+int swap_duplicate(struct pyksm *m, swp_entry_t entry);
+int add_swap_count_continuation(struct pyksm *m, swp_entry_t entry);
+int swapcache_prepare(struct pyksm *m, swp_entry_t entry);
+void swapcache_free(struct pyksm *m, swp_entry_t entry);
+void swap_free(struct pyksm *m, swp_entry_t entry);
+int free_swap_and_cache(struct pyksm *m, swp_entry_t entry);
+bool reuse_swap_page(struct pyksm *m, struct page *page);
+bool try_to_free_swap(struct pyksm *m, struct page *page);
+int sys_swapon(struct pyksm *m, uint64_t npages, int priority, const char *path);
+int sys_swapoff(struct pyksm *m, int type);
+uint64_t swp_swapcount(const struct swap_info_struct *si, uint64_t offset);
+struct swap_info_struct *swap_info_get(struct pyksm *m, swp_entry_t entry);
+
+/* swapoff.c */
+int try_to_unuse(struct pyksm *m, unsigned int type);
+
+/* swap_state.c */
+void add_to_swap_cache(struct pyksm *m, struct page *page, swp_entry_t entry);
+void delete_from_swap_cache(struct pyksm *m, struct page *page);
+bool add_to_swap(struct pyksm *m, struct page *page);
+void free_swap_cache(struct pyksm *m, struct page *page);
+struct page *find_get_page(struct pyksm *m, swp_entry_t entry);
+struct page *read_swap_cache_async(struct pyksm *m, swp_entry_t entry, struct vm_area_struct *vma,
+				   bool *read);
+struct page *swapin_readahead(struct pyksm *m, swp_entry_t entry, struct vm_area_struct *vma);
+struct page *swap_cache_copy(struct pyksm *m, swp_entry_t entry, const struct page *from);
+void swap_cache_remove_frozen(struct pyksm *m, struct page *page);
+
+/* page_io.c */
+int swap_backend_open(struct swap_info_struct *si, const char *path, uint64_t npages, size_t page_size);
+void swap_backend_close(struct swap_info_struct *si, size_t page_size);
+void swap_readpage(struct pyksm *m, struct page *page);
+void swap_writepage(struct pyksm *m, struct page *page);
+void end_all_writeback(struct pyksm *m);
+
+/* vmscan.c */
+void lru_add(struct pyksm *m, struct page *page, int lru);
+void lru_del(struct pyksm *m, struct page *page);
+void activate_page(struct pyksm *m, struct page *page);
+void mark_page_accessed(struct pyksm *m, struct page *page);
+bool isolate_lru_page(struct pyksm *m, struct page *page);
+void putback_lru_page(struct pyksm *m, struct page *page);
+void swapout(struct pyksm *m, const struct pyksm_range *ranges, int n);
+
+/* migrate.c */
+void remove_migration_ptes(struct pyksm *m, struct page *old, struct page *new);
+int do_move_pages(struct pyksm *m, struct mm_struct *mm, uint64_t addr, uint64_t npages, int node,
+		  int32_t *status);
+
+/* ksm.c */
+void ksm_init(struct pyksm *m);
+int ksm_fork(struct pyksm *m, struct mm_struct *mm, struct mm_struct *oldmm);
+void ksm_exit(struct pyksm *m, struct mm_struct *mm);
+int ksm_madvise(struct pyksm *m, struct vm_area_struct *vma, uint64_t start, uint64_t end, int advice,
+		uint32_t *vm_flags);
+struct page *ksm_might_need_to_copy(struct pyksm *m, struct page *page, struct vm_area_struct *vma,
+				    uint64_t addr);
+int page_referenced_ksm(struct pyksm *m, struct page *page);
+int try_to_unmap_ksm(struct pyksm *m, struct page *page, enum ttu_flags flags);
+int rmap_walk_ksm(struct pyksm *m, struct page *page, rmap_one_fn one, void *arg);
+void ksm_migrate_page(struct pyksm *m, struct page *newpage, struct page *oldpage);
+int unmerge_ksm_pages(struct pyksm *m, struct vm_area_struct *vma, uint64_t start, uint64_t end);
+
+/* census.c */
+int census(struct pyksm *m, bool strict, char *buf, size_t len);
+
+static inline struct stable_node *page_stable_node(const struct page *page)
+{
+	return PageKsm(page) ? (struct stable_node *)(page->mapping & ~PAGE_MAPPING_FLAGS) : NULL;
+}
+static inline void set_page_stable_node(struct page *page, struct stable_node *node)
+{
+	page->mapping = (uintptr_t)node | PAGE_MAPPING_ANON | PAGE_MAPPING_KSM;
+}
+
+#endif

@@ -1,0 +1,108 @@
+/* SPDX-License-Identifier: MIT */
+/* Advice about a range (kernel: mm/madvise.c). */
+#include "internal.h"
+
+static int set_vma_flags(struct pyksm *m, struct vm_area_struct *vma, struct vm_area_struct **prev,
+			 uint64_t start, uint64_t end, uint32_t flags)
+{
+	struct vm_area_struct *merged;
+	int err = 0;
+
+	merged = vma_merge(m, vma->vm_mm, *prev, start, end, flags, vma->anon_vma,
+			   linear_page_index(vma, start), vma->node);
+	*prev = merged ? merged : vma;
+	if (!merged) {
+		if (start != vma->vm_start)
+			err = split_vma(m, vma, start, true);
+		if (!err && end != vma->vm_end)
+			err = split_vma(m, vma, end, false);
+		if (err)
+			return err;
+	}
+	(*prev)->vm_flags = flags;
+	return 0;
+}
+
+static int madvise_behavior(struct pyksm *m, struct vm_area_struct *vma, struct vm_area_struct **prev,
+			    uint64_t start, uint64_t end, int advice)
+{
+	uint32_t flags = vma->vm_flags;
+	int err = ksm_madvise(m, vma, start, end, advice, &flags);
+
+	if (!err && flags == vma->vm_flags)
+		*prev = vma;
+	else if (!err)
+		err = set_vma_flags(m, vma, prev, start, end, flags);
+	return err == -ENOMEM ? -EAGAIN : err;
+}
+
+/* Since 3.9 (1998cc048901): read what is swapped into the swap cache, map nothing. */
+static void madvise_willneed(struct pyksm *m, struct vm_area_struct *vma, uint64_t start, uint64_t end)
+{
+	uint64_t addr;
+
+	for (addr = next_table(vma->vm_mm, start, end); addr < end;
+	     addr = next_table(vma->vm_mm, addr + PAGE_SIZE, end)) {
+		pte_t pte = *pte_lookup(vma->vm_mm, addr);
+		struct page *page;
+
+		if (pte_present(pte) || pte_none(pte) || non_swap_entry(pte_to_swp_entry(pte)))
+			continue;
+		page = read_swap_cache_async(m, pte_to_swp_entry(pte), vma, NULL);
+		if (page)
+			put_page(m, page);
+	}
+}
+
+static void madvise_dontneed(struct pyksm *m, struct vm_area_struct *vma, uint64_t start, uint64_t end)
+{
+	struct mmu_gather tlb = { NULL, 0, 0 };
+
+	unmap_single_vma(m, &tlb, vma, start, end);
+	tlb_finish_mmu(m, &tlb);
+}
+
+static int madvise_vma(struct pyksm *m, struct vm_area_struct *vma, struct vm_area_struct **prev,
+		       uint64_t start, uint64_t end, int advice)
+{
+	if (advice == PYKSM_MADV_MERGEABLE || advice == PYKSM_MADV_UNMERGEABLE)
+		return madvise_behavior(m, vma, prev, start, end, advice);
+	*prev = vma;
+	if (advice == PYKSM_MADV_WILLNEED)
+		madvise_willneed(m, vma, start, end);
+	else
+		madvise_dontneed(m, vma, start, end);
+	return 0;
+}
+
+/* Holes are stepped over: the rest is done, and the answer is -ENOMEM. */
+int do_madvise(struct pyksm *m, struct mm_struct *mm, uint64_t start, uint64_t len, int advice)
+{
+	struct vm_area_struct *prev, *vma = find_vma_prev(mm, start, &prev);
+	uint64_t end = start + len, stop;
+	int unmapped = 0, err;
+
+	if (advice != PYKSM_MADV_MERGEABLE && advice != PYKSM_MADV_UNMERGEABLE &&
+	    advice != PYKSM_MADV_WILLNEED && advice != PYKSM_MADV_DONTNEED)
+		return -EINVAL; /* MADV_PAGEOUT came with 5.4 (1a4e58cce84e) */
+	if (vma && start > vma->vm_start)
+		prev = vma;
+	for (;;) {
+		if (!vma)
+			return -ENOMEM;
+		if (start < vma->vm_start) {
+			unmapped = -ENOMEM;
+			start = vma->vm_start;
+			if (start >= end)
+				return -ENOMEM;
+		}
+		stop = vma->vm_end < end ? vma->vm_end : end;
+		err = madvise_vma(m, vma, &prev, start, stop, advice);
+		if (err)
+			return err;
+		start = stop > prev->vm_end ? stop : prev->vm_end;
+		if (start >= end)
+			return unmapped;
+		vma = prev->vm_next;
+	}
+}

@@ -1,0 +1,212 @@
+/* SPDX-License-Identifier: MIT */
+/* Moving pages to another node (kernel: mm/migrate.c, move_pages(2) with MPOL_MF_MOVE_ALL). */
+#include "internal.h"
+
+#define MIGRATE_PASSES 10
+#define FORCE_AFTER_PASS 2 /* from then on wait for writeback */
+
+struct restore {
+	const struct page *old;
+};
+
+/* Put a pte for page where a migration entry for the old page stands. */
+static int remove_migration_pte(struct pyksm *m, struct page *page, struct vm_area_struct *vma,
+				uint64_t addr, void *arg)
+{
+	const struct restore *r = arg;
+	pte_t *ptep = pte_lookup(vma->vm_mm, addr), pte;
+	swp_entry_t entry;
+
+	if (!ptep || pte_none(*ptep) || pte_present(*ptep))
+		return SWAP_AGAIN;
+	entry = pte_to_swp_entry(*ptep);
+	if (!non_swap_entry(entry) || swp_offset(entry) != page_to_pfn(m, r->old))
+		return SWAP_AGAIN;
+	get_page(page);
+	pte = mk_pte(m, page, vma) & ~_PAGE_ACCESSED;
+	if (swp_type(entry) == SWP_MIGRATION_WRITE)
+		pte |= _PAGE_RW;
+	*ptep = pte;
+	page_add_anon_rmap(m, page, vma, addr);
+	return SWAP_AGAIN;
+}
+
+void remove_migration_ptes(struct pyksm *m, struct page *old, struct page *new)
+{
+	struct restore r = { old };
+
+	rmap_walk(m, new, remove_migration_pte, &r);
+}
+
+/* The swap cache, if the page is in it, learns of the new page; nobody else may hold the old one. */
+static bool migrate_page_move_mapping(struct pyksm *m, struct page *newpage, struct page *page)
+{
+	swp_entry_t entry = { page->private };
+
+	if (page_count(page) != (page->flags & PG_swapcache ? 2 : 1))
+		return false;
+	if (!(page->flags & PG_swapcache))
+		return true;
+	get_page(newpage);
+	newpage->private = page->private;
+	newpage->flags |= PG_swapcache;
+	m->swap.info[swp_type(entry)].cache[swp_offset(entry)] = (uint32_t)page_to_pfn(m, newpage);
+	page->_count--;
+	return true;
+}
+
+static void migrate_page_copy(struct pyksm *m, struct page *newpage, struct page *page)
+{
+	const uint32_t carried = PG_error | PG_referenced | PG_uptodate | PG_active | PG_dirty;
+
+	copy_user_highpage(m, newpage, page);
+	newpage->flags |= page->flags & carried;
+	page->flags &= ~(uint32_t)(PG_active | PG_dirty);
+	/* Before the old page stops being in swap cache: get_ksm_page() goes by that. */
+	ksm_migrate_page(m, newpage, page);
+	page->flags &= ~(uint32_t)PG_swapcache;
+	page->private = 0;
+}
+
+static int move_to_new_page(struct pyksm *m, struct page *newpage, struct page *page, bool remap)
+{
+	newpage->index = page->index;
+	newpage->mapping = page->mapping;
+	newpage->anon_id = page->anon_id;
+	newpage->flags |= PG_locked | (page->flags & PG_swapbacked);
+	if (!migrate_page_move_mapping(m, newpage, page)) {
+		newpage->mapping = 0;
+		return -EAGAIN;
+	}
+	migrate_page_copy(m, newpage, page);
+	if (remap)
+		remove_migration_ptes(m, page, newpage);
+	page->mapping = 0;
+	return 0;
+}
+
+static int unmap_and_move_locked(struct pyksm *m, struct page *newpage, struct page *page, bool force)
+{
+	struct anon_vma *av = NULL;
+	bool remap = true;
+	int err = -EAGAIN;
+
+	if (page->flags & PG_writeback) {
+		if (!force)
+			return -EAGAIN;
+		end_all_writeback(m);
+	}
+	/* The walk that restores the ptes needs the owner; a KSM page's rmap_items pin theirs. */
+	if (PageAnon(page) && !PageKsm(page)) {
+		av = page_get_anon_vma(page);
+		if (!av && !(page->flags & PG_swapcache))
+			return -EAGAIN;
+		remap = av;
+	}
+	if (page->mapping)
+		try_to_unmap(m, page, TTU_MIGRATION);
+	if (!page_mapped(page))
+		err = move_to_new_page(m, newpage, page, remap);
+	if (err && remap)
+		remove_migration_ptes(m, page, page);
+	if (av)
+		put_anon_vma(m, av);
+	return err;
+}
+
+/* 0: the page now lives on node; -EAGAIN: try again; -ENOMEM: no frame there. */
+static int unmap_and_move(struct pyksm *m, struct page *page, int node, bool force)
+{
+	struct page *newpage = alloc_pages_node(m, node, true);
+	int err = -EAGAIN;
+
+	COUNT(m, migrate_page);
+	if (!newpage)
+		return -ENOMEM;
+	if (page_count(page) == 1) {
+		err = 0; /* freed under our hands: nothing to move */
+	} else if (trylock_page(page)) {
+		err = unmap_and_move_locked(m, newpage, page, force);
+		unlock_page(page);
+	}
+	if (err != -EAGAIN)
+		putback_lru_page(m, page);
+	unlock_page(newpage);
+	putback_lru_page(m, newpage);
+	return err;
+}
+
+struct page_to_node {
+	struct page *page; /* isolated, NULL once dealt with or not to be */
+	int32_t status;
+};
+
+static void isolate_for_move(struct pyksm *m, struct mm_struct *mm, uint64_t addr, int node,
+			     struct page_to_node *pp)
+{
+	const struct vm_area_struct *vma = find_vma(mm, addr);
+	struct page *page = vma && vma->vm_start <= addr ? follow_page(m, mm, addr) : NULL;
+
+	if (!vma || vma->vm_start > addr)
+		pp->status = -EFAULT;
+	else if (!page)
+		pp->status = -ENOENT;
+	else if (!page_to_pfn(m, page))
+		pp->status = -EFAULT; /* the zero page stays where it is */
+	else if (page->nid == node)
+		pp->status = node;
+	else if (!isolate_lru_page(m, page))
+		pp->status = -EBUSY;
+	else
+		pp->page = page;
+}
+
+/* One pass over what is left; how many want another. */
+static uint64_t migrate_pass(struct pyksm *m, struct page_to_node *pp, uint64_t n, int node, int pass,
+			     int *err)
+{
+	uint64_t retry = 0;
+
+	for (uint64_t i = 0; i < n && !*err; i++) {
+		int ret;
+
+		if (!pp[i].page)
+			continue;
+		ret = unmap_and_move(m, pp[i].page, node, pass > FORCE_AFTER_PASS);
+		pp[i].status = ret ? ret : node;
+		if (ret == -EAGAIN) {
+			retry++;
+		} else if (ret) {
+			*err = ret; /* the end: this page too is still to be put back */
+		} else {
+			pp[i].page = NULL;
+			m->vm[PGMIGRATE_SUCCESS]++;
+		}
+	}
+	return retry;
+}
+
+int do_move_pages(struct pyksm *m, struct mm_struct *mm, uint64_t addr, uint64_t npages, int node,
+		  int32_t *status)
+{
+	struct page_to_node *pp = calloc(npages, sizeof(*pp));
+	int err = 0;
+
+	if (!pp)
+		return -ENOMEM;
+	for (uint64_t i = 0; i < npages; i++)
+		isolate_for_move(m, mm, addr + (i << PAGE_SHIFT), node, &pp[i]);
+	for (int pass = 0; pass < MIGRATE_PASSES && !err; pass++)
+		if (!migrate_pass(m, pp, npages, node, pass, &err))
+			break;
+	for (uint64_t i = 0; i < npages; i++) {
+		if (pp[i].page) { /* nobody could move it, or nobody came to it any more */
+			putback_lru_page(m, pp[i].page);
+			pp[i].status = err ? err : -EAGAIN;
+		}
+		if (status)
+			status[i] = pp[i].status;
+	}
+	free(pp);
+	return err;
+}

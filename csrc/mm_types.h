@@ -1,0 +1,282 @@
+/* SPDX-License-Identifier: MIT */
+/* The objects of a machine: frames, address spaces, anon_vmas, KSM's items and nodes, swap areas. */
+#ifndef PYKSM_MM_TYPES_H
+#define PYKSM_MM_TYPES_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "counters.h"
+#include "list.h"
+#include "pyksm.h"
+#include "rbtree.h"
+
+#define PAGE_SHIFT 12
+#define PAGE_SIZE (1ULL << PAGE_SHIFT) /* of address space; contents may be shorter, see page_size */
+#define PAGE_MASK (~(PAGE_SIZE - 1))
+#define PTRS_PER_PTE 512
+#define PMD_SIZE (PAGE_SIZE * PTRS_PER_PTE)
+#define TASK_SIZE (1ULL << 47)
+#define MAX_NODES 64
+
+typedef uint64_t pte_t;
+
+/* ---- frames ---- */
+enum page_flag {
+	PG_locked = 1 << 0,
+	PG_error = 1 << 1,
+	PG_referenced = 1 << 2,
+	PG_uptodate = 1 << 3,
+	PG_dirty = 1 << 4,
+	PG_lru = 1 << 5,
+	PG_active = 1 << 6,
+	PG_swapcache = 1 << 7,
+	PG_swapbacked = 1 << 8,
+	PG_writeback = 1 << 9,
+	PG_reclaim = 1 << 10,
+	PG_buddy = 1 << 11, /* free */
+};
+
+/* Low bits of page->mapping, as on Linux: 01 anonymous, 11 KSM (the rest may be NULL then). */
+#define PAGE_MAPPING_ANON 1UL
+#define PAGE_MAPPING_KSM 2UL
+#define PAGE_MAPPING_FLAGS 3UL
+
+struct page {
+	uint32_t flags;
+	int32_t _count;
+	int32_t _mapcount; /* ptes - 1 */
+	uint32_t anon_id;  /* serial of the anon_vma in mapping: tells a dead one from its successor in memory */
+	uintptr_t mapping;
+	uint64_t index;
+	uint64_t private; /* swp_entry while in swap cache */
+	struct list_head lru;
+	uint8_t nid;
+};
+
+struct node {
+	uint64_t first, last; /* pfns, last inclusive; first > last: none */
+	struct page *free;    /* stack, linked by lru.next */
+	int64_t nr_free;
+	struct list_head lru[2]; /* inactive, active anon; head.next is the newest */
+	uint64_t nr_lru[2];
+};
+
+enum { LRU_INACTIVE_ANON, LRU_ACTIVE_ANON };
+
+/* ---- address spaces ---- */
+#define VM_READ 0x1U
+#define VM_WRITE 0x2U
+#define VM_MERGEABLE 0x80000000U
+
+struct anon_vma;
+
+struct vm_area_struct {
+	struct mm_struct *vm_mm;
+	uint64_t vm_start, vm_end;
+	uint64_t vm_pgoff;
+	uint32_t vm_flags;
+	int32_t node; /* MPOL_BIND to it, or -1 */
+	struct vm_area_struct *vm_next, *vm_prev;
+	struct rb_node vm_rb;
+	struct list_head anon_vma_chain;
+	struct anon_vma *anon_vma;
+};
+
+struct mm_struct {
+	int mm_users, mm_count;
+	int pid;
+	bool mergeable;		 /* MMF_VM_MERGEABLE */
+	struct mm_slot *mm_slot; /* KSM's, NULL where it has none */
+	int readers;	/* holds mmap_sem for reading across a schedule point */
+	struct vm_area_struct *mmap;
+	struct rb_root mm_rb;
+	struct list_head mmlist; /* swapoff's list */
+	int64_t anon_rss, swapents;
+	pte_t *pgd;
+	struct mm_struct *all_next, *all_prev; /* every mm that still has memory, for the census */
+};
+
+struct anon_vma {
+	struct anon_vma *root;
+	int refcount;
+	uint32_t id;
+	struct rb_root rb_root;
+	struct list_head all; /* of all living, for the census */
+};
+
+struct anon_vma_chain {
+	struct vm_area_struct *vma;
+	struct anon_vma *anon_vma;
+	struct list_head same_vma;
+	struct rb_node rb;
+	uint64_t subtree_last;
+};
+
+struct pin {
+	uint64_t vpn, pfn;
+};
+
+struct process {
+	int pid;
+	struct mm_struct *mm;
+	struct pin *pins;
+	size_t nr_pins, max_pins;
+};
+
+/* ---- KSM ---- */
+struct stable_node {
+	union {
+		struct rb_node node;
+		struct {
+			struct list_head *head; /* &migrate_nodes: waits there for its place */
+			struct list_head list;
+		};
+	};
+	struct hlist_head hlist;
+	uint64_t kpfn;
+	int32_t nid;
+	uint32_t serial;
+};
+
+struct rmap_item {
+	struct rmap_item *rmap_list;
+	union {
+		struct anon_vma *anon_vma; /* when stable */
+		int64_t nid;		   /* when unstable */
+	};
+	struct mm_struct *mm;
+	uint64_t address; /* and flags in the low bits */
+	uint32_t oldchecksum;
+	uint32_t head_serial; /* of head, so that a freed node's memory is not taken for it */
+	union {
+		struct rb_node node;
+		struct {
+			struct stable_node *head;
+			struct hlist_node hlist;
+		};
+	};
+};
+
+#define SEQNR_MASK 0x0ffU
+#define UNSTABLE_FLAG 0x100U
+#define STABLE_FLAG 0x200U
+
+struct mm_slot {
+	struct list_head mm_list;
+	struct rmap_item *rmap_list;
+	struct mm_struct *mm;
+};
+
+enum { KSM_RUN_STOP = 0, KSM_RUN_MERGE = 1, KSM_RUN_UNMERGE = 2 };
+
+struct ksm_scan {
+	struct mm_slot *mm_slot; /* &ksm_mm_head: between scans */
+	uint64_t address;
+	struct rmap_item **rmap_list;
+	uint64_t seqnr;
+};
+
+struct ksm {
+	struct rb_root root_stable_tree[MAX_NODES], root_unstable_tree[MAX_NODES];
+	struct list_head migrate_nodes;
+	struct mm_slot ksm_mm_head;
+	struct ksm_scan scan;
+	int64_t pages_shared, pages_sharing, pages_unshared, rmap_items;
+	uint32_t run, merge_across_nodes, nr_node_ids;
+	uint32_t pages_to_scan, sleep_millisecs;
+	uint32_t node_serial;
+	bool mutex;	      /* ksm_thread_mutex */
+	bool trees_allocated; /* those per node, on the first change of merge_across_nodes */
+};
+
+/* ---- swap ---- */
+#define MAX_SWAPFILES 29
+#define SWAP_MAP_MAX 0x3e
+#define SWAP_MAP_BAD 0x3f
+#define SWAP_HAS_CACHE 0x40
+#define SWAP_CONT_MAX 0x7f
+#define COUNT_CONTINUED 0x80
+#define SWAPFILE_CLUSTER 256
+#define SWP_USED 1U
+#define SWP_WRITEOK 2U
+
+/* Digits above the first of 4096 neighbouring swap_map counts. */
+struct swap_cont {
+	unsigned char **maps;
+	int nr;
+};
+
+struct swap_info_struct {
+	uint32_t flags;
+	int prio, type, next;
+	uint64_t max, pages, inuse_pages;
+	uint64_t lowest_bit, highest_bit, cluster_next;
+	uint32_t cluster_nr;
+	unsigned char *swap_map;
+	uint32_t *cache; /* pfn in swap cache of each slot, 0 for none */
+	struct swap_cont *cont;
+	unsigned char *mem; /* memory backend */
+	int fd;		    /* or a file, -1 for none */
+	uint64_t dev, ino;
+};
+
+struct swap {
+	struct swap_info_struct info[MAX_SWAPFILES];
+	int head, next; /* swap_list */
+	int highest_priority_index;
+	int least_priority;
+	int64_t nr_swap_pages, total_swap_pages;
+	uint64_t nr_cached;
+	struct mm_struct init_mm; /* only its mmlist and mm_users are used */
+};
+
+/* ---- the machine ---- */
+struct pool {
+	void *free;
+	void **chunks;
+	size_t nr_chunks, max_chunks;
+};
+
+enum pool_id {
+	POOL_MM,
+	POOL_VMA,
+	POOL_AVC,
+	POOL_ANON_VMA,
+	POOL_RMAP_ITEM,
+	POOL_STABLE_NODE,
+	POOL_MM_SLOT,
+	POOL_PGTABLE,
+	NR_POOLS,
+};
+
+struct pyksm {
+	uint32_t nodes;
+	size_t page_size;
+	uint32_t policy, switches;
+	struct node node[MAX_NODES];
+	struct page *mem_map;
+	unsigned char *content;
+	uint64_t max_pfn;
+	int64_t in_use, peak;
+	struct pool pool[NR_POOLS];
+	struct process *procs;
+	size_t nr_procs, max_procs;
+	int next_pid;
+	uint32_t anon_id;
+	struct list_head anon_vmas;
+	struct mm_struct *all_mms;
+	struct ksm ksm;
+	struct swap swap;
+	struct page **writes; /* under writeback, in order of submission */
+	size_t nr_writes, max_writes;
+	uint64_t written, freed, unmapped; /* what a turn of reclaim has brought */
+	uint64_t count[NR_COUNTERS], vm[NR_VMSTAT];
+	uint64_t inject[PYKSM_NR_FAULT_KINDS];
+	const char **events;
+	size_t nr_events, first_event, max_events;
+	pyksm_hook hook;
+	void *hook_arg;
+};
+
+#endif

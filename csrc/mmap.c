@@ -1,0 +1,485 @@
+/* SPDX-License-Identifier: MIT */
+/* The vmas of an address space: look up, split, merge, map, unmap (kernel: mm/mmap.c). */
+#include "internal.h"
+
+static struct vm_area_struct *vma_of(struct rb_node *n)
+{
+	return container_of(n, struct vm_area_struct, vm_rb);
+}
+
+static uint64_t vma_pages(const struct vm_area_struct *vma)
+{
+	return (vma->vm_end - vma->vm_start) >> PAGE_SHIFT;
+}
+
+/* The first vma that ends above addr; it may start above it too. */
+struct vm_area_struct *find_vma(const struct mm_struct *mm, uint64_t addr)
+{
+	struct rb_node *n = mm->mm_rb.node;
+	struct vm_area_struct *found = NULL;
+
+	while (n) {
+		struct vm_area_struct *vma = vma_of(n);
+
+		if (vma->vm_end > addr) {
+			found = vma;
+			if (vma->vm_start <= addr)
+				break;
+			n = n->left;
+		} else {
+			n = n->right;
+		}
+	}
+	return found;
+}
+
+/* The last vma that starts below addr, if it is not the one that find_vma() gives. */
+static struct vm_area_struct *vma_before(const struct mm_struct *mm, uint64_t addr)
+{
+	struct rb_node *n = mm->mm_rb.node;
+	struct vm_area_struct *found = NULL;
+
+	while (n) {
+		struct vm_area_struct *vma = vma_of(n);
+
+		if (vma->vm_end <= addr) {
+			found = vma;
+			n = n->right;
+		} else {
+			n = n->left;
+		}
+	}
+	return found;
+}
+
+struct vm_area_struct *find_vma_prev(const struct mm_struct *mm, uint64_t addr,
+				     struct vm_area_struct **prev)
+{
+	struct vm_area_struct *vma = find_vma(mm, addr);
+
+	*prev = vma ? vma->vm_prev : vma_before(mm, addr);
+	return vma;
+}
+
+static void vma_rb_insert(struct mm_struct *mm, struct vm_area_struct *vma)
+{
+	struct rb_node **link = &mm->mm_rb.node, *parent = NULL;
+
+	while (*link) {
+		parent = *link;
+		link = vma->vm_start < vma_of(parent)->vm_start ? &parent->left : &parent->right;
+	}
+	rb_link_node(&vma->vm_rb, parent, link);
+	rb_insert_color(&vma->vm_rb, &mm->mm_rb);
+}
+
+void vma_link(struct mm_struct *mm, struct vm_area_struct *vma)
+{
+	struct vm_area_struct *prev = vma_before(mm, vma->vm_end);
+
+	vma->vm_prev = prev;
+	vma->vm_next = prev ? prev->vm_next : mm->mmap;
+	if (prev)
+		prev->vm_next = vma;
+	else
+		mm->mmap = vma;
+	if (vma->vm_next)
+		vma->vm_next->vm_prev = vma;
+	vma_rb_insert(mm, vma);
+}
+
+static void vma_unlink(struct mm_struct *mm, struct vm_area_struct *vma)
+{
+	if (vma->vm_prev)
+		vma->vm_prev->vm_next = vma->vm_next;
+	else
+		mm->mmap = vma->vm_next;
+	if (vma->vm_next)
+		vma->vm_next->vm_prev = vma->vm_prev;
+	rb_erase(&vma->vm_rb, &mm->mm_rb);
+}
+
+/* ---- which anon_vma may be shared ---- */
+static bool chain_is_singular(const struct vm_area_struct *vma)
+{
+	const struct list_head *head = &vma->anon_vma_chain;
+
+	return !list_empty(head) && head->next == head->prev;
+}
+
+static bool anon_vma_compatible(const struct vm_area_struct *a, const struct vm_area_struct *b)
+{
+	return a->vm_end == b->vm_start && a->node == b->node &&
+	       !((a->vm_flags ^ b->vm_flags) & ~(VM_READ | VM_WRITE)) &&
+	       b->vm_pgoff == a->vm_pgoff + vma_pages(a);
+}
+
+static struct anon_vma *reusable_anon_vma(const struct vm_area_struct *old,
+					  const struct vm_area_struct *a,
+					  const struct vm_area_struct *b)
+{
+	return anon_vma_compatible(a, b) && chain_is_singular(old) ? old->anon_vma : NULL;
+}
+
+/* A neighbour's anon_vma that vma may use, so that the two can be merged one day. */
+struct anon_vma *find_mergeable_anon_vma(struct vm_area_struct *vma)
+{
+	struct anon_vma *av = NULL;
+
+	if (vma->vm_next)
+		av = reusable_anon_vma(vma->vm_next, vma, vma->vm_next);
+	if (!av && vma->vm_prev)
+		av = reusable_anon_vma(vma->vm_prev, vma->vm_prev, vma);
+	return av;
+}
+
+static bool is_mergeable_anon_vma(const struct anon_vma *a, const struct anon_vma *b,
+				  const struct vm_area_struct *vma)
+{
+	if ((!a || !b) && (!vma || chain_is_singular(vma)))
+		return true;
+	return a == b;
+}
+
+static bool can_vma_merge(const struct vm_area_struct *vma, uint32_t flags, const struct anon_vma *av,
+			  int node)
+{
+	return vma->vm_flags == flags && vma->node == node &&
+	       is_mergeable_anon_vma(av, vma->anon_vma, vma);
+}
+
+static bool can_vma_merge_after(const struct vm_area_struct *vma, uint32_t flags,
+				const struct anon_vma *av, uint64_t pgoff, int node)
+{
+	return can_vma_merge(vma, flags, av, node) && vma->vm_pgoff + vma_pages(vma) == pgoff;
+}
+
+static bool can_vma_merge_before(const struct vm_area_struct *vma, uint32_t flags,
+				 const struct anon_vma *av, uint64_t pgoff, int node)
+{
+	return can_vma_merge(vma, flags, av, node) && vma->vm_pgoff == pgoff;
+}
+
+/* ---- changing the bounds ---- */
+static void take_from_trees(struct vm_area_struct *vma)
+{
+	struct list_head *pos;
+
+	list_for_each(pos, &vma->anon_vma_chain) {
+		struct anon_vma_chain *avc = container_of(pos, struct anon_vma_chain, same_vma);
+
+		anon_vma_interval_tree_remove(avc, avc->anon_vma);
+	}
+}
+
+static void put_in_trees(struct vm_area_struct *vma)
+{
+	struct list_head *pos;
+
+	list_for_each(pos, &vma->anon_vma_chain) {
+		struct anon_vma_chain *avc = container_of(pos, struct anon_vma_chain, same_vma);
+
+		anon_vma_interval_tree_insert(avc, avc->anon_vma);
+	}
+}
+
+/* Pages change hands between neighbours: the one that gets them must know their anon_vmas. */
+static int share_anon_vma(struct pyksm *m, struct vm_area_struct *importer,
+			  struct vm_area_struct *exporter)
+{
+	if (!exporter || !exporter->anon_vma || importer->anon_vma)
+		return 0;
+	if (anon_vma_clone(m, importer, exporter))
+		return -ENOMEM;
+	importer->anon_vma = exporter->anon_vma;
+	return 0;
+}
+
+static void swallow(struct pyksm *m, struct vm_area_struct *vma)
+{
+	if (vma->anon_vma)
+		unlink_anon_vmas(m, vma);
+	kmem_free(m, POOL_VMA, vma);
+}
+
+/* Move the border between vma and its successor, or let vma swallow successors that end by end. */
+static int vma_move_end(struct pyksm *m, struct vm_area_struct *vma, uint64_t start, uint64_t end,
+			uint64_t pgoff)
+{
+	struct mm_struct *mm = vma->vm_mm;
+	struct vm_area_struct *next = vma->vm_next;
+	struct vm_area_struct *exporter = NULL, *importer = vma;
+	uint64_t want = end, border = end;
+	bool remove = false, adjust = false, again;
+
+	do {
+		again = false;
+		next = vma->vm_next;
+		if (next && want >= next->vm_end) {
+			remove = true;
+			again = want > next->vm_end;
+			border = next->vm_end;
+			exporter = next;
+		} else if (next && want > next->vm_start) {
+			adjust = true;
+			exporter = next;
+		} else if (next && want < vma->vm_end && next->vm_start == vma->vm_end) {
+			adjust = true;
+			exporter = vma;
+			importer = next;
+		}
+		if (share_anon_vma(m, importer, exporter))
+			return -ENOMEM;
+		take_from_trees(vma);
+		if (adjust) {
+			take_from_trees(next);
+			/* the border may move down as well as up */
+			next->vm_pgoff = next->vm_pgoff + (border >> PAGE_SHIFT) -
+					 (next->vm_start >> PAGE_SHIFT);
+			next->vm_start = border;
+		}
+		vma->vm_start = start;
+		vma->vm_end = border;
+		vma->vm_pgoff = pgoff;
+		if (remove)
+			vma_unlink(mm, next);
+		put_in_trees(vma);
+		if (adjust)
+			put_in_trees(next);
+		if (remove)
+			swallow(m, next);
+		remove = false;
+		exporter = NULL;
+		border = want;
+	} while (again);
+	return 0;
+}
+
+/*
+ * Can [addr, end) with these flags be part of a neighbour? prev is the vma before addr, or the one that
+ * addr lies in. The range may lie in a vma of its own whose flags are about to change. NULL: no (or no
+ * memory for it), else the vma that holds the range now. Kernel: vma_merge with its eight cases.
+ */
+struct vm_area_struct *vma_merge(struct pyksm *m, struct mm_struct *mm, struct vm_area_struct *prev,
+				 uint64_t addr, uint64_t end, uint32_t flags, struct anon_vma *av,
+				 uint64_t pgoff, int node)
+{
+	uint64_t pglen = (end - addr) >> PAGE_SHIFT;
+	struct vm_area_struct *area = prev ? prev->vm_next : mm->mmap, *next = area;
+	bool before;
+	int err;
+
+	if (next && next->vm_end == end)
+		next = next->vm_next; /* area itself goes */
+	before = next && next->vm_start == end &&
+		 can_vma_merge_before(next, flags, av, pgoff + pglen, node);
+	if (prev && prev->vm_end == addr && can_vma_merge_after(prev, flags, av, pgoff, node)) {
+		if (before && is_mergeable_anon_vma(prev->anon_vma, next->anon_vma, NULL))
+			end = next->vm_end;
+		err = vma_move_end(m, prev, prev->vm_start, end, prev->vm_pgoff);
+		return err ? NULL : prev;
+	}
+	if (!before)
+		return NULL;
+	if (prev && addr < prev->vm_end)
+		err = vma_move_end(m, prev, prev->vm_start, addr, prev->vm_pgoff);
+	else
+		err = vma_move_end(m, area, addr, next->vm_end, next->vm_pgoff - pglen);
+	return err ? NULL : area;
+}
+
+/* Split vma at addr; the new one is the lower part (new_below) or the upper. */
+int split_vma(struct pyksm *m, struct vm_area_struct *vma, uint64_t addr, bool new_below)
+{
+	struct vm_area_struct *new = kmem_alloc(m, POOL_VMA);
+	uint64_t pages = (addr - vma->vm_start) >> PAGE_SHIFT;
+
+	if (!new)
+		return -ENOMEM;
+	*new = *vma;
+	INIT_LIST_HEAD(&new->anon_vma_chain);
+	if (new_below) {
+		new->vm_end = addr;
+	} else {
+		new->vm_start = addr;
+		new->vm_pgoff += pages;
+	}
+	if (anon_vma_clone(m, new, vma)) {
+		kmem_free(m, POOL_VMA, new);
+		return -ENOMEM;
+	}
+	take_from_trees(vma);
+	if (new_below) {
+		vma->vm_start = addr;
+		vma->vm_pgoff += pages;
+	} else {
+		vma->vm_end = addr;
+	}
+	vma_link(vma->vm_mm, new);
+	put_in_trees(vma);
+	return 0;
+}
+
+/* ---- map and unmap ---- */
+#define GIB (1ULL << 30)
+
+static uint64_t get_unmapped_area(const struct mm_struct *mm, uint64_t len)
+{
+	uint64_t addr = 4 * GIB;
+	const struct vm_area_struct *vma;
+
+	for (vma = mm->mmap; vma; vma = vma->vm_next)
+		if (vma->vm_end > addr)
+			addr = (vma->vm_end + GIB - 1) & ~(GIB - 1);
+	return len > TASK_SIZE || addr > TASK_SIZE - len ? 0 : addr;
+}
+
+static int check_free(const struct mm_struct *mm, uint64_t addr, uint64_t len)
+{
+	const struct vm_area_struct *vma;
+
+	if (len > TASK_SIZE || addr > TASK_SIZE - len)
+		return -ENOMEM;
+	vma = find_vma(mm, addr);
+	return vma && vma->vm_start < addr + len ? -EEXIST : 0;
+}
+
+int64_t do_mmap(struct pyksm *m, struct mm_struct *mm, uint64_t addr, uint64_t len, int node)
+{
+	struct vm_area_struct *vma, *prev;
+	uint32_t flags = VM_READ | VM_WRITE;
+	int err;
+
+	if (!addr)
+		addr = get_unmapped_area(mm, len);
+	if (!addr)
+		return -ENOMEM;
+	err = check_free(mm, addr, len);
+	if (err)
+		return err;
+	prev = vma_before(mm, addr);
+	if (vma_merge(m, mm, prev, addr, addr + len, flags, NULL, addr >> PAGE_SHIFT, node))
+		return (int64_t)addr;
+	vma = kmem_alloc(m, POOL_VMA);
+	if (!vma)
+		return -ENOMEM;
+	vma->vm_mm = mm;
+	vma->vm_start = addr;
+	vma->vm_end = addr + len;
+	vma->vm_pgoff = addr >> PAGE_SHIFT;
+	vma->vm_flags = flags;
+	vma->node = node;
+	INIT_LIST_HEAD(&vma->anon_vma_chain);
+	vma_link(mm, vma);
+	return (int64_t)addr;
+}
+
+/* mremap's destination: part of a neighbour or a vma of its own with the same anon_vmas. */
+struct vm_area_struct *copy_vma(struct pyksm *m, struct vm_area_struct **vmap, uint64_t addr,
+				uint64_t len, uint64_t pgoff)
+{
+	struct vm_area_struct *vma = *vmap, *new;
+	struct mm_struct *mm = vma->vm_mm;
+	uint64_t start = vma->vm_start;
+
+	if (!vma->anon_vma)
+		pgoff = addr >> PAGE_SHIFT; /* never faulted: no page has an index in it */
+	new = vma_merge(m, mm, vma_before(mm, addr), addr, addr + len, vma->vm_flags, vma->anon_vma,
+			pgoff, vma->node);
+	if (new) {
+		if (start >= new->vm_start && start < new->vm_end)
+			*vmap = new; /* the source itself was merged into */
+		return new;
+	}
+	new = kmem_alloc(m, POOL_VMA);
+	if (!new)
+		return NULL;
+	*new = *vma;
+	new->vm_start = addr;
+	new->vm_end = addr + len;
+	new->vm_pgoff = pgoff;
+	INIT_LIST_HEAD(&new->anon_vma_chain);
+	if (anon_vma_clone(m, new, vma)) {
+		kmem_free(m, POOL_VMA, new);
+		return NULL;
+	}
+	vma_link(mm, new);
+	return new;
+}
+
+/* Cut the border vmas so that [start, end) is whole vmas; *first is the first of them. */
+static int isolate_range(struct pyksm *m, struct mm_struct *mm, uint64_t start, uint64_t end,
+			 struct vm_area_struct **first)
+{
+	struct vm_area_struct *vma = find_vma(mm, start), *last;
+	int err;
+
+	*first = NULL;
+	if (!vma || vma->vm_start >= end)
+		return 0;
+	if (start > vma->vm_start) {
+		err = split_vma(m, vma, start, false);
+		if (err)
+			return err;
+		vma = vma->vm_next;
+	}
+	last = find_vma(mm, end);
+	if (last && end > last->vm_start) {
+		err = split_vma(m, last, end, true);
+		if (err)
+			return err;
+		if (last == vma)
+			vma = last->vm_prev;
+	}
+	*first = vma;
+	return 0;
+}
+
+/* Zap and free the vmas from first up to end; they leave the mm first, as nobody may find them now. */
+static void unmap_region(struct pyksm *m, struct mm_struct *mm, struct vm_area_struct *first,
+			 uint64_t end)
+{
+	struct mmu_gather tlb = { NULL, 0, 0 };
+	uint64_t start = first->vm_start;
+	struct vm_area_struct *vma, *next, *last = first;
+
+	for (vma = first; vma && vma->vm_start < end; vma = next) {
+		next = vma->vm_next;
+		rb_erase(&vma->vm_rb, &mm->mm_rb);
+		last = vma;
+	}
+	if (first->vm_prev)
+		first->vm_prev->vm_next = last->vm_next;
+	else
+		mm->mmap = last->vm_next;
+	if (last->vm_next)
+		last->vm_next->vm_prev = first->vm_prev;
+	last->vm_next = NULL;
+	for (vma = first; vma; vma = vma->vm_next)
+		unmap_single_vma(m, &tlb, vma, vma->vm_start, vma->vm_end);
+	for (vma = first; vma; vma = vma->vm_next)
+		unlink_anon_vmas(m, vma);
+	free_pgtables_range(m, mm, start, end);
+	tlb_finish_mmu(m, &tlb);
+	for (vma = first; vma; vma = next) {
+		next = vma->vm_next;
+		kmem_free(m, POOL_VMA, vma);
+	}
+}
+
+int do_munmap(struct pyksm *m, struct mm_struct *mm, uint64_t start, uint64_t len)
+{
+	struct vm_area_struct *first;
+	int err = isolate_range(m, mm, start, start + len, &first);
+
+	if (!err && first)
+		unmap_region(m, mm, first, start + len);
+	return err;
+}
+
+void exit_mmap(struct pyksm *m, struct mm_struct *mm)
+{
+	if (mm->mmap)
+		unmap_region(m, mm, mm->mmap, TASK_SIZE);
+	free_pgd(m, mm);
+}

@@ -1,0 +1,71 @@
+/* SPDX-License-Identifier: MIT */
+/* Changing the protection of a range (kernel: mm/mprotect.c). */
+#include "internal.h"
+
+/* Private ptes never come out writable: a write has to fault and ask who else uses the page. */
+static void change_protection(struct vm_area_struct *vma, uint64_t start, uint64_t end)
+{
+	const uint64_t keep = PTE_PFN_MASK | _PAGE_SPECIAL | _PAGE_ACCESSED | _PAGE_DIRTY;
+	uint64_t addr;
+
+	for (addr = next_table(vma->vm_mm, start, end); addr < end;
+	     addr = next_table(vma->vm_mm, addr + PAGE_SIZE, end)) {
+		pte_t *pte = pte_lookup(vma->vm_mm, addr);
+
+		if (pte_present(*pte))
+			*pte = (*pte & keep) | vm_page_prot(vma);
+	}
+}
+
+static int mprotect_fixup(struct pyksm *m, struct vm_area_struct *vma, struct vm_area_struct **pprev,
+			  uint64_t start, uint64_t end, uint32_t prot)
+{
+	uint32_t flags = (vma->vm_flags & ~(VM_READ | VM_WRITE)) | prot;
+	struct vm_area_struct *merged;
+	int err = 0;
+
+	if (flags == vma->vm_flags) {
+		*pprev = vma;
+		return 0;
+	}
+	merged = vma_merge(m, vma->vm_mm, *pprev, start, end, flags, vma->anon_vma,
+			   linear_page_index(vma, start), vma->node);
+	if (merged) {
+		vma = merged;
+	} else {
+		*pprev = vma;
+		if (start != vma->vm_start)
+			err = split_vma(m, vma, start, true);
+		if (!err && end != vma->vm_end)
+			err = split_vma(m, vma, end, false);
+		if (err)
+			return err;
+	}
+	*pprev = vma;
+	vma->vm_flags = flags;
+	change_protection(vma, start, end);
+	return 0;
+}
+
+int do_mprotect(struct pyksm *m, struct mm_struct *mm, uint64_t start, uint64_t len, uint32_t flags)
+{
+	uint64_t end = start + len, stop;
+	struct vm_area_struct *vma = find_vma(mm, start), *prev;
+	int err;
+
+	if (!vma || vma->vm_start > start)
+		return -ENOMEM;
+	prev = start > vma->vm_start ? vma : vma->vm_prev;
+	for (;;) {
+		stop = vma->vm_end < end ? vma->vm_end : end;
+		err = mprotect_fixup(m, vma, &prev, start, stop, flags);
+		if (err)
+			return err;
+		start = stop > prev->vm_end ? stop : prev->vm_end;
+		if (start >= end)
+			return 0;
+		vma = prev->vm_next;
+		if (!vma || vma->vm_start != start)
+			return -ENOMEM; /* a hole: what came before it stays changed */
+	}
+}

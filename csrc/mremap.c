@@ -1,0 +1,64 @@
+/* SPDX-License-Identifier: MIT */
+/* Moving a range of pages to another address (kernel: mm/mremap.c, MREMAP_FIXED). */
+#include "internal.h"
+
+/* ptes move as they are, swap entries too: no count changes, and page->index stays right. */
+static int move_page_tables(struct pyksm *m, struct mm_struct *mm, uint64_t from, uint64_t to,
+			    uint64_t len)
+{
+	uint64_t addr, end = from + len;
+
+	for (addr = next_table(mm, from, end); addr < end; addr = next_table(mm, addr + PAGE_SIZE, end)) {
+		pte_t *src = pte_lookup(mm, addr), *dst;
+
+		dst = pte_alloc_map(m, mm, to + (addr - from));
+		if (!dst)
+			return -ENOMEM;
+		if (pte_none(*src))
+			continue;
+		COUNT(m, move_pte);
+		*dst = *src;
+		*src = 0;
+	}
+	return 0;
+}
+
+static int move_vma(struct pyksm *m, struct vm_area_struct *vma, uint64_t addr, uint64_t len,
+		    uint64_t new_addr)
+{
+	struct mm_struct *mm = vma->vm_mm;
+	uint32_t sampled = vma->vm_flags;
+	struct vm_area_struct *new;
+	int err;
+
+	/* rmap_items know addresses: KSM pages are unshared before they move; the vma stays mergeable. */
+	err = ksm_madvise(m, vma, addr, addr + len, PYKSM_MADV_UNMERGEABLE, &sampled);
+	if (err)
+		return err;
+	new = copy_vma(m, &vma, new_addr, len, linear_page_index(vma, addr));
+	if (!new)
+		return -ENOMEM;
+	err = move_page_tables(m, mm, addr, new_addr, len);
+	if (err) {
+		if (!move_page_tables(m, mm, new_addr, addr, len))
+			do_munmap(m, mm, new_addr, len);
+		return err;
+	}
+	return do_munmap(m, mm, addr, len);
+}
+
+int do_mremap(struct pyksm *m, struct mm_struct *mm, uint64_t addr, uint64_t len, uint64_t new_addr)
+{
+	struct vm_area_struct *vma;
+	int err;
+
+	if (new_addr < addr + len && addr < new_addr + len)
+		return -EINVAL;
+	err = do_munmap(m, mm, new_addr, len);
+	if (err)
+		return err;
+	vma = find_vma(mm, addr);
+	if (!vma || vma->vm_start > addr || len > vma->vm_end - addr)
+		return -EFAULT;
+	return move_vma(m, vma, addr, len, new_addr);
+}

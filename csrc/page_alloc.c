@@ -1,0 +1,123 @@
+/* SPDX-License-Identifier: MIT */
+/* Memory nodes and their frames (kernel: mm/page_alloc.c, the part that a model needs). */
+#include <sys/mman.h>
+
+#include "internal.h"
+
+static void *map_lazily(size_t bytes)
+{
+	void *p = mmap(NULL, bytes, PROT_READ | PROT_WRITE,
+		       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+
+	return p == MAP_FAILED ? NULL : p;
+}
+
+static void init_node(struct pyksm *m, uint32_t nid, uint64_t first, uint64_t last)
+{
+	struct node *node = &m->node[nid];
+
+	node->first = first;
+	node->last = last;
+	INIT_LIST_HEAD(&node->lru[LRU_INACTIVE_ANON]);
+	INIT_LIST_HEAD(&node->lru[LRU_ACTIVE_ANON]);
+	/* Pushed from the top, so that the lowest frame is the first to be handed out. */
+	for (uint64_t pfn = last; pfn >= first && pfn; pfn--) {
+		struct page *page = pfn_to_page(m, pfn);
+
+		page->nid = (uint8_t)nid;
+		page->flags = PG_buddy;
+		page->_mapcount = -1;
+		page->lru.next = (struct list_head *)(void *)node->free;
+		node->free = page;
+		node->nr_free++;
+	}
+}
+
+int page_alloc_init(struct pyksm *m, uint64_t frames)
+{
+	uint64_t share = frames / m->nodes;
+	size_t pages = (size_t)frames + 1;
+
+	if (pages > SIZE_MAX / sizeof(struct page) || pages > SIZE_MAX / m->page_size)
+		return -ENOMEM;
+	m->max_pfn = frames;
+	m->mem_map = map_lazily(pages * sizeof(struct page));
+	m->content = map_lazily(pages * m->page_size);
+	if (!m->mem_map || !m->content)
+		return -ENOMEM;
+	for (uint32_t nid = 0; nid < m->nodes; nid++)
+		init_node(m, nid, nid * share + 1, nid + 1 == m->nodes ? frames : (nid + 1) * share);
+	/* The zero page: never counted, never freed. */
+	m->mem_map[0]._count = 1;
+	m->mem_map[0]._mapcount = -1;
+	m->mem_map[0].flags = PG_uptodate;
+	return 0;
+}
+
+static struct page *take_free(struct pyksm *m, struct node *node)
+{
+	struct page *page = node->free;
+
+	node->free = (struct page *)(void *)page->lru.next;
+	node->nr_free--;
+	page->flags = 0;
+	page->_count = 1;
+	page->_mapcount = -1;
+	page->mapping = 0;
+	page->index = 0;
+	page->private = 0;
+	INIT_LIST_HEAD(&page->lru);
+	COUNT(m, alloc_page);
+	if (++m->in_use > m->peak)
+		m->peak = m->in_use;
+	return page;
+}
+
+/* A frame of node nid; of any other node too unless bound. NULL: there is none, nothing is reclaimed. */
+struct page *alloc_pages_node(struct pyksm *m, int nid, bool bound)
+{
+	if (should_fail(m, PYKSM_FAIL_PAGE))
+		return NULL;
+	if (m->node[nid].free)
+		return take_free(m, &m->node[nid]);
+	for (uint32_t other = 0; !bound && other < m->nodes; other++)
+		if (m->node[other].free)
+			return take_free(m, &m->node[other]);
+	return NULL;
+}
+
+/* With a vma its policy decides; without one (swapoff) the caller's: node 0. */
+struct page *alloc_page_vma(struct pyksm *m, const struct vm_area_struct *vma)
+{
+	bool bound = vma && vma->node >= 0;
+
+	return alloc_pages_node(m, bound ? vma->node : 0, bound);
+}
+
+static void free_page(struct pyksm *m, struct page *page)
+{
+	struct node *node = &m->node[page->nid];
+
+	if (page->flags & PG_lru)
+		lru_del(m, page);
+	page->flags = PG_buddy;
+	page->mapping = 0; /* here and nowhere else: stale stable nodes are told by it */
+	page->lru.next = (struct list_head *)(void *)node->free;
+	node->free = page;
+	node->nr_free++;
+	m->in_use--;
+	COUNT(m, free_page);
+}
+
+void put_page(struct pyksm *m, struct page *page)
+{
+	assert(page->_count > 0);
+	if (--page->_count == 0)
+		free_page(m, page);
+}
+
+void copy_user_highpage(struct pyksm *m, struct page *to, const struct page *from)
+{
+	memcpy(page_content(m, to), page_content(m, from), m->page_size);
+	COUNT(m, copy_page);
+}

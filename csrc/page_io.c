@@ -1,0 +1,251 @@
+/* SPDX-License-Identifier: MIT */
+/* Slots to and from the backend: memory, or a file in mkswap's format (kernel: mm/page_io.c). */
+#include <fcntl.h>
+#include <stdio.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "internal.h"
+
+/* ---- the header page of an area, as mkswap(8) writes it ---- */
+#define SWAP_MAGIC "SWAPSPACE2"
+#define SWAP_VERSION_OFFSET 1024
+#define SWAP_MAGIC_OFFSET (PAGE_SIZE - 10)
+#define SWAP_BADPAGES_OFFSET 1536
+#define MAX_SWAP_BADPAGES ((SWAP_MAGIC_OFFSET - SWAP_BADPAGES_OFFSET) / 4)
+
+struct swap_header {
+	uint32_t version, last_page, nr_badpages;
+};
+
+static uint32_t swab32(uint32_t v)
+{
+	return v << 24 | (v & 0xff00) << 8 | (v >> 8 & 0xff00) | v >> 24;
+}
+
+static int full_pread(int fd, void *buf, size_t len, uint64_t pos)
+{
+	for (size_t done = 0; done < len;) {
+		ssize_t n = pread(fd, (char *)buf + done, len - done, (off_t)(pos + done));
+
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n <= 0)
+			return n < 0 ? -errno : -EIO;
+		done += (size_t)n;
+	}
+	return 0;
+}
+
+static int full_pwrite(int fd, const void *buf, size_t len, uint64_t pos)
+{
+	for (size_t done = 0; done < len;) {
+		ssize_t n = pwrite(fd, (const char *)buf + done, len - done, (off_t)(pos + done));
+
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n <= 0)
+			return n < 0 ? -errno : -EIO;
+		done += (size_t)n;
+	}
+	return 0;
+}
+
+/* The number of slots that the header allows, 0 where it is not one or does not fit the file. */
+static uint64_t read_swap_header(const unsigned char *head, uint64_t file_pages)
+{
+	struct swap_header h;
+
+	if (memcmp(head + SWAP_MAGIC_OFFSET, SWAP_MAGIC, 10))
+		return 0;
+	memcpy(&h, head + SWAP_VERSION_OFFSET, sizeof(h));
+	if (swab32(h.version) == 1) { /* made on a machine of the other byte order */
+		h.version = 1;
+		h.last_page = swab32(h.last_page);
+		h.nr_badpages = swab32(h.nr_badpages);
+	}
+	if (h.version != 1 || !h.last_page || h.nr_badpages)
+		return 0; /* a regular file may not have bad pages */
+	return (uint64_t)h.last_page + 1 > file_pages ? 0 : (uint64_t)h.last_page + 1;
+}
+
+static int open_file(struct swap_info_struct *si, const char *path, uint64_t npages)
+{
+	unsigned char head[PAGE_SIZE];
+	struct stat st;
+	int err;
+
+	si->fd = open(path, O_RDWR | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
+	if (si->fd < 0)
+		return -errno;
+	if (fstat(si->fd, &st))
+		return -errno;
+	if (!S_ISREG(st.st_mode))
+		return -EINVAL;
+	si->dev = st.st_dev;
+	si->ino = st.st_ino;
+	if ((uint64_t)st.st_size < PAGE_SIZE)
+		return -EINVAL;
+	err = full_pread(si->fd, head, sizeof(head), 0);
+	if (err)
+		return err;
+	si->max = read_swap_header(head, (uint64_t)st.st_size >> PAGE_SHIFT);
+	if (!si->max || (npages && npages > si->max))
+		return -EINVAL;
+	if (npages)
+		si->max = npages;
+	return si->max < 2 ? -EINVAL : 0;
+}
+
+/* Open the backend and set si->max. On failure the caller closes. */
+int swap_backend_open(struct swap_info_struct *si, const char *path, uint64_t npages, size_t page_size)
+{
+	void *mem;
+
+	si->fd = -1;
+	si->mem = NULL;
+	if (path)
+		return page_size == PAGE_SIZE ? open_file(si, path, npages) : -EINVAL;
+	if (npages < 2)
+		return -EINVAL;
+	if (npages > SIZE_MAX / PAGE_SIZE / 16)
+		return -ENOMEM;
+	mem = mmap(NULL, npages * page_size, PROT_READ | PROT_WRITE,
+		   MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	if (mem == MAP_FAILED)
+		return -ENOMEM;
+	si->mem = mem;
+	si->max = npages;
+	return 0;
+}
+
+void swap_backend_close(struct swap_info_struct *si, size_t page_size)
+{
+	if (si->mem)
+		munmap(si->mem, si->max * page_size);
+	if (si->fd >= 0)
+		close(si->fd);
+	si->mem = NULL;
+	si->fd = -1;
+}
+
+int pyksm_mkswap(const char *path, uint64_t npages, uint32_t page_size)
+{
+	unsigned char head[PAGE_SIZE] = { 0 };
+	struct swap_header h = { 1, (uint32_t)(npages - 1), 0 };
+	int fd, err;
+
+	if (!path || npages < 2 || npages > UINT32_MAX || page_size != PAGE_SIZE)
+		return -EINVAL;
+	memcpy(head + SWAP_VERSION_OFFSET, &h, sizeof(h));
+	memcpy(head + SWAP_MAGIC_OFFSET, SWAP_MAGIC, 10);
+	/* 0600: what is swapped out is nobody else's to read. Blocks are made, swapon(8) wants no holes. */
+	fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+	if (fd < 0)
+		return -errno;
+	err = -posix_fallocate(fd, 0, (off_t)(npages * PAGE_SIZE));
+	if (!err && ftruncate(fd, (off_t)(npages * PAGE_SIZE)))
+		err = -errno;
+	if (!err)
+		err = full_pwrite(fd, head, sizeof(head), 0);
+	if (close(fd) && !err)
+		err = -errno;
+	return err;
+}
+
+/* ---- I/O ---- */
+static int backend_io(struct pyksm *m, struct page *page, bool write)
+{
+	swp_entry_t entry = { page->private };
+	struct swap_info_struct *si = &m->swap.info[swp_type(entry)];
+	unsigned char *content = page_content(m, page);
+	uint64_t pos = swp_offset(entry) * m->page_size;
+
+	if (si->fd >= 0)
+		return write ? full_pwrite(si->fd, content, m->page_size, pos)
+			     : full_pread(si->fd, content, m->page_size, pos);
+	if (write)
+		memcpy(si->mem + pos, content, m->page_size);
+	else
+		memcpy(content, si->mem + pos, m->page_size);
+	return 0;
+}
+
+/* Reads end at once. One that failed leaves the page not uptodate; 3.9's swapoff does not look. */
+void swap_readpage(struct pyksm *m, struct page *page)
+{
+	COUNT(m, swap_readpage);
+	m->vm[PSWPIN]++;
+	if (should_fail(m, PYKSM_FAIL_READ) || backend_io(m, page, false)) {
+		memset(page_content(m, page), 0, m->page_size);
+		page->flags |= PG_error;
+		page->flags &= ~(uint32_t)PG_uptodate;
+		event(m, "Read-error on swap-device");
+	} else {
+		page->flags |= PG_uptodate;
+	}
+	unlock_page(page);
+}
+
+static void end_swap_bio_write(struct pyksm *m, struct page *page, bool failed)
+{
+	page->flags &= ~(uint32_t)PG_writeback;
+	if (failed) {
+		/* Dirty again, or the page would be dropped with nothing in its slot. */
+		page->flags |= PG_error | PG_dirty;
+		page->flags &= ~(uint32_t)PG_reclaim;
+		event(m, "Write-error on swap-device");
+		return;
+	}
+	if (!(page->flags & PG_reclaim))
+		return;
+	page->flags &= ~(uint32_t)PG_reclaim;
+	if ((page->flags & (PG_lru | PG_active)) == PG_lru)
+		list_move_tail(&page->lru, &m->node[page->nid].lru[LRU_INACTIVE_ANON]);
+}
+
+#define WRITE_FAILED ((uintptr_t)1)
+
+/* Every write under way ends, in the order in which they began. */
+void end_all_writeback(struct pyksm *m)
+{
+	size_t n = m->nr_writes;
+
+	m->nr_writes = 0;
+	for (size_t i = 0; i < n; i++) {
+		uintptr_t w = (uintptr_t)m->writes[i];
+
+		end_swap_bio_write(m, (struct page *)(w & ~WRITE_FAILED), w & WRITE_FAILED);
+	}
+}
+
+static void __swap_writepage(struct pyksm *m, struct page *page)
+{
+	struct page **writes = grow(m->writes, &m->max_writes, m->nr_writes + 1, sizeof(*writes));
+	bool failed;
+
+	COUNT(m, __swap_writepage);
+	m->vm[PSWPOUT]++;
+	m->written++;
+	failed = should_fail(m, PYKSM_FAIL_WRITE) || backend_io(m, page, true);
+	page->flags |= PG_writeback;
+	unlock_page(page);
+	if (!writes) { /* no host memory for the queue: it ends at once */
+		end_swap_bio_write(m, page, failed);
+		return;
+	}
+	m->writes = writes;
+	writes[m->nr_writes++] = (struct page *)((uintptr_t)page | (failed ? WRITE_FAILED : 0));
+}
+
+/* The page is locked on entry and unlocked on return; a slot nobody refers to is freed instead. */
+void swap_writepage(struct pyksm *m, struct page *page)
+{
+	COUNT(m, swap_writepage);
+	if (try_to_free_swap(m, page)) {
+		unlock_page(page);
+		return;
+	}
+	__swap_writepage(m, page);
+}

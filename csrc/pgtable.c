@@ -1,0 +1,135 @@
+/* SPDX-License-Identifier: MIT */
+/* 4-level x86-64 page tables (kernel: arch/x86/include/asm/pgtable*.h, mm/memory.c). */
+#include "internal.h"
+
+#define PTRS 512
+#define LEVELS 4
+
+/* Index of addr in a table of that level: 3 is the pgd, 0 a table of ptes. */
+static unsigned int table_index(uint64_t addr, int level)
+{
+	return (unsigned int)(addr >> (PAGE_SHIFT + 9 * level)) & (PTRS - 1);
+}
+
+static pte_t *table_at(pte_t entry)
+{
+	return (pte_t *)(uintptr_t)entry; /* upper levels hold host pointers, ptes the real encoding */
+}
+
+/* Private anonymous memory: never W here, so that a write has to fault. */
+uint64_t vm_page_prot(const struct vm_area_struct *vma)
+{
+	if (!(vma->vm_flags & (VM_READ | VM_WRITE)))
+		return _PAGE_PROTNONE | _PAGE_ACCESSED;
+	return _PAGE_PRESENT | _PAGE_USER | _PAGE_ACCESSED | _PAGE_NX;
+}
+
+pte_t mk_pte(const struct pyksm *m, const struct page *page, const struct vm_area_struct *vma)
+{
+	return page_to_pfn(m, page) << PAGE_SHIFT | vm_page_prot(vma);
+}
+
+pte_t maybe_mkwrite(pte_t pte, const struct vm_area_struct *vma)
+{
+	return vma->vm_flags & VM_WRITE ? pte | _PAGE_RW : pte;
+}
+
+pte_t *pgd_alloc(struct pyksm *m)
+{
+	return pool_get(m, POOL_PGTABLE);
+}
+
+pte_t *pte_lookup(const struct mm_struct *mm, uint64_t addr)
+{
+	pte_t *table = mm->pgd;
+
+	for (int level = LEVELS - 1; level > 0; level--) {
+		table = table_at(table[table_index(addr, level)]);
+		if (!table)
+			return NULL;
+	}
+	return &table[table_index(addr, 0)];
+}
+
+pte_t *pte_alloc_map(struct pyksm *m, struct mm_struct *mm, uint64_t addr)
+{
+	pte_t *table = mm->pgd;
+
+	for (int level = LEVELS - 1; level > 0; level--) {
+		pte_t *entry = &table[table_index(addr, level)];
+
+		if (!*entry) {
+			*entry = (pte_t)(uintptr_t)pool_get(m, POOL_PGTABLE);
+			if (!*entry)
+				return NULL;
+		}
+		table = table_at(*entry);
+	}
+	return &table[table_index(addr, 0)];
+}
+
+/* The first address in [addr, end) that has a table of ptes; end if there is none. */
+uint64_t next_table(const struct mm_struct *mm, uint64_t addr, uint64_t end)
+{
+	while (addr < end) {
+		pte_t *table = mm->pgd;
+		int level;
+
+		for (level = LEVELS - 1; level > 0; level--) {
+			table = table_at(table[table_index(addr, level)]);
+			if (!table)
+				break;
+		}
+		if (table)
+			return addr;
+		/* Nothing under this entry of that level: on to what the next one covers. */
+		addr = (addr | ((1ULL << (PAGE_SHIFT + 9 * level)) - 1)) + 1;
+	}
+	return end;
+}
+
+static void free_table_at(struct pyksm *m, struct mm_struct *mm, uint64_t addr)
+{
+	pte_t *table = mm->pgd;
+
+	for (int level = LEVELS - 1; level > 1; level--) {
+		table = table_at(table[table_index(addr, level)]);
+		if (!table)
+			return;
+	}
+	if (table[table_index(addr, 1)]) {
+		kmem_free(m, POOL_PGTABLE, table_at(table[table_index(addr, 1)]));
+		table[table_index(addr, 1)] = 0;
+	}
+}
+
+/* Free the tables of [start, end) that no vma reaches into any more (kernel: free_pgtables). */
+void free_pgtables_range(struct pyksm *m, struct mm_struct *mm, uint64_t start, uint64_t end)
+{
+	uint64_t span = start & ~(PMD_SIZE - 1);
+
+	for (span = next_table(mm, span, end); span < end; span = next_table(mm, span, end)) {
+		const struct vm_area_struct *vma;
+
+		span &= ~(PMD_SIZE - 1);
+		vma = find_vma(mm, span);
+		if (!vma || vma->vm_start >= span + PMD_SIZE)
+			free_table_at(m, mm, span);
+		span += PMD_SIZE;
+	}
+}
+
+static void free_level(struct pyksm *m, pte_t *table, int level)
+{
+	for (int i = 0; level > 0 && i < PTRS; i++)
+		if (table[i])
+			free_level(m, table_at(table[i]), level - 1);
+	kmem_free(m, POOL_PGTABLE, table);
+}
+
+void free_pgd(struct pyksm *m, struct mm_struct *mm)
+{
+	if (mm->pgd)
+		free_level(m, mm->pgd, LEVELS - 1);
+	mm->pgd = NULL;
+}

@@ -1,0 +1,424 @@
+/* SPDX-License-Identifier: MIT */
+/* anon_vmas, and finding the ptes of a page through them (kernel: mm/rmap.c). */
+#include "internal.h"
+
+/* ---- anon_vma life ---- */
+static struct anon_vma *anon_vma_alloc(struct pyksm *m)
+{
+	struct anon_vma *av = kmem_alloc(m, POOL_ANON_VMA);
+
+	if (!av)
+		return NULL;
+	av->refcount = 1;
+	av->root = av;
+	av->id = ++m->anon_id;
+	anon_vma_tree_init(av);
+	list_add_tail(&av->all, &m->anon_vmas);
+	return av;
+}
+
+void put_anon_vma(struct pyksm *m, struct anon_vma *av)
+{
+	assert(av->refcount > 0);
+	if (--av->refcount)
+		return;
+	if (av->root != av)
+		put_anon_vma(m, av->root);
+	list_del_init(&av->all);
+	av->id = 0; /* pages that still point here must not take a successor for it */
+	kmem_free(m, POOL_ANON_VMA, av);
+}
+
+static void anon_vma_chain_link(struct vm_area_struct *vma, struct anon_vma_chain *avc,
+				struct anon_vma *av)
+{
+	avc->vma = vma;
+	avc->anon_vma = av;
+	list_add(&avc->same_vma, &vma->anon_vma_chain);
+	anon_vma_interval_tree_insert(avc, av);
+}
+
+/* Give vma an anon_vma: a neighbour's if it is willing, else a new one. */
+int anon_vma_prepare(struct pyksm *m, struct vm_area_struct *vma)
+{
+	struct anon_vma_chain *avc;
+	struct anon_vma *av;
+
+	COUNT(m, anon_vma_prepare);
+	if (vma->anon_vma)
+		return 0;
+	avc = kmem_alloc(m, POOL_AVC);
+	if (!avc)
+		return -ENOMEM;
+	av = find_mergeable_anon_vma(vma);
+	if (!av) {
+		av = anon_vma_alloc(m);
+		if (!av) {
+			kmem_free(m, POOL_AVC, avc);
+			return -ENOMEM;
+		}
+	}
+	vma->anon_vma = av;
+	anon_vma_chain_link(vma, avc, av);
+	return 0;
+}
+
+/* Attach dst to every anon_vma of src, in the same order. */
+int anon_vma_clone(struct pyksm *m, struct vm_area_struct *dst, struct vm_area_struct *src)
+{
+	struct list_head *pos;
+
+	COUNT(m, anon_vma_clone);
+	for (pos = src->anon_vma_chain.prev; pos != &src->anon_vma_chain; pos = pos->prev) {
+		struct anon_vma_chain *old = container_of(pos, struct anon_vma_chain, same_vma);
+		struct anon_vma_chain *avc = kmem_alloc(m, POOL_AVC);
+
+		if (!avc) /* the first try must not sleep, the second may */
+			avc = kmem_alloc(m, POOL_AVC);
+		if (!avc) {
+			unlink_anon_vmas(m, dst);
+			return -ENOMEM;
+		}
+		anon_vma_chain_link(dst, avc, old->anon_vma);
+	}
+	return 0;
+}
+
+/* The child joins all of the parent's anon_vmas and gets one of its own for the pages it will make. */
+int anon_vma_fork(struct pyksm *m, struct vm_area_struct *vma, struct vm_area_struct *pvma)
+{
+	struct anon_vma_chain *avc;
+	struct anon_vma *av;
+
+	COUNT(m, anon_vma_fork);
+	if (!pvma->anon_vma)
+		return 0;
+	if (anon_vma_clone(m, vma, pvma))
+		return -ENOMEM;
+	av = anon_vma_alloc(m);
+	avc = av ? kmem_alloc(m, POOL_AVC) : NULL;
+	if (!avc) {
+		if (av)
+			put_anon_vma(m, av);
+		unlink_anon_vmas(m, vma);
+		return -ENOMEM;
+	}
+	av->root = pvma->anon_vma->root;
+	get_anon_vma(av->root);
+	vma->anon_vma = av;
+	anon_vma_chain_link(vma, avc, av);
+	return 0;
+}
+
+void unlink_anon_vmas(struct pyksm *m, struct vm_area_struct *vma)
+{
+	struct list_head *pos, *next;
+
+	COUNT(m, unlink_anon_vmas);
+	list_for_each_safe(pos, next, &vma->anon_vma_chain) {
+		struct anon_vma_chain *avc = container_of(pos, struct anon_vma_chain, same_vma);
+
+		anon_vma_interval_tree_remove(avc, avc->anon_vma);
+		if (!avc->anon_vma->rb_root.node)
+			continue; /* the last one: the anon_vma goes below, children before root */
+		list_del_init(&avc->same_vma);
+		kmem_free(m, POOL_AVC, avc);
+	}
+	list_for_each_safe(pos, next, &vma->anon_vma_chain) {
+		struct anon_vma_chain *avc = container_of(pos, struct anon_vma_chain, same_vma);
+
+		put_anon_vma(m, avc->anon_vma);
+		list_del_init(&avc->same_vma);
+		kmem_free(m, POOL_AVC, avc);
+	}
+}
+
+/* ---- page to anon_vma, page to address ---- */
+/* What the kernel's page_anon_vma() != NULL asks: a KSM page has none, a dead owner still counts. */
+bool page_has_anon_vma(const struct page *page)
+{
+	return (page->mapping & PAGE_MAPPING_FLAGS) == PAGE_MAPPING_ANON;
+}
+
+struct anon_vma *page_anon_vma(const struct page *page)
+{
+	struct anon_vma *av = (struct anon_vma *)(page->mapping & ~PAGE_MAPPING_FLAGS);
+
+	return page_has_anon_vma(page) && av->id == page->anon_id ? av : NULL;
+}
+
+/* For a walk that starts from the page: only while something maps it is the owner sure to live. */
+struct anon_vma *page_get_anon_vma(struct page *page)
+{
+	struct anon_vma *av = page_mapped(page) ? page_anon_vma(page) : NULL;
+
+	if (av)
+		get_anon_vma(av);
+	return av;
+}
+
+/* The root test: does vma belong to the family that owns the page? */
+bool page_in_family(const struct page *page, const struct vm_area_struct *vma)
+{
+	const struct anon_vma *av = page_anon_vma(page);
+
+	return av && vma->anon_vma && av->root == vma->anon_vma->root;
+}
+
+uint64_t linear_page_index(const struct vm_area_struct *vma, uint64_t addr)
+{
+	return ((addr - vma->vm_start) >> PAGE_SHIFT) + vma->vm_pgoff;
+}
+
+static uint64_t vma_address(const struct page *page, const struct vm_area_struct *vma)
+{
+	return vma->vm_start + ((page->index - vma->vm_pgoff) << PAGE_SHIFT);
+}
+
+/*
+ * Where page would be in vma, were it there. The root test came in 2.6.36; it keeps swapoff from
+ * re-reading for every anon_vma of one family.
+ */
+uint64_t page_address_in_vma(struct pyksm *m, const struct page *page,
+			     const struct vm_area_struct *vma)
+{
+	uint64_t addr;
+
+	COUNT(m, page_address_in_vma);
+	if (!page_in_family(page, vma))
+		return BAD_ADDRESS;
+	addr = vma_address(page, vma);
+	return addr < vma->vm_start || addr >= vma->vm_end ? BAD_ADDRESS : addr;
+}
+
+/* The pte at addr if it maps page, else NULL. */
+pte_t *page_check_address(const struct pyksm *m, const struct page *page, struct mm_struct *mm,
+			  uint64_t addr)
+{
+	pte_t *pte = pte_lookup(mm, addr);
+
+	if (!pte || !pte_present(*pte) || pte_pfn(*pte) != page_to_pfn(m, page))
+		return NULL;
+	return pte;
+}
+
+/* ---- mapping counts and owners ---- */
+/*
+ * Debug check: a page mapped once more must be in its owner's family, at its owner's index.
+ * The kernel would stop here; the model reports and goes on.
+ */
+static void __page_check_anon_rmap(struct pyksm *m, struct page *page, struct vm_area_struct *vma,
+				   uint64_t addr)
+{
+	if (!page_in_family(page, vma))
+		event(m, "BUG_ON __page_check_anon_rmap root");
+	if (page->index != linear_page_index(vma, addr))
+		event(m, "BUG_ON __page_check_anon_rmap index");
+}
+
+static void set_page_anon_vma(struct page *page, struct anon_vma *av)
+{
+	page->mapping = (uintptr_t)av | PAGE_MAPPING_ANON;
+	page->anon_id = av->id;
+}
+
+/* Early return: a page that has an owner keeps it, unmapped in between or not, and nothing is checked. */
+static void __page_set_anon_rmap(struct page *page, struct vm_area_struct *vma, uint64_t addr,
+				 bool exclusive)
+{
+	if (PageAnon(page))
+		return;
+	/* Not exclusive: any ancestor or descendant may share it, and only the root's tree has them all. */
+	set_page_anon_vma(page, exclusive ? vma->anon_vma : vma->anon_vma->root);
+	page->index = linear_page_index(vma, addr);
+}
+
+void do_page_add_anon_rmap(struct pyksm *m, struct page *page, struct vm_area_struct *vma,
+			   uint64_t addr, bool exclusive)
+{
+	bool first = ++page->_mapcount == 0;
+
+	if (PageKsm(page))
+		return;
+	if (first)
+		__page_set_anon_rmap(page, vma, addr, exclusive);
+	else
+		__page_check_anon_rmap(m, page, vma, addr);
+}
+
+void page_add_anon_rmap(struct pyksm *m, struct page *page, struct vm_area_struct *vma,
+			uint64_t addr)
+{
+	do_page_add_anon_rmap(m, page, vma, addr, false);
+}
+
+void page_add_new_anon_rmap(struct pyksm *m, struct page *page, struct vm_area_struct *vma,
+			    uint64_t addr)
+{
+	page->flags |= PG_swapbacked;
+	page->_mapcount = 0;
+	__page_set_anon_rmap(page, vma, addr, true);
+	lru_add(m, page, LRU_ACTIVE_ANON);
+}
+
+/* A write by the only user makes the page this vma's own. */
+void page_move_anon_rmap(struct page *page, struct vm_area_struct *vma)
+{
+	set_page_anon_vma(page, vma->anon_vma);
+}
+
+void page_remove_rmap(struct page *page)
+{
+	assert(page->_mapcount >= 0);
+	page->_mapcount--; /* mapping stays: swap cache pages are looked up by it */
+}
+
+/* ---- walks ---- */
+#define for_each_vma_of_page(m, avc, av, page)                                                      \
+	for ((avc) = anon_vma_interval_tree_first(m, av, (page)->index, (page)->index); (avc);      \
+	     (avc) = anon_vma_interval_tree_next(m, avc, (page)->index, (page)->index))
+
+int page_referenced_one(struct pyksm *m, struct page *page, struct vm_area_struct *vma,
+			uint64_t addr, int *mapcount)
+{
+	pte_t *pte;
+	int young;
+
+	COUNT(m, page_referenced_one);
+	pte = page_check_address(m, page, vma->vm_mm, addr);
+	if (!pte)
+		return 0;
+	young = !!(*pte & _PAGE_ACCESSED);
+	*pte &= ~_PAGE_ACCESSED;
+	(*mapcount)--;
+	return young;
+}
+
+static int page_referenced_anon(struct pyksm *m, struct page *page)
+{
+	struct anon_vma *av = page_get_anon_vma(page);
+	struct anon_vma_chain *avc;
+	int mapcount = page_mapcount(page), referenced = 0;
+
+	if (!av)
+		return 0;
+	for_each_vma_of_page(m, avc, av, page)
+	{
+		referenced += page_referenced_one(m, page, avc->vma, vma_address(page, avc->vma),
+						  &mapcount);
+		if (!mapcount)
+			break;
+	}
+	put_anon_vma(m, av);
+	return referenced;
+}
+
+/* How many ptes have used the page since they were last asked; they forget it now. */
+int page_referenced(struct pyksm *m, struct page *page)
+{
+	if (!page_mapped(page) || !(page->mapping & ~PAGE_MAPPING_FLAGS))
+		return 0;
+	return PageKsm(page) ? page_referenced_ksm(m, page) : page_referenced_anon(m, page);
+}
+
+static int unmap_to_swap(struct pyksm *m, struct page *page, struct mm_struct *mm, pte_t *pte,
+			 pte_t old)
+{
+	swp_entry_t entry = { page->private };
+
+	if (swap_duplicate(m, entry) < 0) {
+		*pte = old;
+		return SWAP_FAIL;
+	}
+	if (list_empty(&mm->mmlist))
+		list_add(&mm->mmlist, &m->swap.init_mm.mmlist); /* swapoff has to find it */
+	mm->anon_rss--;
+	mm->swapents++;
+	*pte = swp_entry_to_pte(entry);
+	m->unmapped++;
+	return SWAP_AGAIN;
+}
+
+int try_to_unmap_one(struct pyksm *m, struct page *page, struct vm_area_struct *vma, uint64_t addr,
+		     enum ttu_flags flags)
+{
+	struct mm_struct *mm = vma->vm_mm;
+	pte_t *pte, old;
+
+	COUNT(m, try_to_unmap_one);
+	pte = page_check_address(m, page, mm, addr);
+	if (!pte)
+		return SWAP_AGAIN;
+	if (flags == TTU_UNMAP && (*pte & _PAGE_ACCESSED)) {
+		*pte &= ~_PAGE_ACCESSED;
+		return SWAP_FAIL;
+	}
+	old = *pte;
+	*pte = 0;
+	if (old & _PAGE_DIRTY)
+		page->flags |= PG_dirty;
+	/* In 3.9 a page in swap cache goes to swap entries even when it is migration that asks. */
+	if (page->flags & PG_swapcache) {
+		if (unmap_to_swap(m, page, mm, pte, old) == SWAP_FAIL)
+			return SWAP_FAIL;
+	} else {
+		unsigned int type = old & _PAGE_RW ? SWP_MIGRATION_WRITE : SWP_MIGRATION_READ;
+
+		*pte = swp_entry_to_pte(swp_entry(type, page_to_pfn(m, page)));
+	}
+	page_remove_rmap(page);
+	put_page(m, page);
+	return SWAP_AGAIN;
+}
+
+static int try_to_unmap_anon(struct pyksm *m, struct page *page, enum ttu_flags flags)
+{
+	struct anon_vma *av = page_get_anon_vma(page);
+	struct anon_vma_chain *avc;
+	int ret = SWAP_AGAIN;
+
+	if (!av)
+		return ret;
+	for_each_vma_of_page(m, avc, av, page)
+	{
+		ret = try_to_unmap_one(m, page, avc->vma, vma_address(page, avc->vma), flags);
+		if (ret != SWAP_AGAIN || !page_mapped(page))
+			break;
+	}
+	put_anon_vma(m, av);
+	return ret;
+}
+
+int try_to_unmap(struct pyksm *m, struct page *page, enum ttu_flags flags)
+{
+	int ret;
+
+	COUNT(m, try_to_unmap);
+	ret = PageKsm(page) ? try_to_unmap_ksm(m, page, flags) : try_to_unmap_anon(m, page, flags);
+	return page_mapped(page) ? ret : SWAP_SUCCESS;
+}
+
+/* Every place that a migration entry for the page may stand in. The caller has pinned the owner. */
+static int rmap_walk_anon(struct pyksm *m, struct page *page, rmap_one_fn one, void *arg)
+{
+	struct anon_vma *av = page_anon_vma(page);
+	struct anon_vma_chain *avc;
+	int ret = SWAP_AGAIN;
+
+	if (!av)
+		return ret;
+	for_each_vma_of_page(m, avc, av, page)
+	{
+		ret = one(m, page, avc->vma, vma_address(page, avc->vma), arg);
+		if (ret != SWAP_AGAIN)
+			break;
+	}
+	return ret;
+}
+
+int rmap_walk(struct pyksm *m, struct page *page, rmap_one_fn one, void *arg)
+{
+	if (PageKsm(page))
+		return rmap_walk_ksm(m, page, one, arg);
+	return PageAnon(page) ? rmap_walk_anon(m, page, one, arg) : SWAP_AGAIN;
+}

@@ -1,0 +1,144 @@
+/* SPDX-License-Identifier: MIT */
+/* The swap cache: the page, if any, that holds a slot's content (kernel: mm/swap_state.c). */
+#include "internal.h"
+
+static uint32_t *cache_slot(struct pyksm *m, swp_entry_t entry)
+{
+	return &m->swap.info[swp_type(entry)].cache[swp_offset(entry)];
+}
+
+/* The cached page of a slot with a reference, or NULL. */
+struct page *find_get_page(struct pyksm *m, swp_entry_t entry)
+{
+	struct swap_info_struct *si = swap_info_get(m, entry);
+	uint32_t pfn = si ? si->cache[swp_offset(entry)] : 0;
+	struct page *page = pfn ? pfn_to_page(m, pfn) : NULL;
+
+	if (page)
+		get_page(page);
+	return page;
+}
+
+/* The slot's SWAP_HAS_CACHE is the caller's claim, so nobody else can be there. */
+void add_to_swap_cache(struct pyksm *m, struct page *page, swp_entry_t entry)
+{
+	assert(!*cache_slot(m, entry));
+	get_page(page);
+	page->flags |= PG_swapcache;
+	page->private = entry.val;
+	*cache_slot(m, entry) = (uint32_t)page_to_pfn(m, page);
+	m->swap.nr_cached++;
+}
+
+static void __delete_from_swap_cache(struct pyksm *m, struct page *page)
+{
+	*cache_slot(m, (swp_entry_t){ page->private }) = 0;
+	page->private = 0;
+	page->flags &= ~(uint32_t)PG_swapcache;
+	m->swap.nr_cached--;
+}
+
+void delete_from_swap_cache(struct pyksm *m, struct page *page)
+{
+	swp_entry_t entry = { page->private };
+
+	COUNT(m, delete_from_swap_cache);
+	assert(page->flags & PG_swapcache);
+	__delete_from_swap_cache(m, page);
+	swapcache_free(m, entry);
+	put_page(m, page);
+}
+
+/* Give the page a slot, so that it can be written; dirty, so that it will be. */
+bool add_to_swap(struct pyksm *m, struct page *page)
+{
+	swp_entry_t entry;
+
+	COUNT(m, add_to_swap);
+	entry = get_swap_page(m);
+	if (!entry.val)
+		return false;
+	add_to_swap_cache(m, page, entry);
+	page->flags |= PG_dirty;
+	return true;
+}
+
+/* Before the last reference goes: a page that nothing maps need not stay for its slot's sake. */
+void free_swap_cache(struct pyksm *m, struct page *page)
+{
+	if ((page->flags & PG_swapcache) && !page_mapped(page) && trylock_page(page)) {
+		try_to_free_swap(m, page);
+		unlock_page(page);
+	}
+}
+
+/*
+ * The page of a slot, with a reference: from the cache, else a new one, in the cache, its content read.
+ * *read, if asked for, tells which. NULL: the slot is free by now, or there is no memory.
+ */
+struct page *read_swap_cache_async(struct pyksm *m, swp_entry_t entry, struct vm_area_struct *vma,
+				   bool *read)
+{
+	struct page *page = find_get_page(m, entry);
+
+	COUNT(m, read_swap_cache_async);
+	if (read)
+		*read = false;
+	if (page)
+		return page;
+	page = alloc_page_vma(m, vma);
+	if (!page)
+		return NULL;
+	if (swapcache_prepare(m, entry)) {
+		put_page(m, page);
+		return NULL;
+	}
+	page->flags |= PG_locked | PG_swapbacked;
+	add_to_swap_cache(m, page, entry);
+	lru_add(m, page, LRU_INACTIVE_ANON);
+	swap_readpage(m, page);
+	if (read)
+		*read = true;
+	return page;
+}
+
+/* page-cluster is 0: the block to read ahead is the slot itself, and then the cache has it. */
+struct page *swapin_readahead(struct pyksm *m, swp_entry_t entry, struct vm_area_struct *vma)
+{
+	struct page *page;
+
+	COUNT(m, swapin_readahead);
+	page = read_swap_cache_async(m, entry, vma, NULL);
+	if (page)
+		put_page(m, page);
+	return read_swap_cache_async(m, entry, vma, NULL);
+}
+
+/* swapoff's memcpy policy: put a copy of the page in hand where a page freshly read would be. */
+struct page *swap_cache_copy(struct pyksm *m, swp_entry_t entry, const struct page *from)
+{
+	struct page *page = alloc_page_vma(m, NULL);
+
+	if (!page)
+		return NULL;
+	if (swapcache_prepare(m, entry)) {
+		put_page(m, page);
+		return NULL;
+	}
+	page->flags |= PG_swapbacked | (from->flags & (PG_uptodate | PG_error));
+	add_to_swap_cache(m, page, entry);
+	lru_add(m, page, LRU_INACTIVE_ANON);
+	copy_user_highpage(m, page, from);
+	COUNT(m, unuse_copy);
+	return page;
+}
+
+/* Reclaim has frozen the page: only its own reference and the cache's were left. */
+void swap_cache_remove_frozen(struct pyksm *m, struct page *page)
+{
+	swp_entry_t entry = { page->private };
+
+	__delete_from_swap_cache(m, page);
+	swapcache_free(m, entry);
+	put_page(m, page);
+}

@@ -1,0 +1,650 @@
+/* SPDX-License-Identifier: MIT */
+/* Swap areas: slots, their counts, swapon and swapoff's frame (kernel: mm/swapfile.c). */
+#include "internal.h"
+
+#define CONT_PIECE 4096 /* counts that share one list of continuation pages */
+
+/* What is left without the cache's claim; COUNT_CONTINUED stays in it, so "1" means one. */
+static unsigned char swap_count(unsigned char ent)
+{
+	return ent & (unsigned char)~SWAP_HAS_CACHE;
+}
+
+/* The area of a slot in use, NULL for what is no such thing. */
+struct swap_info_struct *swap_info_get(struct pyksm *m, swp_entry_t entry)
+{
+	struct swap_info_struct *si;
+
+	if (!entry.val || swp_type(entry) >= MAX_SWAPFILES)
+		return NULL;
+	si = &m->swap.info[swp_type(entry)];
+	if (!(si->flags & SWP_USED) || swp_offset(entry) >= si->max || !si->swap_map[swp_offset(entry)])
+		return NULL;
+	return si;
+}
+
+/* ---- slots ---- */
+static bool __try_to_reclaim_swap(struct pyksm *m, struct swap_info_struct *si, uint64_t offset)
+{
+	struct page *page = find_get_page(m, swp_entry((unsigned int)si->type, offset));
+	bool freed = false;
+
+	if (!page)
+		return false;
+	if (trylock_page(page)) {
+		freed = try_to_free_swap(m, page);
+		unlock_page(page);
+	}
+	put_page(m, page);
+	return freed;
+}
+
+/*
+ * Where the next 256 slots should come from: the first run of 256 free ones from the bottom, as seeking
+ * is dear. (The kernel's second search, below the start, is for SSDs: here it has nothing to look at.)
+ */
+static uint64_t find_free_cluster(struct pyksm *m, struct swap_info_struct *si)
+{
+	uint64_t offset = si->lowest_bit, last = offset + SWAPFILE_CLUSTER - 1;
+
+	for (; last <= si->highest_bit; offset++) {
+		COUNT(m, scan_swap_map_slots);
+		if (si->swap_map[offset]) {
+			last = offset + SWAPFILE_CLUSTER;
+		} else if (offset == last) {
+			si->cluster_next = offset - (SWAPFILE_CLUSTER - 1);
+			return si->cluster_next;
+		}
+	}
+	return si->lowest_bit;
+}
+
+static bool slot_is_candidate(struct pyksm *m, const struct swap_info_struct *si, uint64_t offset)
+{
+	COUNT(m, scan_swap_map_slots);
+	return !si->swap_map[offset] ||
+	       (si->swap_map[offset] == SWAP_HAS_CACHE && vm_swap_full(m));
+}
+
+/* The next slot worth a closer look after offset: upwards, then from the bottom to base; 0: none. */
+static uint64_t next_candidate(struct pyksm *m, const struct swap_info_struct *si, uint64_t offset,
+			       uint64_t base)
+{
+	while (++offset <= si->highest_bit)
+		if (slot_is_candidate(m, si, offset))
+			return offset;
+	offset = si->lowest_bit;
+	while (++offset < base) /* 3.10 steps over lowest_bit itself; mended later */
+		if (slot_is_candidate(m, si, offset))
+			return offset;
+	return 0;
+}
+
+static void take_slot(struct swap_info_struct *si, uint64_t offset)
+{
+	if (offset == si->lowest_bit)
+		si->lowest_bit++;
+	if (offset == si->highest_bit)
+		si->highest_bit--;
+	if (++si->inuse_pages == si->pages) {
+		si->lowest_bit = si->max;
+		si->highest_bit = 0;
+	}
+	si->swap_map[offset] = SWAP_HAS_CACHE;
+	si->cluster_next = offset + 1;
+}
+
+/* A free slot, claimed for the swap cache; 0: none. */
+static uint64_t scan_swap_map(struct pyksm *m, struct swap_info_struct *si)
+{
+	uint64_t offset = si->cluster_next, base = offset;
+
+	if (!si->cluster_nr--) {
+		if (si->pages - si->inuse_pages >= SWAPFILE_CLUSTER) {
+			offset = find_free_cluster(m, si);
+			base = si->lowest_bit;
+		}
+		si->cluster_nr = SWAPFILE_CLUSTER - 1;
+	}
+	while (offset) {
+		if (!(si->flags & SWP_WRITEOK) || !si->highest_bit)
+			return 0;
+		if (offset > si->highest_bit)
+			base = offset = si->lowest_bit;
+		if (vm_swap_full(m) && si->swap_map[offset] == SWAP_HAS_CACHE) {
+			/* Only the cache holds it: perhaps that can be let go. */
+			if (__try_to_reclaim_swap(m, si, offset))
+				continue;
+		} else {
+			COUNT(m, scan_swap_map_slots);
+			if (!si->swap_map[offset]) {
+				take_slot(si, offset);
+				return offset;
+			}
+		}
+		offset = next_candidate(m, si, offset, base);
+	}
+	return 0;
+}
+
+static bool area_has_room(const struct swap_info_struct *si)
+{
+	return si->highest_bit && (si->flags & SWP_WRITEOK);
+}
+
+/* A slot of the best area; areas of one priority take turns. val 0: there is none. */
+swp_entry_t get_swap_page(struct pyksm *m)
+{
+	struct swap *swap = &m->swap;
+	int type, next, wrapped = 0;
+
+	COUNT(m, get_swap_page);
+	if (swap->nr_swap_pages <= 0)
+		return (swp_entry_t){ 0 };
+	swap->nr_swap_pages--;
+	for (type = swap->next; type >= 0 && wrapped < 2; type = next) {
+		int hp = swap->highest_priority_index;
+		struct swap_info_struct *si;
+		uint64_t offset;
+
+		/* An area that freed a slot since: better than this one? */
+		swap->highest_priority_index = -1;
+		if (hp != -1 && hp != type && swap->info[type].prio < swap->info[hp].prio &&
+		    (swap->info[hp].flags & SWP_WRITEOK))
+			swap->next = type = hp;
+		si = &swap->info[type];
+		next = si->next;
+		if (next < 0 || (!wrapped && si->prio != swap->info[next].prio)) {
+			next = swap->head;
+			wrapped++;
+		}
+		if (!area_has_room(si))
+			continue;
+		swap->next = next;
+		offset = scan_swap_map(m, si);
+		if (offset)
+			return swp_entry((unsigned int)type, offset);
+		next = swap->next;
+	}
+	swap->nr_swap_pages++;
+	return (swp_entry_t){ 0 };
+}
+
+/* ---- counts ---- */
+static unsigned char *cont_digit(const struct swap_cont *cont, int i, uint64_t offset)
+{
+	return &cont->maps[i][offset % CONT_PIECE];
+}
+
+/* Carry into the higher digits; false: another continuation page is needed first. */
+static bool count_carry(const struct swap_cont *cont, uint64_t offset, bool first)
+{
+	int i = 0;
+
+	if (first) {
+		*cont_digit(cont, 0, offset) = 0; /* whatever a former user of the slot left */
+	} else {
+		while (*cont_digit(cont, i, offset) == (SWAP_CONT_MAX | COUNT_CONTINUED))
+			i++;
+		if (*cont_digit(cont, i, offset) == SWAP_CONT_MAX) {
+			if (++i == cont->nr)
+				return false;
+			*cont_digit(cont, i, offset) = 0;
+		}
+	}
+	++*cont_digit(cont, i, offset);
+	while (i-- > 0)
+		*cont_digit(cont, i, offset) = COUNT_CONTINUED;
+	return true;
+}
+
+/* Borrow from the higher digits; true: something is left in them. */
+static bool count_borrow(const struct swap_cont *cont, uint64_t offset)
+{
+	unsigned char more = COUNT_CONTINUED;
+	int i = 0;
+
+	while (*cont_digit(cont, i, offset) == COUNT_CONTINUED)
+		i++;
+	if (--*cont_digit(cont, i, offset) == 0)
+		more = 0;
+	while (i-- > 0) {
+		*cont_digit(cont, i, offset) = SWAP_CONT_MAX | more;
+		more = COUNT_CONTINUED;
+	}
+	return more;
+}
+
+/* One more or one less than the first digit of a count can say. */
+static bool swap_count_continued(struct swap_info_struct *si, uint64_t offset, unsigned char count)
+{
+	const struct swap_cont *cont = &si->cont[offset / CONT_PIECE];
+
+	if (!cont->nr)
+		return false;
+	if ((count & ~COUNT_CONTINUED) == SWAP_MAP_MAX)
+		return count_carry(cont, offset, count == SWAP_MAP_MAX);
+	return count_borrow(cont, offset);
+}
+
+uint64_t swp_swapcount(const struct swap_info_struct *si, uint64_t offset)
+{
+	const struct swap_cont *cont = &si->cont[offset / CONT_PIECE];
+	unsigned char digit = swap_count(si->swap_map[offset]);
+	uint64_t count = digit & ~COUNT_CONTINUED, unit = SWAP_MAP_MAX + 1;
+
+	if (digit == SWAP_MAP_BAD)
+		return 0;
+	for (int i = 0; (digit & COUNT_CONTINUED) && i < cont->nr; i++) {
+		digit = *cont_digit(cont, i, offset);
+		count += unit * (digit & SWAP_CONT_MAX);
+		unit *= SWAP_CONT_MAX + 1;
+	}
+	return count;
+}
+
+/* Is there room in the pages that are there? Then someone else has added one meanwhile. */
+static bool cont_has_room(const struct swap_cont *cont, uint64_t offset, unsigned char count)
+{
+	for (int i = 0; i < cont->nr; i++) {
+		if (!(count & COUNT_CONTINUED))
+			return true;
+		count = *cont_digit(cont, i, offset);
+		if ((count & ~COUNT_CONTINUED) != SWAP_CONT_MAX)
+			return true;
+	}
+	return false;
+}
+
+static int cont_append(struct swap_cont *cont, unsigned char *page)
+{
+	unsigned char **maps = realloc(cont->maps, (size_t)(cont->nr + 1) * sizeof(*maps));
+
+	if (!maps)
+		return -ENOMEM;
+	cont->maps = maps;
+	maps[cont->nr++] = page;
+	return 0;
+}
+
+int add_swap_count_continuation(struct pyksm *m, swp_entry_t entry)
+{
+	struct swap_info_struct *si = swap_info_get(m, entry);
+	unsigned char *page, count;
+	uint64_t offset = swp_offset(entry);
+	int err = 0;
+
+	COUNT(m, kmem_alloc);
+	page = should_fail(m, PYKSM_FAIL_KMEM) ? NULL : calloc(1, CONT_PIECE);
+	if (!si)
+		goto surplus;
+	count = swap_count(si->swap_map[offset]);
+	if ((count & ~COUNT_CONTINUED) != SWAP_MAP_MAX)
+		goto surplus;
+	if (!page)
+		return -ENOMEM;
+	if (cont_has_room(&si->cont[offset / CONT_PIECE], offset, count))
+		goto surplus;
+	err = cont_append(&si->cont[offset / CONT_PIECE], page);
+	if (!err)
+		return 0;
+surplus:
+	free(page);
+	return err;
+}
+
+static int __swap_duplicate(struct pyksm *m, swp_entry_t entry, unsigned char usage)
+{
+	struct swap_info_struct *si = swap_info_get(m, entry);
+	unsigned char count, has_cache, *map;
+
+	if (!si)
+		return -ENOENT;
+	map = &si->swap_map[swp_offset(entry)];
+	count = swap_count(*map);
+	has_cache = *map & SWAP_HAS_CACHE;
+	if (usage == SWAP_HAS_CACHE) {
+		if (has_cache)
+			return -EEXIST;
+		if (!count)
+			return -ENOENT;
+		has_cache = SWAP_HAS_CACHE;
+	} else if ((count & ~COUNT_CONTINUED) < SWAP_MAP_MAX) {
+		count = (unsigned char)(count + usage);
+	} else if ((count & ~COUNT_CONTINUED) > SWAP_MAP_MAX) {
+		return -EINVAL;
+	} else if (swap_count_continued(si, swp_offset(entry), count)) {
+		count = COUNT_CONTINUED;
+	} else {
+		return -ENOMEM;
+	}
+	*map = count | has_cache;
+	return 0;
+}
+
+/* One more pte refers to the slot. -ENOMEM: a continuation page could not be had. */
+int swap_duplicate(struct pyksm *m, swp_entry_t entry)
+{
+	int err = 0;
+
+	COUNT(m, swap_duplicate);
+	while (!err && __swap_duplicate(m, entry, 1) == -ENOMEM)
+		err = add_swap_count_continuation(m, entry);
+	return err;
+}
+
+int swapcache_prepare(struct pyksm *m, swp_entry_t entry)
+{
+	return __swap_duplicate(m, entry, SWAP_HAS_CACHE);
+}
+
+static void set_highest_priority_index(struct pyksm *m, int type)
+{
+	int old = m->swap.highest_priority_index;
+
+	if (old == -1 || m->swap.info[old].prio < m->swap.info[type].prio)
+		m->swap.highest_priority_index = type;
+}
+
+static void slot_is_free(struct pyksm *m, struct swap_info_struct *si, uint64_t offset)
+{
+	if (offset < si->lowest_bit)
+		si->lowest_bit = offset;
+	if (offset > si->highest_bit)
+		si->highest_bit = offset;
+	set_highest_priority_index(m, si->type);
+	m->swap.nr_swap_pages++;
+	si->inuse_pages--;
+}
+
+/* Drop one reference, or the cache's claim; what is left in the byte is returned. */
+static unsigned char swap_entry_free(struct pyksm *m, struct swap_info_struct *si, uint64_t offset,
+				     unsigned char usage)
+{
+	unsigned char count = swap_count(si->swap_map[offset]);
+	unsigned char has_cache = si->swap_map[offset] & SWAP_HAS_CACHE;
+
+	if (usage == SWAP_HAS_CACHE)
+		has_cache = 0;
+	else if (count == COUNT_CONTINUED)
+		count = swap_count_continued(si, offset, count) ? SWAP_MAP_MAX | COUNT_CONTINUED
+								: SWAP_MAP_MAX;
+	else
+		count--;
+	si->swap_map[offset] = count | has_cache;
+	if (!si->swap_map[offset])
+		slot_is_free(m, si, offset);
+	return count | has_cache;
+}
+
+void swap_free(struct pyksm *m, swp_entry_t entry)
+{
+	struct swap_info_struct *si = swap_info_get(m, entry);
+
+	COUNT(m, swap_free);
+	if (si)
+		swap_entry_free(m, si, swp_offset(entry), 1);
+}
+
+void swapcache_free(struct pyksm *m, swp_entry_t entry)
+{
+	struct swap_info_struct *si = swap_info_get(m, entry);
+
+	if (si)
+		swap_entry_free(m, si, swp_offset(entry), SWAP_HAS_CACHE);
+}
+
+static unsigned char page_swapcount(struct pyksm *m, const struct page *page)
+{
+	swp_entry_t entry = { page->private };
+	struct swap_info_struct *si = swap_info_get(m, entry);
+
+	return si ? swap_count(si->swap_map[swp_offset(entry)]) : 0;
+}
+
+/* May a write go to the page itself? If so and only the cache had a claim beside us, it goes. */
+bool reuse_swap_page(struct pyksm *m, struct page *page)
+{
+	int count = page_mapcount(page);
+
+	COUNT(m, reuse_swap_page);
+	if (PageKsm(page))
+		return false;
+	if (count <= 1 && (page->flags & PG_swapcache)) {
+		count += page_swapcount(m, page);
+		if (count == 1 && !(page->flags & PG_writeback)) {
+			delete_from_swap_cache(m, page);
+			page->flags |= PG_dirty;
+		}
+	}
+	return count <= 1;
+}
+
+/* Take the page out of the swap cache if no pte refers to its slot. */
+bool try_to_free_swap(struct pyksm *m, struct page *page)
+{
+	COUNT(m, try_to_free_swap);
+	if (!(page->flags & PG_swapcache) || (page->flags & PG_writeback) || page_swapcount(m, page))
+		return false;
+	delete_from_swap_cache(m, page);
+	page->flags |= PG_dirty;
+	return true;
+}
+
+/* A swap pte goes; with the last one the cached page goes too, if nobody needs it. */
+int free_swap_and_cache(struct pyksm *m, swp_entry_t entry)
+{
+	struct swap_info_struct *si;
+	struct page *page;
+
+	COUNT(m, free_swap_and_cache);
+	if (non_swap_entry(entry))
+		return 1;
+	si = swap_info_get(m, entry);
+	if (!si)
+		return 0;
+	if (swap_entry_free(m, si, swp_offset(entry), 1) != SWAP_HAS_CACHE)
+		return 1;
+	page = find_get_page(m, entry);
+	if (!page)
+		return 1;
+	if (trylock_page(page)) {
+		if ((page->flags & PG_swapcache) && !(page->flags & PG_writeback) &&
+		    (!page_mapped(page) || vm_swap_full(m))) {
+			delete_from_swap_cache(m, page);
+			page->flags |= PG_dirty;
+		}
+		unlock_page(page);
+	}
+	put_page(m, page);
+	return 1;
+}
+
+/* ---- swapon ---- */
+int swap_init(struct pyksm *m)
+{
+	m->swap.head = m->swap.next = -1;
+	m->swap.highest_priority_index = -1;
+	for (int type = 0; type < MAX_SWAPFILES; type++) {
+		m->swap.info[type].type = type;
+		m->swap.info[type].fd = -1;
+	}
+	INIT_LIST_HEAD(&m->swap.init_mm.mmlist);
+	m->swap.init_mm.mm_users = 1;
+	return 0;
+}
+
+static void release_area(struct pyksm *m, struct swap_info_struct *si)
+{
+	int type = si->type;
+
+	for (uint64_t i = 0; si->cont && i * CONT_PIECE < si->max; i++) {
+		for (int k = 0; k < si->cont[i].nr; k++)
+			free(si->cont[i].maps[k]);
+		free(si->cont[i].maps);
+	}
+	free(si->cont);
+	free(si->swap_map);
+	free(si->cache);
+	swap_backend_close(si, m->page_size);
+	memset(si, 0, sizeof(*si));
+	si->type = type;
+	si->fd = -1;
+}
+
+void swap_exit(struct pyksm *m)
+{
+	for (int type = 0; type < MAX_SWAPFILES; type++)
+		if (m->swap.info[type].flags & SWP_USED)
+			release_area(m, &m->swap.info[type]);
+}
+
+static void _enable_swap_info(struct pyksm *m, struct swap_info_struct *si, int prio)
+{
+	struct swap *swap = &m->swap;
+	int i, prev = -1;
+
+	si->prio = prio >= 0 ? prio : --swap->least_priority;
+	si->flags |= SWP_WRITEOK;
+	swap->nr_swap_pages += (int64_t)si->pages;
+	swap->total_swap_pages += (int64_t)si->pages;
+	for (i = swap->head; i >= 0 && si->prio < swap->info[i].prio; i = swap->info[i].next)
+		prev = i;
+	si->next = i;
+	if (prev < 0)
+		swap->head = swap->next = si->type;
+	else
+		swap->info[prev].next = si->type;
+}
+
+static struct swap_info_struct *alloc_swap_info(struct pyksm *m, int *err)
+{
+	COUNT(m, kmem_alloc);
+	*err = -ENOMEM;
+	if (should_fail(m, PYKSM_FAIL_KMEM))
+		return NULL;
+	for (int type = 0; type < MAX_SWAPFILES; type++)
+		if (!(m->swap.info[type].flags & SWP_USED)) {
+			*err = 0;
+			return &m->swap.info[type];
+		}
+	*err = -EPERM;
+	return NULL;
+}
+
+static bool file_is_active(const struct pyksm *m, const struct swap_info_struct *si)
+{
+	for (int type = 0; type < MAX_SWAPFILES; type++) {
+		const struct swap_info_struct *q = &m->swap.info[type];
+
+		if (q != si && (q->flags & SWP_USED) && q->fd >= 0 && q->dev == si->dev &&
+		    q->ino == si->ino)
+			return true;
+	}
+	return false;
+}
+
+static int setup_swap_map(struct swap_info_struct *si)
+{
+	si->swap_map = calloc(si->max, 1);
+	si->cache = calloc(si->max, sizeof(*si->cache));
+	si->cont = calloc(si->max / CONT_PIECE + 1, sizeof(*si->cont));
+	if (!si->swap_map || !si->cache || !si->cont)
+		return -ENOMEM;
+	si->swap_map[0] = SWAP_MAP_BAD; /* the header */
+	si->pages = si->max - 1;
+	si->lowest_bit = si->cluster_next = 1;
+	si->highest_bit = si->max - 1;
+	return 0;
+}
+
+int sys_swapon(struct pyksm *m, uint64_t npages, int priority, const char *path)
+{
+	struct swap_info_struct *si;
+	int err;
+
+	if (priority < -1 || priority > 32767)
+		return -EINVAL;
+	si = alloc_swap_info(m, &err);
+	if (!si)
+		return err;
+	si->flags = SWP_USED;
+	err = swap_backend_open(si, path, npages, m->page_size);
+	if (!err && si->fd >= 0 && file_is_active(m, si))
+		err = -EBUSY;
+	if (!err)
+		err = setup_swap_map(si);
+	if (err) {
+		release_area(m, si);
+		return err;
+	}
+	_enable_swap_info(m, si, priority);
+	return si->type;
+}
+
+/* ---- swapoff ---- */
+/* GUESS mode: what is free, swap included (this area's own, even), must be more than what is asked. */
+static bool vm_enough_memory(const struct pyksm *m, uint64_t pages)
+{
+	int64_t free_pages = m->swap.nr_swap_pages;
+
+	for (uint32_t nid = 0; nid < m->nodes; nid++)
+		free_pages += m->node[nid].nr_free;
+	return free_pages > (int64_t)pages;
+}
+
+static void del_from_swap_list(struct pyksm *m, struct swap_info_struct *si)
+{
+	struct swap *swap = &m->swap;
+	int i, prev = -1;
+
+	for (i = swap->head; i != si->type; i = swap->info[i].next)
+		prev = i;
+	if (prev < 0)
+		swap->head = si->next;
+	else
+		swap->info[prev].next = si->next;
+	if (swap->next == si->type)
+		swap->next = swap->head;
+	if (si->prio < 0) { /* the automatic ones below move up */
+		for (i = si->next; i >= 0; i = swap->info[i].next)
+			swap->info[i].prio = si->prio--;
+		swap->least_priority++;
+	}
+	swap->nr_swap_pages -= (int64_t)si->pages;
+	swap->total_swap_pages -= (int64_t)si->pages;
+	si->flags &= ~SWP_WRITEOK;
+}
+
+/* No slot in use anywhere: no mm has to be looked for. */
+static void drain_mmlist(struct pyksm *m)
+{
+	struct list_head *pos, *next;
+
+	for (int type = 0; type < MAX_SWAPFILES; type++)
+		if (m->swap.info[type].inuse_pages)
+			return;
+	list_for_each_safe(pos, next, &m->swap.init_mm.mmlist)
+		list_del_init(pos);
+}
+
+int sys_swapoff(struct pyksm *m, int type)
+{
+	struct swap_info_struct *si;
+	int err;
+
+	if (type < 0 || type >= MAX_SWAPFILES || !(m->swap.info[type].flags & SWP_WRITEOK))
+		return -EINVAL;
+	si = &m->swap.info[type];
+	if (!vm_enough_memory(m, si->pages))
+		return -ENOMEM;
+	del_from_swap_list(m, si);
+	err = try_to_unuse(m, (unsigned int)type);
+	if (err) {
+		_enable_swap_info(m, si, si->prio);
+		return err;
+	}
+	drain_mmlist(m);
+	release_area(m, si);
+	return 0;
+}

@@ -1,0 +1,277 @@
+/* SPDX-License-Identifier: MIT */
+/* swapoff: bring every slot of an area back (kernel: try_to_unuse and unuse_* of mm/swapfile.c, 3.9). */
+#include "internal.h"
+
+/* The slot being emptied. */
+struct unuse {
+	swp_entry_t entry;
+	struct page *page;
+	bool fresh; /* read in this visit: still in a per-CPU batch, where activate_page() finds nothing */
+};
+
+static unsigned char in_use(const unsigned char *map)
+{
+	return *map & (unsigned char)~SWAP_HAS_CACHE;
+}
+
+/*
+ * Map the page where the swap pte was, or a copy where the page may not be mapped (9e16b7fb1d06, 3.9).
+ * 1: done, 0: the pte is no longer the entry, -ENOMEM.
+ */
+static int unuse_pte(struct pyksm *m, struct vm_area_struct *vma, uint64_t addr, pte_t *pte,
+		     struct unuse *u)
+{
+	struct page *swapcache = u->page, *page = swapcache;
+
+	COUNT(m, unuse_pte);
+	if (!switched(m, PYKSM_SW_UNUSE_PTE_NO_COPY))
+		page = ksm_might_need_to_copy(m, swapcache, vma, addr);
+	if (!page)
+		return -ENOMEM;
+	vma->vm_mm->swapents--;
+	vma->vm_mm->anon_rss++;
+	get_page(page);
+	*pte = mk_pte(m, page, vma) & ~_PAGE_ACCESSED;
+	if (page == swapcache)
+		page_add_anon_rmap(m, page, vma, addr);
+	else
+		page_add_new_anon_rmap(m, page, vma, addr);
+	swap_free(m, u->entry);
+	if (page != swapcache || !u->fresh)
+		activate_page(m, page);
+	if (page != swapcache) {
+		unlock_page(page);
+		put_page(m, page);
+	}
+	return 1;
+}
+
+/* swapoff spends its time here. */
+static int unuse_pte_range(struct pyksm *m, struct vm_area_struct *vma, uint64_t addr, uint64_t end,
+			   struct unuse *u)
+{
+	const pte_t swp_pte = swp_entry_to_pte(u->entry);
+	pte_t *first = pte_lookup(vma->vm_mm, addr);
+	uint64_t i, n = (end - addr) >> PAGE_SHIFT;
+	int ret = 0;
+
+	COUNT(m, unuse_pte_range);
+	for (i = 0; i < n && !ret; i++)
+		if (first[i] == swp_pte)
+			ret = unuse_pte(m, vma, addr + (i << PAGE_SHIFT), &first[i], u);
+	COUNT_N(m, unuse_pte_compared, i);
+	return ret;
+}
+
+static int unuse_vma(struct pyksm *m, struct vm_area_struct *vma, struct unuse *u)
+{
+	uint64_t addr = vma->vm_start, end = vma->vm_end, next;
+	int ret = 0;
+
+	COUNT(m, unuse_vma);
+	/*
+	 * The 2004 shortcut: once one pte has been found the page has an owner, and in each other vma
+	 * there is one address to look at. A KSM page has none, a fresh page not yet: look everywhere.
+	 */
+	if (page_has_anon_vma(u->page) && !switched(m, PYKSM_SW_UNUSE_VMA_BRUTE_FORCE)) {
+		addr = page_address_in_vma(m, u->page, vma);
+		if (addr == BAD_ADDRESS)
+			return 0;
+		end = addr + PAGE_SIZE;
+	}
+	for (addr = next_table(vma->vm_mm, addr, end); addr < end && !ret;
+	     addr = next_table(vma->vm_mm, next, end)) {
+		next = (addr & ~(PMD_SIZE - 1)) + PMD_SIZE;
+		ret = unuse_pte_range(m, vma, addr, next < end ? next : end, u);
+	}
+	return ret;
+}
+
+/* At most one pte of an mm is brought back in a visit. */
+static int unuse_mm(struct pyksm *m, struct mm_struct *mm, struct unuse *u)
+{
+	struct vm_area_struct *vma;
+	int ret = 0;
+
+	COUNT(m, unuse_mm);
+	for (vma = mm->mmap; vma && !ret; vma = vma->vm_next)
+		if (vma->anon_vma)
+			ret = unuse_vma(m, vma, u);
+	return ret < 0 ? ret : 0;
+}
+
+/* The next slot in use after prev, once around the end; 0: none left. */
+static uint64_t find_next_to_unuse(struct pyksm *m, const struct swap_info_struct *si, uint64_t prev)
+{
+	uint64_t max = si->max, i = prev;
+
+	for (;;) {
+		if (++i >= max) {
+			if (!prev)
+				return 0;
+			max = prev + 1;
+			prev = 0;
+			i = 1;
+		}
+		COUNT(m, find_next_to_unuse_slots);
+		if (si->swap_map[i] && in_use(&si->swap_map[i]) != SWAP_MAP_BAD)
+			return i;
+	}
+}
+
+static struct mm_struct *swap_list_mm(struct list_head *pos)
+{
+	return container_of(pos, struct mm_struct, mmlist);
+}
+
+/* init_mm heads the list and is nobody's: it only takes part in the counting of users. */
+static void mm_unpin(struct pyksm *m, struct mm_struct *mm)
+{
+	if (mm == &m->swap.init_mm)
+		mm->mm_users--;
+	else
+		mmput(m, mm);
+}
+
+/*
+ * Ask every mm on the list for its pte of the entry, from start_mm's successor around to it. The first
+ * that helped where start_mm did not is where the search for the next entry will start.
+ */
+static int unuse_ring(struct pyksm *m, struct mm_struct **start_mm, const unsigned char *map,
+		      unsigned char swcount, struct unuse *u)
+{
+	struct mm_struct *start = *start_mm, *new_start = start, *init = &m->swap.init_mm;
+	bool set_start_mm = *map >= swcount;
+	struct list_head *pos = &start->mmlist;
+	int ret = 0;
+
+	new_start->mm_users++;
+	while (in_use(map) && !ret && (pos = pos->next) != &start->mmlist) {
+		struct mm_struct *mm = swap_list_mm(pos);
+
+		if (!mm->mm_users)
+			continue; /* on its way out: it will free its slots itself */
+		swcount = *map;
+		if (mm == init)
+			set_start_mm = true;
+		else
+			ret = unuse_mm(m, mm, u);
+		if (set_start_mm && *map < swcount) {
+			mm_unpin(m, new_start);
+			mm->mm_users++;
+			new_start = mm;
+			set_start_mm = false;
+		}
+	}
+	mm_unpin(m, start);
+	*start_mm = new_start;
+	return ret;
+}
+
+/*
+ * Whoever still needs the entry will find it in its slot: write what is only in the page, then let go
+ * of the page, or two owners would have to share it. Kernel: the end of try_to_unuse's loop.
+ */
+static void drop_from_cache(struct pyksm *m, const unsigned char *map, struct unuse *u)
+{
+	struct page *page = u->page;
+
+	if (in_use(map) && (page->flags & PG_dirty) && (page->flags & PG_swapcache)) {
+		swap_writepage(m, page);
+		end_all_writeback(m);
+		lock_page(page);
+	}
+	if ((page->flags & PG_swapcache) && page->private == u->entry.val)
+		delete_from_swap_cache(m, page);
+	page->flags |= PG_dirty; /* no pte was marked so: reclaim must not take it for clean */
+}
+
+/* All that one visit does for an entry. */
+static int unuse_entry(struct pyksm *m, struct mm_struct **start_mm, const unsigned char *map,
+		       struct unuse *u)
+{
+	unsigned char swcount = *map;
+	int ret = 0;
+
+	if (in_use(map) && *start_mm != &m->swap.init_mm)
+		ret = unuse_mm(m, *start_mm, u);
+	if (in_use(map) && !ret)
+		ret = unuse_ring(m, start_mm, map, swcount, u);
+	return ret;
+}
+
+/* The memcpy policy: a second page for the entry from the page in hand, instead of a read to come. */
+static int copy_in_hand(struct pyksm *m, struct unuse *u)
+{
+	struct page *old = u->page, *copy = swap_cache_copy(m, u->entry, old);
+
+	unlock_page(old);
+	put_page(m, old);
+	if (!copy)
+		return -ENOMEM;
+	lock_page(copy);
+	u->page = copy;
+	u->fresh = true;
+	return 0;
+}
+
+/* start_mm's process has exited and only swapoff keeps its memory: let it go. */
+static void forget_dying_start_mm(struct pyksm *m, struct mm_struct **start_mm)
+{
+	if ((*start_mm)->mm_users != 1 || *start_mm == &m->swap.init_mm)
+		return;
+	mm_unpin(m, *start_mm);
+	*start_mm = &m->swap.init_mm;
+	(*start_mm)->mm_users++;
+}
+
+static int visit_entry(struct pyksm *m, struct swap_info_struct *si, uint64_t i,
+		       struct mm_struct **start_mm)
+{
+	struct unuse u = { swp_entry((unsigned int)si->type, i), NULL, false };
+	const unsigned char *map = &si->swap_map[i];
+	int err;
+
+	u.page = read_swap_cache_async(m, u.entry, NULL, &u.fresh);
+	if (!u.page)
+		return *map ? -ENOMEM : 0;
+	forget_dying_start_mm(m, start_mm);
+	sched_point(m, PT_UNUSE_LOCK_PAGE); /* a racing fault goes first here */
+	if (u.page->flags & PG_writeback)
+		end_all_writeback(m);
+	lock_page(u.page);
+	for (;;) {
+		err = unuse_entry(m, start_mm, map, &u);
+		if (err)
+			break;
+		drop_from_cache(m, map, &u);
+		if (!in_use(map) || m->policy != PYKSM_POLICY_MEMCPY)
+			break;
+		err = copy_in_hand(m, &u);
+		if (err)
+			return err;
+	}
+	unlock_page(u.page);
+	put_page(m, u.page);
+	return err;
+}
+
+int try_to_unuse(struct pyksm *m, unsigned int type)
+{
+	struct swap_info_struct *si = &m->swap.info[type];
+	struct mm_struct *start_mm = &m->swap.init_mm;
+	uint64_t i = 0;
+	int err = 0;
+
+	COUNT(m, try_to_unuse);
+	start_mm->mm_users++;
+	while (!err) {
+		sched_point(m, PT_UNUSE_NEXT_ENTRY);
+		i = find_next_to_unuse(m, si, i);
+		if (!i)
+			break;
+		err = signal_pending(m) ? -EINTR : visit_entry(m, si, i, &start_mm);
+	}
+	mm_unpin(m, start_mm);
+	return err;
+}

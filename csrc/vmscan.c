@@ -1,0 +1,299 @@
+/* SPDX-License-Identifier: MIT */
+/* The LRU lists and reclaim of anonymous pages (kernel: mm/vmscan.c, mm/swap.c). */
+#include "internal.h"
+
+#define SWAP_CLUSTER_MAX 32
+#define IDLE_TURNS 16
+
+/* ---- the lists ---- */
+static struct page *page_of_lru(struct list_head *pos)
+{
+	return container_of(pos, struct page, lru);
+}
+
+void lru_add(struct pyksm *m, struct page *page, int lru)
+{
+	struct node *node = &m->node[page->nid];
+
+	page->flags |= PG_lru | (lru == LRU_ACTIVE_ANON ? PG_active : 0);
+	list_add(&page->lru, &node->lru[lru]);
+	node->nr_lru[lru]++;
+}
+
+static int page_lru(const struct page *page)
+{
+	return page->flags & PG_active ? LRU_ACTIVE_ANON : LRU_INACTIVE_ANON;
+}
+
+void lru_del(struct pyksm *m, struct page *page)
+{
+	m->node[page->nid].nr_lru[page_lru(page)]--;
+	list_del_init(&page->lru);
+	page->flags &= ~(uint32_t)PG_lru; /* PG_active says where it came from */
+}
+
+void activate_page(struct pyksm *m, struct page *page)
+{
+	if ((page->flags & (PG_lru | PG_active)) != PG_lru)
+		return;
+	lru_del(m, page);
+	lru_add(m, page, LRU_ACTIVE_ANON);
+}
+
+void mark_page_accessed(struct pyksm *m, struct page *page)
+{
+	if (!(page->flags & PG_active) && (page->flags & PG_referenced) && (page->flags & PG_lru)) {
+		activate_page(m, page);
+		page->flags &= ~(uint32_t)PG_referenced;
+	} else {
+		page->flags |= PG_referenced;
+	}
+}
+
+bool isolate_lru_page(struct pyksm *m, struct page *page)
+{
+	if (!(page->flags & PG_lru))
+		return false;
+	lru_del(m, page);
+	get_page(page);
+	return true;
+}
+
+void putback_lru_page(struct pyksm *m, struct page *page)
+{
+	lru_add(m, page, page_lru(page));
+	put_page(m, page);
+}
+
+/* ---- one page ---- */
+enum verdict { ACTIVATE, KEEP, FREED };
+
+/* Write the page if it is dirty and only reclaim and the swap cache hold it. true: it is clean. */
+static bool pageout(struct pyksm *m, struct page *page, bool *locked)
+{
+	if (page_count(page) != 2)
+		return false; /* somebody is using it */
+	page->flags &= ~(uint32_t)PG_dirty;
+	page->flags |= PG_reclaim;
+	swap_writepage(m, page);
+	*locked = false;
+	if (!(page->flags & PG_writeback))
+		page->flags &= ~(uint32_t)PG_reclaim;
+	return false; /* under writeback, or no longer in the cache and dirty again: another turn */
+}
+
+/* Take the page from the swap cache if nobody else holds it and nothing is left to write. */
+static bool __remove_mapping(struct pyksm *m, struct page *page)
+{
+	if (page_count(page) != 2 || (page->flags & PG_dirty))
+		return false;
+	swap_cache_remove_frozen(m, page);
+	return true;
+}
+
+static enum verdict shrink_locked_page(struct pyksm *m, struct page *page, bool *locked)
+{
+	int referenced;
+
+	if (page->flags & PG_writeback) {
+		page->flags |= PG_reclaim;
+		return KEEP;
+	}
+	referenced = page_referenced(m, page);
+	page->flags &= ~(uint32_t)PG_referenced;
+	if (referenced)
+		return ACTIVATE;
+	if (PageAnon(page) && !(page->flags & PG_swapcache) && !add_to_swap(m, page))
+		return ACTIVATE;
+	if (page_mapped(page) && (page->flags & PG_swapcache)) {
+		int ret = try_to_unmap(m, page, TTU_UNMAP);
+
+		if (ret != SWAP_SUCCESS)
+			return ret == SWAP_FAIL ? ACTIVATE : KEEP;
+	}
+	if ((page->flags & PG_dirty) && !pageout(m, page, locked))
+		return KEEP;
+	if (!(page->flags & PG_swapcache) || !__remove_mapping(m, page))
+		return KEEP;
+	return FREED;
+}
+
+/* Returns false where the page is gone. */
+static bool shrink_page(struct pyksm *m, struct page *page)
+{
+	enum verdict verdict;
+	bool locked = true;
+
+	if (!trylock_page(page))
+		return true;
+	verdict = shrink_locked_page(m, page, &locked);
+	if (verdict == FREED) {
+		unlock_page(page);
+		page->flags &= ~(uint32_t)PG_active;
+		put_page(m, page);
+		m->freed++;
+		return false;
+	}
+	if (verdict == ACTIVATE) {
+		if ((page->flags & PG_swapcache) && vm_swap_full(m))
+			try_to_free_swap(m, page);
+		page->flags |= PG_active;
+	}
+	if (locked)
+		unlock_page(page);
+	return true;
+}
+
+/* ---- the lists of a node ---- */
+/* Take the k oldest off a list, oldest first on the new one, with a reference each. */
+static void isolate_lru_pages(struct pyksm *m, struct node *node, int lru, uint64_t k,
+			      struct list_head *pages)
+{
+	INIT_LIST_HEAD(pages);
+	while (k-- && !list_empty(&node->lru[lru])) {
+		struct page *page = page_of_lru(node->lru[lru].prev);
+
+		lru_del(m, page);
+		get_page(page);
+		list_add_tail(&page->lru, pages);
+	}
+}
+
+static void shrink_inactive_list(struct pyksm *m, struct node *node, uint64_t k)
+{
+	struct list_head pages, kept, *pos, *next;
+
+	isolate_lru_pages(m, node, LRU_INACTIVE_ANON, k, &pages);
+	INIT_LIST_HEAD(&kept);
+	list_for_each_safe(pos, next, &pages) {
+		struct page *page = page_of_lru(pos);
+
+		list_del_init(pos);
+		if (shrink_page(m, page))
+			list_add_tail(pos, &kept);
+	}
+	list_for_each_safe(pos, next, &kept) {
+		struct page *page = page_of_lru(pos);
+
+		list_del_init(pos);
+		if (page_count(page) == 1)
+			m->freed++;
+		putback_lru_page(m, page);
+	}
+}
+
+/* Anonymous pages are never kept active for being used: they get a second look on the inactive list. */
+static void shrink_active_list(struct pyksm *m, struct node *node, uint64_t k)
+{
+	struct list_head pages, *pos, *next;
+
+	isolate_lru_pages(m, node, LRU_ACTIVE_ANON, k, &pages);
+	list_for_each_safe(pos, next, &pages) {
+		struct page *page = page_of_lru(pos);
+
+		list_del_init(pos);
+		page_referenced(m, page);
+		page->flags &= ~(uint32_t)PG_active;
+		putback_lru_page(m, page);
+	}
+}
+
+static uint64_t batch(uint64_t *left)
+{
+	uint64_t k = *left < SWAP_CLUSTER_MAX ? *left : SWAP_CLUSTER_MAX;
+
+	*left -= k;
+	return k;
+}
+
+static void shrink_zone(struct pyksm *m, struct node *node)
+{
+	uint64_t inactive, active;
+
+	sched_point(m, PT_SHRINK_ZONE);
+	if (m->swap.nr_swap_pages <= 0)
+		return; /* nowhere to put anonymous pages: the kernel does not even look at them */
+	inactive = node->nr_lru[LRU_INACTIVE_ANON];
+	active = node->nr_lru[LRU_ACTIVE_ANON];
+	while (inactive || active) {
+		if (inactive)
+			shrink_inactive_list(m, node, batch(&inactive));
+		if (active)
+			shrink_active_list(m, node, batch(&active));
+	}
+}
+
+/* ---- swapout: pressure until what was asked for is out ---- */
+typedef bool (*pte_fn)(pte_t *pte);
+
+static bool is_resident(pte_t *pte)
+{
+	return pte_present(*pte) && !(*pte & _PAGE_SPECIAL);
+}
+
+static bool clear_young(pte_t *pte)
+{
+	if (pte_present(*pte))
+		*pte &= ~_PAGE_ACCESSED;
+	return false;
+}
+
+static bool any_pte(const struct mm_struct *mm, uint64_t start, uint64_t end, pte_fn fn)
+{
+	uint64_t addr;
+
+	for (addr = next_table(mm, start, end); addr < end; addr = next_table(mm, addr, end)) {
+		pte_t *pte = pte_lookup(mm, addr);
+		uint64_t stop = (addr & ~(PMD_SIZE - 1)) + PMD_SIZE;
+
+		for (; addr < stop && addr < end; addr += PAGE_SIZE, pte++)
+			if (fn(pte))
+				return true;
+	}
+	return false;
+}
+
+static bool any_pte_of_mm(const struct mm_struct *mm, pte_fn fn)
+{
+	for (const struct vm_area_struct *vma = mm->mmap; vma; vma = vma->vm_next)
+		if (any_pte(mm, vma->vm_start, vma->vm_end, fn))
+			return true;
+	return false;
+}
+
+static bool any_pte_of_all(struct pyksm *m, pte_fn fn)
+{
+	for (size_t i = 0; i < m->nr_procs; i++)
+		if (any_pte_of_mm(m->procs[i].mm, fn))
+			return true;
+	return false;
+}
+
+static bool swapout_done(struct pyksm *m, const struct pyksm_range *ranges, int n)
+{
+	if (!n)
+		return !m->swap.nr_cached && !any_pte_of_all(m, is_resident);
+	for (int i = 0; i < n; i++) {
+		struct process *p = find_process(m, ranges[i].pid);
+
+		if (p && any_pte(p->mm, ranges[i].addr,
+				 ranges[i].addr + (ranges[i].npages << PAGE_SHIFT), is_resident))
+			return false;
+	}
+	return true;
+}
+
+void swapout(struct pyksm *m, const struct pyksm_range *ranges, int n)
+{
+	int idle = 0;
+
+	while (idle < IDLE_TURNS && !swapout_done(m, ranges, n)) {
+		uint64_t before = m->unmapped + m->written + m->freed;
+
+		any_pte_of_all(m, clear_young);
+		for (uint32_t nid = 0; nid < m->nodes; nid++)
+			shrink_zone(m, &m->node[nid]);
+		end_all_writeback(m);
+		idle = before == m->unmapped + m->written + m->freed ? idle + 1 : 0;
+	}
+}
