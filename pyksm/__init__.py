@@ -77,9 +77,7 @@ __all__ = ["__version__", *_MODULE]
 
 def __getattr__(name: str) -> Any:
     if name == "__version__":
-        from importlib.metadata import version
-
-        value: Any = version("pyksm")
+        value: Any = _version()
     elif name in _MODULE:
         value = getattr(import_module(_MODULE[name]), name)
     else:
@@ -88,12 +86,25 @@ def __getattr__(name: str) -> Any:
     return value
 
 
+def _version() -> str:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("pyksm")
+    except PackageNotFoundError:  # the tree itself, see tests/dev_build.sh
+        from pyksm.core import version as built
+
+        return built()
+
+
 def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
 
 
 def include_dir() -> str:
-    """Directory of ``pyksm.h`` in the installed package, for C code built beside it."""
+    """Directory of ``pyksm.h``, for C code built beside the package."""
     from pathlib import Path
 
-    return str(Path(__file__).parent / "include")
+    package = Path(__file__).resolve().parent
+    installed = package / "include"
+    return str(installed if installed.is_dir() else package.parent / "csrc" / "include")

@@ -467,7 +467,7 @@ class Core:
 
     def vmas(self, pid: int) -> list[VmaInfo]:
         with self._lock:
-            if pid not in self.processes():
+            if operator.index(pid) not in self.processes():
                 raise MachineError(errno.ESRCH, "vmas")
             return [
                 VmaInfo(v.start, v.end, v.pgoff, v.prot, v.node, bool(v.mergeable), v.chain)
@@ -501,7 +501,7 @@ class Core:
         with self._lock:
             pointer = self._raw("pte_table", lib.pyksm_pte_table, _id(pid), _addr(addr))
             if pointer == ffi.NULL:
-                if pid not in self.processes():
+                if operator.index(pid) not in self.processes():
                     raise MachineError(errno.ESRCH, "pte_table")
                 return None
             return self._view("pte_table", pointer, np.uint64, 512 * 8)
