@@ -213,7 +213,7 @@ def test_bad_usage(what: str, capsys: pytest.CaptureFixture[str]) -> None:
 
 
 BROKEN = {
-    "binary": (bytes(range(256)) * 8, "expected a statement"),
+    "binary": (bytes(range(256)) * 8, ":2:118: found byte 0x80, expected UTF-8"),
     "elf": (b"\x7fELF\x02\x01\x01" + bytes(57), "found '\\x7fELF"),
     "not UTF-8": (b"spawn \xe9\n", ":1:7: found byte 0xe9, expected UTF-8"),
     "NUL": (b"spawn A\0\n", ":1:7: found 'A\\x00', expected a process"),

@@ -84,15 +84,20 @@ def _simpler(statement: st.Statement) -> Iterator[st.Statement]:
             yield dataclasses.replace(statement, statement=inner)
         return
     pages = getattr(statement, "pages", None)
-    if isinstance(pages, Pages) and pages.start is not None:
-        if pages.stop != pages.start + 1:
-            yield _replaced(statement, pages=Pages(pages.region, pages.start, pages.start + 1))
-        yield _replaced(statement, pages=Pages(pages.region))
+    if isinstance(pages, Pages):
+        yield from (_replaced(statement, pages=each) for each in _fewer_pages(pages))
     if isinstance(statement, st.Write) and statement.value.step:
         yield dataclasses.replace(statement, value=Value(statement.value.base))
     for name in ("npages", "count", "nth"):
         if hasattr(statement, name):
             yield from _fewer(statement, name)
+
+
+def _fewer_pages(pages: Pages) -> Iterator[Pages]:
+    """The first page of the region, then the first of these pages."""
+    for start in dict.fromkeys((0, pages.start or 0)):
+        if (pages.start, pages.stop) != (start, start + 1) and start <= (pages.start or 0):
+            yield Pages(pages.region, start, start + 1)
 
 
 def _replaced(statement: st.Statement, **changes: object) -> st.Statement:

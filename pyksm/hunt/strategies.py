@@ -27,12 +27,12 @@ class _Drawn:
 
 
 @hs.composite
-def scenarios(draw: hs.DrawFn, min_size: int = 1, max_size: int = 40) -> Scenario:
+def scenarios(draw: hs.DrawFn, min_size: int = 0, max_size: int = 40) -> Scenario:
     """Whole programs: sharing, forks, small areas, swapoff, run=2, failures, schedules.
 
     ``min_size`` and ``max_size`` bound the statements beside the few that every program opens with.
     """
-    return generate.build(_Drawn(draw), draw(hs.integers(min_size, max_size)))
+    return generate.build(_Drawn(draw), min_size, max_size)
 
 
 @hs.composite

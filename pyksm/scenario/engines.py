@@ -42,6 +42,9 @@ def factory(engine: str) -> Factory:
 
 def config(machine: Machine, profile: str | None) -> Config:
     """What ``machine`` and a profile from outside, which goes first, ask for."""
+    if machine.frames < machine.nodes:
+        asked = f"machine nodes={machine.nodes} frames={machine.frames}"
+        raise InputError(f"{asked}: expected at least a frame for each node")
     name = profile or machine.profile or profiles.DEFAULT
     return Config(
         nodes=machine.nodes,
