@@ -57,15 +57,16 @@ def _is_pid(target: str) -> bool:
 
 
 def _read_file(path: str, memory: Memory, progress: Progress | None) -> None:
+    if "\0" in path:
+        raise InputError(f"{path!r}: not a file name")
     try:
+        # Before it is opened: a FIFO would wait for a writer.
         if not stat.S_ISREG(os.stat(path).st_mode):
             raise InputError(f"{path}: not a regular file; expected a PID, core file or image")
         with open(path, "rb") as file:
             head = file.read(8)
     except OSError as exc:
         raise InputError(f"{path}: cannot be read: {exc.strerror}") from None
-    except ValueError:
-        raise InputError(f"{path!r}: not a file name") from None
     if head == image.MAGIC:
         image.load(path, memory)
     elif head.startswith(corefile.MAGIC):

@@ -124,6 +124,8 @@ def check_writable(path: str) -> None:
 
 
 def _check_target(path: str) -> None:
+    if "\0" in path:
+        raise InputError(f"{path!r}: not a file name")
     try:
         mode = os.stat(path).st_mode
     except FileNotFoundError:

@@ -18,13 +18,15 @@ MAX_COUNT = 1000
 
 _GRACE_SECONDS = 5.0
 
-# What each interpreter runs: a few modules of the standard library, as any program has them,
-# a little data of its own, and then sleep. The parent of a child writes after the fork, so that
-# the two share most pages and each has some that the other has not.
+# What each interpreter runs: a few modules of the standard library, as any program has them, a
+# table that all load alike (their sources), a little data of its own, and then sleep. Parent and
+# child write after the fork, so they share most pages and each has some that the other has not.
 _PROGRAM = r"""
 import argparse, collections, csv, email.message, json, logging, os, random, re, sys
 seed, forks = int(sys.argv[1]), int(sys.argv[2])
 draw = random.Random(seed)
+files = sorted(f for m in list(sys.modules.values()) if (f := getattr(m, "__file__", None)))
+alike = b"".join(open(f, "rb").read() for f in files if f.endswith(".py"))
 table = {i: [draw.random() for _ in range(16)] for i in range(2000)}
 if forks:
     os.fork()
