@@ -179,7 +179,7 @@ static void check_frame(struct census *c, uint64_t pfn)
 
 static void check_node(struct census *c, const struct node *node)
 {
-	int64_t nr_free = 0;
+	int64_t nr_free = (int64_t)(node->last - node->fresh + 1);
 
 	for (const struct page *page = node->free; page; page = (struct page *)(void *)page->lru.next)
 		nr_free++;
@@ -388,10 +388,11 @@ int census(struct pyksm *m, bool strict, char *buf, size_t len)
 			c.pins[m->procs[i].pins[k].pfn]++;
 	for (const struct mm_struct *mm = m->all_mms; mm; mm = mm->all_next)
 		count_mm(&c, mm);
-	for (uint64_t pfn = 1; pfn <= m->max_pfn; pfn++)
-		check_frame(&c, pfn);
-	for (uint32_t nid = 0; nid < m->nodes; nid++)
+	for (uint32_t nid = 0; nid < m->nodes; nid++) {
+		for (uint64_t pfn = m->node[nid].first; pfn < m->node[nid].fresh; pfn++)
+			check_frame(&c, pfn);
 		check_node(&c, &m->node[nid]);
+	}
 	check_swap(&c);
 	count_anon_vma_refs(&c);
 	list_for_each(pos, &m->anon_vmas)

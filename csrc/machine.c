@@ -11,7 +11,7 @@ static bool config_valid(const struct pyksm_config *c)
 	uint32_t size = c->page_size;
 
 	return c->nodes <= MAX_NODES && (!size || (size >= 8 && size <= PAGE_SIZE && !(size & (size - 1)))) &&
-	       c->frames < UINT32_MAX && c->policy <= PYKSM_POLICY_MEMCPY &&
+	       c->frames < UINT32_MAX && (!c->frames || c->frames >= c->nodes) && c->policy <= PYKSM_POLICY_MEMCPY &&
 	       !(c->switches >> PYKSM_NR_SWITCHES);
 }
 

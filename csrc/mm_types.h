@@ -56,7 +56,8 @@ struct page {
 
 struct node {
 	uint64_t first, last; /* pfns, last inclusive; first > last: none */
-	struct page *free;    /* stack, linked by lru.next */
+	uint64_t fresh;	      /* from here on no frame has ever been handed out: nothing of it is touched */
+	struct page *free;    /* stack of those that came back, linked by lru.next */
 	int64_t nr_free;
 	struct list_head lru[2]; /* inactive, active anon; head.next is the newest */
 	uint64_t nr_lru[2];

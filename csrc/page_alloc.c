@@ -20,17 +20,8 @@ static void init_node(struct pyksm *m, uint32_t nid, uint64_t first, uint64_t la
 	node->last = last;
 	INIT_LIST_HEAD(&node->lru[LRU_INACTIVE_ANON]);
 	INIT_LIST_HEAD(&node->lru[LRU_ACTIVE_ANON]);
-	/* Pushed from the top, so that the lowest frame is the first to be handed out. */
-	for (uint64_t pfn = last; pfn >= first && pfn; pfn--) {
-		struct page *page = pfn_to_page(m, pfn);
-
-		page->nid = (uint8_t)nid;
-		page->flags = PG_buddy;
-		page->_mapcount = -1;
-		page->lru.next = (struct list_head *)(void *)node->free;
-		node->free = page;
-		node->nr_free++;
-	}
+	node->fresh = first;
+	node->nr_free = (int64_t)(last - first + 1);
 }
 
 int page_alloc_init(struct pyksm *m, uint64_t frames)
@@ -54,12 +45,25 @@ int page_alloc_init(struct pyksm *m, uint64_t frames)
 	return 0;
 }
 
-static struct page *take_free(struct pyksm *m, struct node *node)
+/* The frame that came back last, else the lowest of those never used: a stack filled from the top. */
+static struct page *pop_free(struct pyksm *m, struct node *node, uint8_t nid)
 {
 	struct page *page = node->free;
 
-	node->free = (struct page *)(void *)page->lru.next;
+	if (page) {
+		node->free = (struct page *)(void *)page->lru.next;
+	} else {
+		page = pfn_to_page(m, node->fresh++);
+		page->nid = nid;
+	}
 	node->nr_free--;
+	return page;
+}
+
+static struct page *take_free(struct pyksm *m, uint32_t nid)
+{
+	struct page *page = pop_free(m, &m->node[nid], (uint8_t)nid);
+
 	page->flags = 0;
 	page->_count = 1;
 	page->_mapcount = -1;
@@ -78,11 +82,11 @@ struct page *alloc_pages_node(struct pyksm *m, int nid, bool bound)
 {
 	if (should_fail(m, PYKSM_FAIL_PAGE))
 		return NULL;
-	if (m->node[nid].free)
-		return take_free(m, &m->node[nid]);
+	if (m->node[nid].nr_free)
+		return take_free(m, (uint32_t)nid);
 	for (uint32_t other = 0; !bound && other < m->nodes; other++)
-		if (m->node[other].free)
-			return take_free(m, &m->node[other]);
+		if (m->node[other].nr_free)
+			return take_free(m, other);
 	return NULL;
 }
 

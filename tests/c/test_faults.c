@@ -66,7 +66,6 @@ static const struct step program[] = {
 	{ MUNMAP, 4, 0, 1, 2, 0 },
 	{ MADVISE, 4, 1, 0, 1, PYKSM_MADV_DONTNEED },
 	{ MADVISE, 1, 0, 4, 2, PYKSM_MADV_WILLNEED },
-	{ MADVISE, 2, 0, 4, 2, PYKSM_MADV_PAGEOUT },
 	{ SWAPOFF, 0, 0, 0, 0, 0 },
 	{ SCAN, 0, 0, 0, 0, 3 },
 	{ MADVISE, 2, 0, 0, 3, PYKSM_MADV_UNMERGEABLE },
