@@ -186,7 +186,7 @@ static void check_node(struct census *c, const struct node *node)
 	if (nr_free != node->nr_free)
 		wrong(c, "page-free", "free list has %lld, counted %lld", (long long)node->nr_free,
 		      (long long)nr_free);
-	for (int lru = 0; lru < 2; lru++) {
+	for (int lru = 0; lru < NR_LRU_LISTS; lru++) {
 		const struct list_head *pos;
 		uint64_t n = 0;
 
@@ -286,8 +286,7 @@ static void count_slot(struct census *c, const struct mm_slot *slot, struct ksm_
 		r->stable += stable;
 		r->unstable += unstable;
 		if (item->mm != slot->mm || (stable && unstable) ||
-		    (prev && (prev->address & PAGE_MASK) >= (item->address & PAGE_MASK)) ||
-		    (stable && item->head_serial != item->head->serial))
+		    (prev && (prev->address & PAGE_MASK) >= (item->address & PAGE_MASK)))
 			wrong(c, "ksm-rmap-item", "pid %d 0x%llx", item->mm->pid,
 			      (unsigned long long)item->address);
 	}

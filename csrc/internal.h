@@ -300,7 +300,8 @@ void swap_writepage(struct pyksm *m, struct page *page);
 void end_all_writeback(struct pyksm *m);
 
 /* vmscan.c */
-void lru_add(struct pyksm *m, struct page *page, int lru);
+void lru_add(struct pyksm *m, struct page *page);
+void charge_page(struct pyksm *m, struct page *page);
 void lru_del(struct pyksm *m, struct page *page);
 void activate_page(struct pyksm *m, struct page *page);
 void mark_page_accessed(struct pyksm *m, struct page *page);

@@ -25,7 +25,7 @@ static struct mm_slot *slot_of(struct list_head *pos)
 
 static int __ksm_enter(struct pyksm *m, struct mm_struct *mm)
 {
-	struct mm_slot *slot = kmem_alloc(m, POOL_MM_SLOT);
+	struct mm_slot *slot = kmem_alloc(m, POOL_KSM);
 
 	if (!slot)
 		return -ENOMEM;
@@ -44,7 +44,7 @@ static void forget_mm(struct pyksm *m, struct mm_slot *slot)
 	struct mm_struct *mm = slot->mm;
 
 	list_del_init(&slot->mm_list);
-	kmem_free(m, POOL_MM_SLOT, slot);
+	kmem_free(m, POOL_KSM, slot);
 	mm->mm_slot = NULL;
 	mm->mergeable = false;
 	mmdrop(m, mm);
@@ -173,7 +173,7 @@ static void remove_node_from_stable_tree(struct pyksm *m, struct stable_node *no
 		list_del_init(&node->list);
 	else
 		rb_erase(&node->node, &ksm->root_stable_tree[node->nid]);
-	kmem_free(m, POOL_STABLE_NODE, node);
+	kmem_free(m, POOL_KSM, node);
 }
 
 /*
@@ -464,12 +464,11 @@ static struct stable_node *stable_tree_insert(struct pyksm *m, struct page *kpag
 	COUNT(m, stable_tree_insert);
 	if (descend_stable_tree(m, kpage, &at, &node) != FOUND_NONE)
 		return NULL;
-	node = kmem_alloc(m, POOL_STABLE_NODE);
+	node = kmem_alloc(m, POOL_KSM);
 	if (!node)
 		return NULL;
 	node->kpfn = page_to_pfn(m, kpage);
 	node->nid = nid;
-	node->serial = ++m->ksm.node_serial;
 	set_page_stable_node(kpage, node);
 	rb_link_node(&node->node, at.parent, at.link);
 	rb_insert_color(&node->node, at.root);
@@ -533,7 +532,6 @@ static struct rmap_item *unstable_tree_search_insert(struct pyksm *m, struct rma
 static void stable_tree_append(struct pyksm *m, struct rmap_item *item, struct stable_node *node)
 {
 	item->head = node;
-	item->head_serial = node->serial;
 	item->address |= STABLE_FLAG;
 	hlist_add_head(&item->hlist, &node->hlist);
 	if (item->hlist.next)
@@ -543,9 +541,15 @@ static void stable_tree_append(struct pyksm *m, struct rmap_item *item, struct s
 }
 
 /* ---- ksmd's look at one page ---- */
+/*
+ * Does item hang on node? By address alone: an item that has left a node still has its address (until
+ * 5.13, c89a384e2551), and a new node may lie there since. stable_nodes and mm_slots are of one size, so
+ * one slab cache serves both and gives out first what was freed last. Real 3.10 shows it: sharers count as
+ * volatile.
+ */
 static bool item_is_on(const struct rmap_item *item, const struct stable_node *node)
 {
-	return item->head == node && (!node || item->head_serial == node->serial);
+	return item->head == node;
 }
 
 static void merge_with_tree_item(struct pyksm *m, struct page *page, struct rmap_item *item)

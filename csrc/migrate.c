@@ -4,6 +4,7 @@
 
 #define MIGRATE_PASSES 10
 #define FORCE_AFTER_PASS 2 /* from then on wait for writeback */
+#define MOVE_CHUNK (4096 / 24 - 1) /* as many page_to_node records as one kernel page takes */
 
 struct restore {
 	const struct page *old;
@@ -57,7 +58,8 @@ static bool migrate_page_move_mapping(struct pyksm *m, struct page *newpage, str
 
 static void migrate_page_copy(struct pyksm *m, struct page *newpage, struct page *page)
 {
-	const uint32_t carried = PG_error | PG_referenced | PG_uptodate | PG_active | PG_dirty;
+	const uint32_t carried = PG_error | PG_referenced | PG_uptodate | PG_active | PG_dirty |
+				 PG_charged;
 
 	copy_user_highpage(m, newpage, page);
 	newpage->flags |= page->flags & carried;
@@ -186,14 +188,12 @@ static uint64_t migrate_pass(struct pyksm *m, struct page_to_node *pp, uint64_t 
 	return retry;
 }
 
-int do_move_pages(struct pyksm *m, struct mm_struct *mm, uint64_t addr, uint64_t npages, int node,
-		  int32_t *status)
+static int move_chunk(struct pyksm *m, struct mm_struct *mm, uint64_t addr, uint64_t npages, int node,
+		      int32_t *status)
 {
-	struct page_to_node *pp = calloc(npages, sizeof(*pp));
+	struct page_to_node pp[MOVE_CHUNK] = { { NULL, 0 } };
 	int err = 0;
 
-	if (!pp)
-		return -ENOMEM;
 	for (uint64_t i = 0; i < npages; i++)
 		isolate_for_move(m, mm, addr + (i << PAGE_SHIFT), node, &pp[i]);
 	for (int pass = 0; pass < MIGRATE_PASSES && !err; pass++)
@@ -207,6 +207,20 @@ int do_move_pages(struct pyksm *m, struct mm_struct *mm, uint64_t addr, uint64_t
 		if (status)
 			status[i] = pp[i].status;
 	}
-	free(pp);
+	return err;
+}
+
+/* -ENOMEM: the node is full; what was moved before stays there. */
+int do_move_pages(struct pyksm *m, struct mm_struct *mm, uint64_t addr, uint64_t npages, int node,
+		  int32_t *status)
+{
+	int err = 0;
+
+	for (uint64_t done = 0; done < npages && !err; done += MOVE_CHUNK) {
+		uint64_t n = npages - done < MOVE_CHUNK ? npages - done : MOVE_CHUNK;
+
+		err = move_chunk(m, mm, addr + (done << PAGE_SHIFT), n, node,
+				 status ? status + done : NULL);
+	}
 	return err;
 }

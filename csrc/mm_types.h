@@ -35,6 +35,7 @@ enum page_flag {
 	PG_writeback = 1 << 9,
 	PG_reclaim = 1 << 10,
 	PG_buddy = 1 << 11, /* free */
+	PG_charged = 1 << 12, /* to the processes' memory cgroup: it has been mapped */
 };
 
 /* Low bits of page->mapping, as on Linux: 01 anonymous, 11 KSM (the rest may be NULL then). */
@@ -54,16 +55,17 @@ struct page {
 	uint8_t nid;
 };
 
+/* The third is for pages that nobody has mapped yet: they belong to no process's memory cgroup. */
+enum { LRU_INACTIVE_ANON, LRU_ACTIVE_ANON, LRU_UNCHARGED, NR_LRU_LISTS };
+
 struct node {
 	uint64_t first, last; /* pfns, last inclusive; first > last: none */
 	uint64_t fresh;	      /* from here on no frame has ever been handed out: nothing of it is touched */
 	struct page *free;    /* stack of those that came back, linked by lru.next */
 	int64_t nr_free;
-	struct list_head lru[2]; /* inactive, active anon; head.next is the newest */
-	uint64_t nr_lru[2];
+	struct list_head lru[NR_LRU_LISTS]; /* head.next is the newest */
+	uint64_t nr_lru[NR_LRU_LISTS];
 };
-
-enum { LRU_INACTIVE_ANON, LRU_ACTIVE_ANON };
 
 /* ---- address spaces ---- */
 #define VM_READ 0x1U
@@ -137,7 +139,6 @@ struct stable_node {
 	struct hlist_head hlist;
 	uint64_t kpfn;
 	int32_t nid;
-	uint32_t serial;
 };
 
 struct rmap_item {
@@ -149,7 +150,6 @@ struct rmap_item {
 	struct mm_struct *mm;
 	uint64_t address; /* and flags in the low bits */
 	uint32_t oldchecksum;
-	uint32_t head_serial; /* of head, so that a freed node's memory is not taken for it */
 	union {
 		struct rb_node node;
 		struct {
@@ -186,7 +186,6 @@ struct ksm {
 	int64_t pages_shared, pages_sharing, pages_unshared, rmap_items;
 	uint32_t run, merge_across_nodes, nr_node_ids;
 	uint32_t pages_to_scan, sleep_millisecs;
-	uint32_t node_serial;
 	bool mutex;	      /* ksm_thread_mutex */
 	bool trees_allocated; /* those per node, on the first change of merge_across_nodes */
 };
@@ -245,8 +244,7 @@ enum pool_id {
 	POOL_AVC,
 	POOL_ANON_VMA,
 	POOL_RMAP_ITEM,
-	POOL_STABLE_NODE,
-	POOL_MM_SLOT,
+	POOL_KSM, /* stable_nodes and mm_slots */
 	POOL_PGTABLE,
 	NR_POOLS,
 };

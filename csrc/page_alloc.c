@@ -18,8 +18,8 @@ static void init_node(struct pyksm *m, uint32_t nid, uint64_t first, uint64_t la
 
 	node->first = first;
 	node->last = last;
-	INIT_LIST_HEAD(&node->lru[LRU_INACTIVE_ANON]);
-	INIT_LIST_HEAD(&node->lru[LRU_ACTIVE_ANON]);
+	for (int lru = 0; lru < NR_LRU_LISTS; lru++)
+		INIT_LIST_HEAD(&node->lru[lru]);
 	node->fresh = first;
 	node->nr_free = (int64_t)(last - first + 1);
 }

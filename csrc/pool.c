@@ -10,8 +10,7 @@ static const size_t pool_size[NR_POOLS] = {
 	[POOL_AVC] = sizeof(struct anon_vma_chain),
 	[POOL_ANON_VMA] = sizeof(struct anon_vma),
 	[POOL_RMAP_ITEM] = sizeof(struct rmap_item),
-	[POOL_STABLE_NODE] = sizeof(struct stable_node),
-	[POOL_MM_SLOT] = sizeof(struct mm_slot),
+	[POOL_KSM] = sizeof(struct stable_node), /* the larger of the two */
 	[POOL_PGTABLE] = PTRS_PER_PTE * sizeof(pte_t),
 };
 

@@ -238,6 +238,7 @@ void do_page_add_anon_rmap(struct pyksm *m, struct page *page, struct vm_area_st
 {
 	bool first = ++page->_mapcount == 0;
 
+	charge_page(m, page);
 	if (PageKsm(page))
 		return;
 	if (first)
@@ -255,10 +256,10 @@ void page_add_anon_rmap(struct pyksm *m, struct page *page, struct vm_area_struc
 void page_add_new_anon_rmap(struct pyksm *m, struct page *page, struct vm_area_struct *vma,
 			    uint64_t addr)
 {
-	page->flags |= PG_swapbacked;
+	page->flags |= PG_swapbacked | PG_charged | PG_active;
 	page->_mapcount = 0;
 	__page_set_anon_rmap(page, vma, addr, true);
-	lru_add(m, page, LRU_ACTIVE_ANON);
+	lru_add(m, page);
 }
 
 /* A write by the only user makes the page this vma's own. */

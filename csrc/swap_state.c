@@ -95,7 +95,7 @@ struct page *read_swap_cache_async(struct pyksm *m, swp_entry_t entry, struct vm
 	}
 	page->flags |= PG_locked | PG_swapbacked;
 	add_to_swap_cache(m, page, entry);
-	lru_add(m, page, LRU_INACTIVE_ANON);
+	lru_add(m, page);
 	swap_readpage(m, page);
 	if (read)
 		*read = true;
@@ -127,7 +127,7 @@ struct page *swap_cache_copy(struct pyksm *m, swp_entry_t entry, const struct pa
 	}
 	page->flags |= PG_swapbacked | (from->flags & (PG_uptodate | PG_error));
 	add_to_swap_cache(m, page, entry);
-	lru_add(m, page, LRU_INACTIVE_ANON);
+	lru_add(m, page);
 	copy_user_highpage(m, page, from);
 	COUNT(m, unuse_copy);
 	return page;

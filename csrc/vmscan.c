@@ -11,18 +11,22 @@ static struct page *page_of_lru(struct list_head *pos)
 	return container_of(pos, struct page, lru);
 }
 
-void lru_add(struct pyksm *m, struct page *page, int lru)
-{
-	struct node *node = &m->node[page->nid];
-
-	page->flags |= PG_lru | (lru == LRU_ACTIVE_ANON ? PG_active : 0);
-	list_add(&page->lru, &node->lru[lru]);
-	node->nr_lru[lru]++;
-}
-
 static int page_lru(const struct page *page)
 {
+	if (!(page->flags & PG_charged))
+		return LRU_UNCHARGED;
 	return page->flags & PG_active ? LRU_ACTIVE_ANON : LRU_INACTIVE_ANON;
+}
+
+/* On the list that its flags name, as the newest. */
+void lru_add(struct pyksm *m, struct page *page)
+{
+	struct node *node = &m->node[page->nid];
+	int lru = page_lru(page);
+
+	page->flags |= PG_lru;
+	list_add(&page->lru, &node->lru[lru]);
+	node->nr_lru[lru]++;
 }
 
 void lru_del(struct pyksm *m, struct page *page)
@@ -37,7 +41,25 @@ void activate_page(struct pyksm *m, struct page *page)
 	if ((page->flags & (PG_lru | PG_active)) != PG_lru)
 		return;
 	lru_del(m, page);
-	lru_add(m, page, LRU_ACTIVE_ANON);
+	page->flags |= PG_active;
+	lru_add(m, page);
+}
+
+/*
+ * The first to map a page pays for it. Pages read ahead for nobody yet are out of reach of the pressure
+ * that is put on the processes' memory cgroup (kernel: mem_cgroup_commit_charge_swapin).
+ */
+void charge_page(struct pyksm *m, struct page *page)
+{
+	bool listed = page->flags & PG_lru;
+
+	if (page->flags & PG_charged)
+		return;
+	if (listed)
+		lru_del(m, page);
+	page->flags |= PG_charged;
+	if (listed)
+		lru_add(m, page);
 }
 
 void mark_page_accessed(struct pyksm *m, struct page *page)
@@ -61,7 +83,7 @@ bool isolate_lru_page(struct pyksm *m, struct page *page)
 
 void putback_lru_page(struct pyksm *m, struct page *page)
 {
-	lru_add(m, page, page_lru(page));
+	lru_add(m, page);
 	put_page(m, page);
 }
 
@@ -271,8 +293,10 @@ static bool any_pte_of_all(struct pyksm *m, pte_fn fn)
 
 static bool swapout_done(struct pyksm *m, const struct pyksm_range *ranges, int n)
 {
+	if (m->swap.nr_cached)
+		return false; /* what is out is to be read back from its slot, so the cache goes too */
 	if (!n)
-		return !m->swap.nr_cached && !any_pte_of_all(m, is_resident);
+		return !any_pte_of_all(m, is_resident);
 	for (int i = 0; i < n; i++) {
 		struct process *p = find_process(m, ranges[i].pid);
 

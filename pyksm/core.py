@@ -371,14 +371,10 @@ class Core:
     def migrate(self, pid: int, addr: int, npages: int, node: int) -> list[int]:
         pages = _count(npages)
         self._bulk("migrate", pid, pages, 16)
-        # Every int a page can answer is a node or -errno; this one is neither.
-        untouched = _I32_MAX
-        status = np.full(pages, untouched, dtype=np.int32)
+        status = np.zeros(pages, dtype=np.int32)
         out = ffi.from_buffer("int32_t[]", status)
         target = _clamp(node, -2, 1 << 30)
-        ret = self._raw("migrate", lib.pyksm_migrate, _id(pid), _addr(addr), pages, target, out)
-        if ret < 0 and (pages == 0 or status[0] == untouched):
-            raise MachineError(-ret, "migrate")
+        self._call("migrate", lib.pyksm_migrate, _id(pid), _addr(addr), pages, target, out)
         answers: list[int] = status.tolist()
         return answers
 
