@@ -1,9 +1,296 @@
-"""The census: recount everything, and say what does not add up."""
+"""The census: recount everything, and say what does not add up. A line is "code: detail"."""
 
 from __future__ import annotations
 
-from pyksm.oracle.structs import Machine
+from collections import Counter
+from collections.abc import Iterator
+
+from pyksm.oracle import interval_tree, ksm_rmap, rmap
+from pyksm.oracle.ksm_tree import page_stable_node
+from pyksm.oracle.pgtable import (
+    SPECIAL,
+    get_pte,
+    non_swap_entry,
+    pte_pfn,
+    pte_present,
+    pte_to_swp_entry,
+)
+from pyksm.oracle.structs import (
+    PAGE_SHIFT,
+    PMD_SHIFT,
+    TASK_SIZE,
+    AnonVma,
+    Machine,
+    Mm,
+    Page,
+    RmapItem,
+    StableNode,
+    SwapEntry,
+    Vma,
+)
+from pyksm.oracle.swap_map import SWAP_HAS_CACHE, SWAP_MAP_BAD, swp_swapcount
+
+
+class _Tally:
+    """One walk over all page tables: who maps what."""
+
+    def __init__(self, m: Machine) -> None:
+        self.mms = _all_mms(m)
+        self.mapped: Counter[Page] = Counter()
+        self.swapped: Counter[SwapEntry] = Counter()
+        self.anonpages: Counter[Mm] = Counter()
+        self.swapents: Counter[Mm] = Counter()
+        for mm in self.mms:
+            for table in mm.tables.values():
+                for pte in table:
+                    if pte:
+                        self._count(m, mm, pte)
+
+    def _count(self, m: Machine, mm: Mm, pte: int) -> None:
+        if not pte_present(pte):
+            entry = pte_to_swp_entry(pte)
+            if not non_swap_entry(entry):
+                self.swapped[entry] += 1
+                self.swapents[mm] += 1
+        elif not pte & SPECIAL:
+            self.mapped[m.pages[pte_pfn(pte)]] += 1
+            self.anonpages[mm] += 1
+
+
+def _all_mms(m: Machine) -> list[Mm]:
+    """Live ones, and those that only swapoff still holds."""
+    held = [mm for mm in m.mmlist[1:] if mm not in m.mms.values()]
+    return [*m.mms.values(), *held]
 
 
 def census(m: Machine, strict: bool) -> list[str]:
-    return []
+    """Does not count as work: counters are as before."""
+    before = m.counters.copy()
+    tally = _Tally(m)
+    lines: list[str] = []
+    for check in (_pages, _lru, _swap, _mms, _anon_vmas, _vmas, _rmap, _ksm):
+        lines += check(m, tally)
+    if strict:
+        lines += _strict(m, tally)
+    m.counters = before
+    return lines
+
+
+def _pages(m: Machine, tally: _Tally) -> Iterator[str]:
+    free = Counter(pfn for node in m.nodes for pfn in node.free)
+    for pfn, page in m.pages.items():
+        mapcount = tally.mapped[page]
+        if page.mapcount != mapcount:
+            yield f"page-mapcount: frame {pfn} says {page.mapcount}, {mapcount} ptes map it"
+        wanted = mapcount + page.pins + (m.swap_cache.get(page.private or (-1, 0)) is page)
+        if page.count != wanted:
+            yield f"page-refcount: frame {pfn} has {page.count} references, not {wanted}"
+        if free[pfn] != (0 if page.count else 1):
+            yield f"page-free: frame {pfn} with {page.count} references is free {free[pfn]} times"
+
+
+def _lru(m: Machine, tally: _Tally) -> Iterator[str]:
+    listed: Counter[Page] = Counter()
+    for node in m.nodes:
+        for lru in (node.active, node.inactive, node.uncharged):
+            for page in lru:
+                listed[page] += 1
+                right = page.node == node.nid and page.charged == (lru is not node.uncharged)
+                if page.charged:
+                    right = right and page.active == (lru is node.active)
+                if not right or not page.lru:
+                    yield f"lru: frame {page.pfn} is on the wrong list"
+    for page in m.pages.values():
+        if page.count and listed[page] != 1:
+            yield f"lru: frame {page.pfn} is on {listed[page]} lists"
+
+
+def _swap(m: Machine, tally: _Tally) -> Iterator[str]:
+    for area in m.swap_info:
+        if area.swap_map is None:
+            continue
+        inuse = 0
+        for offset, byte in enumerate(area.swap_map):
+            if byte & ~SWAP_HAS_CACHE == SWAP_MAP_BAD:
+                continue
+            entry = (area.type, offset)
+            inuse += byte != 0
+            count = swp_swapcount(area, offset)
+            if count != tally.swapped[entry]:
+                yield f"swap-count: slot {entry} says {count}, {tally.swapped[entry]} ptes"
+            if bool(byte & SWAP_HAS_CACHE) != (entry in m.swap_cache):
+                yield f"swap-cache: slot {entry} byte {byte:#x} against the cache"
+        if inuse != area.inuse_pages:
+            yield f"swap-inuse: area {area.type} says {area.inuse_pages}, {inuse} are in use"
+    for entry, page in m.swap_cache.items():
+        if not page.swapcache or page.private != entry:
+            yield f"swap-cache: frame {page.pfn} is not the page of {entry}"
+    for entry in tally.swapped:
+        area = m.swap_info[entry[0]]
+        if area.swap_map is None or entry[1] >= area.max:
+            yield f"swap-count: a pte refers to {entry}, which is not there"
+
+
+def _mms(m: Machine, tally: _Tally) -> Iterator[str]:
+    for mm in tally.mms:
+        counted = (tally.anonpages[mm], tally.swapents[mm])
+        if (mm.anonpages, mm.swapents) != counted:
+            yield f"mm-counter: mm {mm.pid} says {mm.anonpages}, {mm.swapents}, not {counted}"
+        if tally.swapents[mm] and mm not in m.mmlist:
+            yield f"mmlist: mm {mm.pid} has swap ptes and is not on it"
+
+
+def _anon_vmas(m: Machine, tally: _Tally) -> Iterator[str]:
+    """Every anon_vma that can be reached: its tree against the chains, its references."""
+    chained: Counter[AnonVma] = Counter()
+    for mm in tally.mms:
+        for vma in mm.vmas:
+            for avc in vma.chain:
+                chained[avc.anon_vma] += 1
+                if avc.vma is not vma or avc not in avc.anon_vma.tree:
+                    yield f"anon-vma: an avc of vma {vma.start:#x} of mm {mm.pid} is not in its tree"
+    known = set(chained) | {anon_vma.root for anon_vma in chained}
+    items = [item for slot in m.ksm.mm_slots for item in slot.rmap_list if item.stable]
+    known |= {item.anon_vma for item in items if item.anon_vma is not None}
+    known |= {anon_vma.root for anon_vma in known}
+    children = Counter(anon_vma.root for anon_vma in known if anon_vma.root is not anon_vma)
+    held = Counter(item.anon_vma for item in items)
+    for anon_vma in known:
+        starts = [avc.vma.pgoff for avc in anon_vma.tree]
+        if len(starts) != chained[anon_vma] or starts != sorted(starts):
+            yield "anon-vma: a tree has the wrong vmas or the wrong order"
+        wanted = bool(anon_vma.tree) + children[anon_vma] + held[anon_vma]
+        if anon_vma.refcount != wanted:
+            yield f"anon-vma: {anon_vma.refcount} references, not {wanted}"
+
+
+def _vmas(m: Machine, tally: _Tally) -> Iterator[str]:
+    for mm in tally.mms:
+        end = 0
+        for vma in mm.vmas:
+            if vma.start < end or not vma.start < vma.end <= TASK_SIZE or vma.mm is not mm:
+                yield f"vma: {vma.start:#x}-{vma.end:#x} of mm {mm.pid} is out of order"
+            if (vma.anon_vma is None) != (not vma.chain):
+                yield f"vma: {vma.start:#x} of mm {mm.pid} has an anon_vma or a chain alone"
+            end = vma.end
+        for index, table in mm.tables.items():
+            yield from _strays(mm, index, table)
+
+
+def _strays(mm: Mm, index: int, table: list[int]) -> Iterator[str]:
+    """Ptes that no vma covers."""
+    covered: set[int] = set()
+    for vma in mm.vmas:
+        low = max(vma.start, index << PMD_SHIFT)
+        high = min(vma.end, (index + 1) << PMD_SHIFT)
+        covered.update(range((low >> PAGE_SHIFT), (high >> PAGE_SHIFT)))
+    first = index << (PMD_SHIFT - PAGE_SHIFT)
+    for i, pte in enumerate(table):
+        if pte and first + i not in covered:
+            yield f"vma: mm {mm.pid} has a pte at {(first + i) << PAGE_SHIFT:#x} and no vma"
+
+
+def _reached(m: Machine, page: Page) -> int:
+    """How many ptes of the page an rmap walk finds."""
+    found: set[tuple[int, int]] = set()
+
+    def look(page: Page, vma: Vma, address: int) -> int:
+        pte = get_pte(vma.mm, address)
+        if pte_present(pte) and pte_pfn(pte) == page.pfn and vma.start <= address < vma.end:
+            found.add((id(vma.mm), address & ~((1 << PAGE_SHIFT) - 1)))
+        return rmap.SWAP_AGAIN
+
+    if page.ksm:
+        ksm_rmap.rmap_walk_ksm(m, page, look)
+    elif page.anon_vma is not None:
+        for avc in interval_tree.foreach(m, page.anon_vma, page.index, page.index):
+            look(page, avc.vma, rmap.vma_address(page, avc.vma))
+    return len(found)
+
+
+def _rmap(m: Machine, tally: _Tally) -> Iterator[str]:
+    for page, mapcount in tally.mapped.items():
+        if not page.ksm and not page.locked:
+            reached = _reached(m, page)
+            if reached < mapcount:
+                yield f"rmap: {reached} of {mapcount} ptes of frame {page.pfn} are found"
+
+
+def _ksm(m: Machine, tally: _Tally) -> Iterator[str]:
+    items = [item for slot in m.ksm.mm_slots for item in slot.rmap_list]
+    in_trees = [node for root in m.ksm.stable for node in root]
+    nodes = [*in_trees, *m.ksm.migrate_nodes]
+    counted = (
+        sum(1 for node in nodes if node.hlist),
+        sum(len(node.hlist) - 1 for node in nodes if node.hlist),
+        sum(1 for item in items if item.unstable),
+        len(items),
+    )
+    k = m.ksm
+    said = (k.pages_shared, k.pages_sharing, k.pages_unshared, k.rmap_items)
+    for name, one, two in zip(("shared", "sharing", "unshared", "rmap_items"), said, counted):
+        if one != two:
+            yield f"ksm-counts: {name} says {one}, {two} are there"
+    yield from _ksm_nodes(m)
+    yield from _ksm_items(m, items, nodes)
+    yield from _ksm_unmerged(m, tally)
+
+
+def _ksm_nodes(m: Machine) -> Iterator[str]:
+    """A node that is not stale is where its page's content wants it."""
+    for nid, root in enumerate(m.ksm.stable):
+        last: bytes | None = None
+        for node in root:
+            page = m.pages[node.kpfn]
+            if page_stable_node(page) is not node:
+                continue
+            if node.nid != nid or node.node is None or (last is not None and last >= page.data):
+                yield f"ksm-tree: the node of frame {page.pfn} is out of order"
+            last = page.data
+    for node in m.ksm.migrate_nodes:
+        if node.node is not None:
+            yield f"ksm-tree: the node of frame {node.kpfn} is on migrate_nodes and in a tree"
+
+
+def _ksm_items(m: Machine, items: list[RmapItem], nodes: list[StableNode]) -> Iterator[str]:
+    listed = {item: node for node in nodes for item in node.hlist}
+    for item in items:
+        node = listed.pop(item, None)
+        if item.stable != (node is not None) or (node is not None and item.head is not node):
+            yield f"ksm-rmap-item: {item.address:#x} of mm {item.mm.pid} against its node"
+        if item.unstable != (item.node is not None) or (item.stable and item.unstable):
+            yield f"ksm-rmap-item: {item.address:#x} of mm {item.mm.pid} against its flags"
+    for item in listed:
+        yield f"ksm-rmap-item: {item.address:#x} of mm {item.mm.pid} is on no mm_slot"
+    for slot in m.ksm.mm_slots:
+        addresses = [item.address for item in slot.rmap_list]
+        if addresses != sorted(set(addresses)):
+            yield f"ksm-rmap-item: the items of mm {slot.mm.pid} are out of order"
+
+
+def _ksm_unmerged(m: Machine, tally: _Tally) -> Iterator[str]:
+    if m.ksm.run != 2:
+        return
+    for mm in tally.mms:
+        for vma in mm.vmas:
+            if not vma.mergeable:
+                continue
+            for address in range(vma.start, vma.end, 1 << PAGE_SHIFT):
+                pte = get_pte(mm, address)
+                if pte_present(pte) and not pte & SPECIAL:
+                    page = m.pages[pte_pfn(pte)]
+                    if page.ksm and page.stable_node is None:
+                        yield f"ksm-unmerged: mm {mm.pid} maps frame {page.pfn} at {address:#x}"
+
+
+def _strict(m: Machine, tally: _Tally) -> Iterator[str]:
+    """Legal, but worth knowing: KSM pages that reclaim cannot unmap."""
+    for page, mapcount in tally.mapped.items():
+        if not page.ksm:
+            continue
+        if page.stable_node is None:
+            yield f"ksm-no-node: frame {page.pfn} has no stable node"
+        else:
+            reached = _reached(m, page)
+            if reached < mapcount:
+                yield f"ksm-rmap: {reached} of {mapcount} ptes of frame {page.pfn} are found"

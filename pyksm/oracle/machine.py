@@ -263,17 +263,19 @@ class Oracle:
         return [memory.access_page(m, mm, at, write)[1] for at in range(addr, end, PAGE_SIZE)]
 
     def pin(self, pid: int, addr: int, npages: int) -> None:
-        """All pages have to be resident, else none is pinned."""
+        """As get_user_pages() for reading: what is not there is faulted in. All pages or none."""
         m, mm, end = self._range(pid, addr, npages)
-        pages = []
+        pages: list[Page] = []
         for address in range(addr, end, PAGE_SIZE):
-            pte = get_pte(mm, address)
-            if not pte_present(pte):
-                raise MachineError(EFAULT, f"pin at {address:#x}")
-            pages.append(memory.vm_normal_page(m, pte) or m.zero_page)
-        for i, page in enumerate(pages):
+            page, err = memory.access_page(m, mm, address, False)
+            if page is None:
+                for pinned in reversed(pages):
+                    _unpin(m, pinned)
+                raise MachineError(err, f"pin at {address:#x}")
             get_page(page)
             page.pins += 1
+            pages.append(page)
+        for i, page in enumerate(pages):
             m.pins.setdefault((pid, addr + i * PAGE_SIZE), []).append(page)
 
     def unpin(self, pid: int, addr: int, npages: int) -> None:

@@ -60,24 +60,14 @@ def _clear_young(m: Machine) -> None:
 
 
 def try_to_free_mem_cgroup_pages(m: Machine) -> None:
-    """One call: up to 13 rounds over the nodes, until 32 pages were freed. The node to begin with
-    changes from call to call."""
-    import os
-    v = int(os.environ.get('N','0'))
-    if v<0: order=m.nodes if v==-1 else m.nodes[::-1]
-    else:
-        st=_ST.setdefault(id(m),[v])
-        first = st[0] % len(m.nodes)
-        st[0]+=1
-        order = m.nodes[first:] + m.nodes[:first]
+    """One call: up to 13 rounds over the nodes, until 32 pages were freed."""
     reclaimed = 0
     for priority in range(DEF_PRIORITY, -1, -1):
-        for node in order:
+        for node in m.nodes:
             reclaimed += shrink_zone(m, node, priority)
         if reclaimed >= SWAP_CLUSTER_MAX:
             break
 
-_ST = {}
 
 def shrink_zone(m: Machine, node: Node, priority: int) -> int:
     """One round on a node. How many pages it freed.
