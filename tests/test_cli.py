@@ -166,6 +166,7 @@ def test_fuzz_finds_shrinks_and_diff_replays(
             return child
 
     monkeypatch.setitem(engines._FACTORIES, "core", Off)
+    monkeypatch.setitem(engines._FACTORIES, "oracle", Core)
     out = tmp_path / "found.ksm"
     ran = Ran(capsys, "fuzz", "--seed", "1", "--seconds", "100", "--out", str(out))
     assert (ran.status, ran.err) == (1, "")

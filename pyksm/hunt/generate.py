@@ -30,6 +30,10 @@ class Chooser(Protocol):
 
     def pick(self, things: Sequence[T]) -> T: ...
 
+    def together(self, make: Callable[[Chooser], T]) -> T:
+        """What ``make`` makes, of choices that belong together: left out together, if at all."""
+        ...
+
 
 @dataclass
 class Seeded:
@@ -42,6 +46,9 @@ class Seeded:
 
     def pick(self, things: Sequence[T]) -> T:
         return self.random.choice(things)
+
+    def together(self, make: Callable[[Chooser], T]) -> T:
+        return make(self)
 
 
 @dataclass
@@ -80,9 +87,14 @@ def build(choose: Chooser, low: int, high: int, filename: str = "<random>") -> s
     names = Names(nodes=machine.nodes)
     opening = _opening(choose, names)
     body: list[st.Statement] = []
-    # A choice before each statement, not one of the length: so hypothesis can drop any of them.
-    while len(body) < low or (len(body) < high and choose.integer(0, 24)):
-        body += step(choose, names)
+
+    def more(choose: Chooser) -> list[st.Statement] | None:
+        # A choice with each statement, not one of the length: so hypothesis can drop any of them.
+        goes_on = len(body) < low or choose.integer(0, 24) > 0
+        return step(choose, names) if goes_on else None
+
+    while len(body) < high and (statements := choose.together(more)) is not None:
+        body += statements
     body = [*opening, *body]
     return st.Scenario((machine, *body, st.Observe("end")), filename)
 
@@ -101,7 +113,7 @@ def step(choose: Chooser, names: Names) -> list[st.Statement]:
 
 
 def _chance(choose: Chooser, percent: int) -> bool:
-    return choose.integer(1, 100) <= percent
+    return choose.integer(1, 100) > 100 - percent  # the smallest choice is no
 
 
 def _machine(choose: Chooser) -> st.Machine:

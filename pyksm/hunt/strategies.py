@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 from hypothesis import strategies as hs
@@ -24,6 +24,14 @@ class _Drawn:
 
     def pick(self, things: Sequence[T]) -> T:
         return self._draw(hs.sampled_from(things))
+
+    def together(self, make: Callable[[generate.Chooser], T]) -> T:
+        return self._draw(_together(make))
+
+
+@hs.composite
+def _together(draw: hs.DrawFn, make: Callable[[generate.Chooser], T]) -> T:
+    return make(_Drawn(draw))
 
 
 @hs.composite
