@@ -10,7 +10,7 @@ from mutant import Mutant
 
 MUTANTS: tuple[Mutant, ...] = (
     Mutant(
-        "ksm.c",
+        "ksm_rmap.c",
         "return page_stable_node(page) && !(m->ksm.run & KSM_RUN_UNMERGE);",
         "return page_stable_node(page);",
         "the seed's missing check: a KSM page comes back while everything is being unmerged",
@@ -93,13 +93,6 @@ MUTANTS: tuple[Mutant, ...] = (
         ";",
         "a page with a new slot is not dirty, so it is dropped unwritten",
         after="bool add_to_swap(",
-    ),
-    Mutant(
-        "swap_state.c",
-        "lru_add(m, page, LRU_INACTIVE_ANON);",
-        "lru_add(m, page, LRU_ACTIVE_ANON);",
-        "a page read from swap starts on the active list",
-        after="struct page *read_swap_cache_async",
     ),
     Mutant(
         "page_io.c",
@@ -296,13 +289,13 @@ MUTANTS: tuple[Mutant, ...] = (
         "a pinned page is moved from under its pin",
     ),
     Mutant(
-        "ksm.c",
+        "ksm_rmap.c",
         "node->kpfn = page_to_pfn(m, newpage);",
         ";",
         "a stable node does not follow its page: the bug of the mail's WARN_ON_ONCE",
     ),
     Mutant(
-        "ksm.c",
+        "ksm_rmap.c",
         "if ((item->mm == vma->vm_mm) == new_forks)",
         "if (item->mm != vma->vm_mm)",
         "rmap_walk_ksm without search_new_forks: ptes of children forked since are missed",
@@ -332,15 +325,57 @@ MUTANTS: tuple[Mutant, ...] = (
         "the unstable tree merges across nodes although that is off",
     ),
     Mutant(
-        "ksm.c",
+        "ksm_rmap.c",
         "set_page_stable_node(oldpage, NULL);",
         ";",
         "the page that was migrated away still leads to the node",
     ),
     Mutant(
         "ksm.c",
-        "return item->head == node && (!node || item->head_serial == node->serial);",
-        "return item->head == node;",
-        "a freed node's memory, used again, is taken for the same node",
+        "ksm->pages_unshared--;",
+        ";",
+        "an item that leaves the unstable tree still counts as unshared",
+    ),
+    Mutant(
+        "ksm_sysfs.c",
+        "if (ksm->pages_shared || remove_all_stable_nodes(m))",
+        "if (ksm->pages_shared)",
+        "merge_across_nodes changes while stable nodes still wait in their trees",
+    ),
+    Mutant(
+        "ksm_sysfs.c",
+        "if (ksm->run == flags)",
+        "if (ksm->run == flags && flags != KSM_RUN_UNMERGE)",
+        "run=2 unmerges again where it is 2 already",
+    ),
+    Mutant(
+        "census.c",
+        "if ((vma->vm_flags & VM_MERGEABLE) && c->m->ksm.run == KSM_RUN_UNMERGE)",
+        "if ((vma->vm_flags & VM_MERGEABLE) && c->m->ksm.run == KSM_RUN_MERGE)",
+        "the census does not see a KSM page brought back while run is 2",
+    ),
+    Mutant(
+        "census.c",
+        "if (reached < c->ptes[pfn])",
+        "if (reached > c->ptes[pfn])",
+        "the census does not see a page whose ptes rmap misses",
+    ),
+    Mutant(
+        "pool.c",
+        "return __builtin_expect(m->inject[kind] != 0, 0) && --m->inject[kind] == 0;",
+        "return __builtin_expect(m->inject[kind] != 0, 0) && --m->inject[kind] <= 1;",
+        "an ordered failure comes one too early, and twice",
+    ),
+    Mutant(
+        "machine.c",
+        "for (size_t i = 0; i < gone.nr_pins; i++) /* memory goes first, then the pipes */",
+        "for (size_t i = 1; i < gone.nr_pins; i++)",
+        "a pin outlives its process",
+    ),
+    Mutant(
+        "machine.c",
+        "ret->mapcount = page_mapcount(page);",
+        "ret->mapcount = page_count(page);",
+        "references pass for mappings",
     ),
 )
