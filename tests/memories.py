@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from dataclasses import dataclass, field
 
 import numpy as np
+from hypothesis import strategies as st
 
 from pyksm.jobs import plan as steps
 from pyksm.targets.memory import PAGE_SIZE, UNSHARED, Memory, ProcessMemory, Vma
@@ -113,3 +115,60 @@ class Toy:
                     assert vpn in self.processes[node].mapped
                     assert vpn not in self.processes[node].frame
                     self.processes[node].frame[vpn] = -1
+
+
+@st.composite
+def histories(draw: st.DrawFn) -> tuple[Memory, bool]:
+    """A memory that came about by real mmap, write, drop, munmap, fork and exit."""
+    first = 16
+    counter = iter(range(1, 1 << 30))
+    live: dict[int, dict[int, tuple[int, int] | None]] = {}
+    parent: dict[int, int] = {}
+
+    def fresh() -> tuple[int, int]:
+        number = next(counter)
+        return number, draw(st.integers(1, 3))
+
+    pid = 100
+    live[pid] = {}
+    parent[pid] = 1
+    orphans = False
+    for _ in range(draw(st.integers(1, 40))):
+        who = draw(st.sampled_from(sorted(live)))
+        op = draw(st.sampled_from(["map", "write", "write", "drop", "fork", "unmap", "exit"]))
+        vpn = first + draw(st.integers(0, 5))
+        mine = live[who]
+        if op == "map":
+            mine.setdefault(vpn, None)
+        elif op == "write":
+            mine[vpn] = fresh()
+        elif op == "drop" and vpn in mine:
+            mine[vpn] = None
+        elif op == "unmap":
+            mine.pop(vpn, None)
+        elif op == "fork" and len(live) < 8:
+            pid += 1
+            live[pid] = dict(mine)
+            parent[pid] = who
+        elif op == "exit" and len(live) > 1:
+            orphans = orphans or who in parent.values()
+            del live[who]
+            parent = {child: 1 if old == who else old for child, old in parent.items()}
+    memory = Memory()
+    count: dict[int, int] = defaultdict(int)
+    for pages in live.values():
+        for held in pages.values():
+            if held:
+                count[held[0]] += 1
+    for who, pages in sorted(live.items()):
+        have = {v: held for v, held in pages.items() if held}
+        process(
+            memory,
+            {v: content for v, (_, content) in have.items()},
+            {v: frame for v, (frame, _) in have.items() if count[frame] > 1},
+            vmas=around(set(pages)),
+            pid=who,
+            ppid=parent[who],
+            started=who,
+        )
+    return memory, orphans

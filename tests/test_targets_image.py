@@ -53,7 +53,9 @@ def same(one: Memory, other: Memory) -> bool:
         scalars = ("pid", "name", "ppid", "started", "origin", "vmas", "swapped", "excluded")
         if any(getattr(a, name) != getattr(b, name) for name in scalars):
             return False
-        if not all(np.array_equal(getattr(a, n), getattr(b, n)) for n in ("vpn", "frame", "zero_vpn")):
+        if not all(
+            np.array_equal(getattr(a, n), getattr(b, n)) for n in ("vpn", "frame", "zero_vpn")
+        ):
             return False
         if one.store.join(a.content.tolist()) != other.store.join(b.content.tolist()):
             return False
@@ -203,9 +205,7 @@ GOOD_PTES = ptes((16, 0, -1), (17, 1, 0))
 GOOD_PAGES = memories.page(1) + memories.page(2)
 
 
-def parts(
-    top: Any = None, table: bytes = GOOD_PTES, pages: bytes = GOOD_PAGES
-) -> list[Part]:
+def parts(top: Any = None, table: bytes = GOOD_PTES, pages: bytes = GOOD_PAGES) -> list[Part]:
     data = top if isinstance(top, bytes) else json.dumps(index() if top is None else top).encode()
     return [(INDEX, data), (PTES, table), (PAGES, pages)]
 

@@ -201,7 +201,7 @@ def capture(targets: tuple[str, ...], stop: bool, procs: int, as_json: bool, out
     else:
         out = console()
         report.print_source(out, memory)
-        out.print(f"{output}: {report.size_of(size)}", markup=False)
+        out.print(f"{report.printable(output)}: {report.size_of(size)}", markup=False)
     return _FINE
 
 

@@ -26,6 +26,7 @@ from dataclasses import asdict
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from pyksm.jobs.swapoff import Merged, PolicyResult, Result
@@ -136,7 +137,7 @@ def print_source(out: Console, memory: Memory) -> None:
     for reason, pages in _excluded(memory).items():
         out.print(f"left out: {pages:,} {EXCLUDED[reason]}", markup=False)
     for note in memory.notes:
-        out.print(f"note: {_plain(note)}", markup=False)
+        out.print(f"note: {printable(note)}", markup=False)
 
 
 def _excluded(memory: Memory) -> dict[str, int]:
@@ -147,9 +148,14 @@ def _excluded(memory: Memory) -> dict[str, int]:
     return totals
 
 
+def printable(text: str) -> str:
+    """A text from outside, without what a terminal would act on."""
+    return "".join(c if c.isprintable() else "?" for c in text)
+
+
 def _plain(text: str) -> str:
-    """A name from outside, without what a terminal would act on."""
-    return "".join(c if c.isprintable() else "?" for c in text).replace("[", r"\[")
+    """The same where rich looks for markup."""
+    return escape(printable(text))
 
 
 def print_sharing(out: Console, result: Result) -> None:

@@ -394,7 +394,6 @@ class _Hook:
             now = time.monotonic()
             if point == "try_to_unuse:next_entry" and now >= self.next:
                 self.next = now + 0.1
-                # The area is not among areas() while it is being swapped off by some engines.
                 left = _used(self.engine, self.area)
                 self.watch.advance(self.slots - left, self.slots)
         except KeyboardInterrupt:

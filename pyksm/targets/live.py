@@ -18,7 +18,6 @@ from numpy.typing import NDArray
 from pyksm.errors import InputError
 from pyksm.targets import procfs
 from pyksm.targets.memory import (
-    PAGE_SHIFT,
     PAGE_SIZE,
     UNSHARED,
     Memory,
@@ -140,13 +139,12 @@ class _Scan:
         self.content = np.full(len(self.vpn), -1, dtype=np.int64)
 
     def _anonymous(self, vma: Vma) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
-        entry = self.files.pagemap(vma)
+        vpn, entry = self.files.pagemap(vma)
         here = (entry & np.uint64(procfs.PM_PRESENT | procfs.PM_SWAP)) != 0
         filed = (entry & np.uint64(procfs.PM_FILE)) != 0
         self.process.exclude("file", int(np.count_nonzero(here & filed)))
-        index = np.flatnonzero(here & ~filed)
-        vpn = index.astype(np.uint64) + np.uint64(vma.start >> PAGE_SHIFT)
-        return vpn, entry[index]
+        kept = here & ~filed
+        return vpn[kept], entry[kept]
 
     @property
     def present(self) -> NDArray[np.bool_]:

@@ -6,8 +6,10 @@ They wait on their standard input, so they end when we close it, and also when w
 from __future__ import annotations
 
 import contextlib
+import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 
 from pyksm.errors import InputError
@@ -48,12 +50,31 @@ def interpreters(count: int = DEFAULT_COUNT) -> Iterator[list[int]]:
     with contextlib.ExitStack() as stack:
         started = []
         for number in range(count):
-            process = _start(number, forks=number == count - 1)
-            stack.callback(_end, process)
+            with _uninterrupted():
+                process = _start(number, forks=number == count - 1)
+                stack.callback(_end, process)
             started.append(process)
         pids = [_await(process) for process in started]
         pids.append(_await(started[-1]))
         yield sorted(pids)
+
+
+@contextlib.contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Ctrl-C waits until the block is over: no process may exist that nobody will end."""
+    # Only the main thread has handlers, and is interrupted. Blocking the signal would not do:
+    # another thread, of a numerical library say, would take it for us.
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    late: list[int] = []
+    before = signal.signal(signal.SIGINT, lambda number, _: late.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+        if late:
+            signal.raise_signal(signal.SIGINT)
 
 
 def _start(number: int, forks: bool) -> subprocess.Popen[bytes]:

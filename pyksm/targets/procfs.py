@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import os
 import re
+import struct
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -32,6 +34,16 @@ KPF_ZERO_PAGE = 1 << 24
 
 _HEADER = re.compile(r"^([0-9a-f]+)-([0-9a-f]+) (\S{4}) \S+ \S+ \d+\s*(.*)$")
 _PAGEMAP_CHUNK = 1 << 16  #: entries in one read: 512 KiB for 256 MiB of addresses
+
+# A mapping this large may be a reservation of terabytes with a few pages in it (sanitizers,
+# garbage collectors), which is better not read entry by entry.
+_SPARSE_BYTES = 1 << 30
+_PAGEMAP_SCAN = 0xC0606610  #: _IOWR('f', 16, struct pm_scan_arg), linux/fs.h
+_SCAN_ARG = struct.Struct("<12Q")
+_SCAN_CATEGORIES = 1 << 3 | 1 << 4  #: PAGE_IS_PRESENT, PAGE_IS_SWAPPED
+_SCAN_REGIONS = 4096
+
+Range = tuple[int, int]  #: page numbers, end exclusive
 
 
 @dataclass(frozen=True)
@@ -144,9 +156,48 @@ class ProcessFiles:
             raise refused(self.pid, exc) from None
         return parse_smaps(b"".join(chunks).decode(errors="replace"))
 
-    def pagemap(self, vma: Vma) -> NDArray[np.uint64]:
-        """The pagemap entries of the pages of ``vma``; shorter where the process has ended."""
-        first, end = vma.start >> PAGE_SHIFT, vma.end >> PAGE_SHIFT
+    def pagemap(self, vma: Vma) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
+        """Page numbers in ``vma`` and their pagemap entries: all pages, or those with something.
+
+        Fewer where the process has ended meanwhile.
+        """
+        ranges = [(vma.start >> PAGE_SHIFT, vma.end >> PAGE_SHIFT)]
+        if vma.end - vma.start > _SPARSE_BYTES:
+            ranges = self._occupied(vma) or ranges
+        entries = [self._entries(first, end) for first, end in ranges]
+        pages = [
+            np.arange(first, first + len(e), dtype=np.uint64)
+            for (first, _), e in zip(ranges, entries, strict=True)
+        ]
+        return np.concatenate(pages), np.concatenate(entries)
+
+    def _occupied(self, vma: Vma) -> list[Range] | None:
+        """Ranges of pages with something in them, without a look at every empty page.
+
+        None where the kernel has no PAGEMAP_SCAN (it came with Linux 6.7), or nothing is there.
+        """
+        ranges: list[Range] = []
+        found = np.empty((_SCAN_REGIONS, 3), dtype=np.uint64)  # struct page_region
+        start = vma.start
+        while start < vma.end:
+            # struct pm_scan_arg: size, flags, start, end, walk_end, vec, vec_len, max_pages,
+            # and the masks: inverted, all of, any of, to return.
+            arg = bytearray(
+                _SCAN_ARG.pack(
+                    _SCAN_ARG.size, 0, start, vma.end, 0, found.ctypes.data, len(found), 0,
+                    0, 0, _SCAN_CATEGORIES, _SCAN_CATEGORIES,
+                )
+            )  # fmt: skip
+            try:
+                count = fcntl.ioctl(self._pagemap, _PAGEMAP_SCAN, arg)
+            except OSError:
+                return None
+            for first, end, _ in found[:count].tolist():
+                ranges.append((first >> PAGE_SHIFT, end >> PAGE_SHIFT))
+            start = max(_SCAN_ARG.unpack(arg)[4], start + PAGE_SIZE)
+        return ranges or None
+
+    def _entries(self, first: int, end: int) -> NDArray[np.uint64]:
         parts = []
         for page in range(first, end, _PAGEMAP_CHUNK):
             size = 8 * min(_PAGEMAP_CHUNK, end - page)
