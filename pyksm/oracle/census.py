@@ -148,7 +148,7 @@ def _anon_vmas(m: Machine, tally: _Tally) -> Iterator[str]:
             for avc in vma.chain:
                 chained[avc.anon_vma] += 1
                 if avc.vma is not vma or avc not in avc.anon_vma.tree:
-                    yield f"anon-vma: an avc of vma {vma.start:#x} of mm {mm.pid} is not in its tree"
+                    yield f"anon-vma: an avc of vma {vma.start:#x}, mm {mm.pid}, is not in its tree"
     known = set(chained) | {anon_vma.root for anon_vma in chained}
     items = [item for slot in m.ksm.mm_slots for item in slot.rmap_list if item.stable]
     known |= {item.anon_vma for item in items if item.anon_vma is not None}
@@ -228,7 +228,9 @@ def _ksm(m: Machine, tally: _Tally) -> Iterator[str]:
     )
     k = m.ksm
     said = (k.pages_shared, k.pages_sharing, k.pages_unshared, k.rmap_items)
-    for name, one, two in zip(("shared", "sharing", "unshared", "rmap_items"), said, counted):
+    for name, one, two in zip(
+        ("shared", "sharing", "unshared", "rmap_items"), said, counted, strict=False
+    ):
         if one != two:
             yield f"ksm-counts: {name} says {one}, {two} are there"
     yield from _ksm_nodes(m)

@@ -1,4 +1,4 @@
-"""include/linux/jhash.h: Bob Jenkins' lookup3 hash over 32-bit words, as ksmd's checksum uses it."""
+"""include/linux/jhash.h: Bob Jenkins' lookup3 hash over 32-bit words, for ksmd's checksum."""
 
 from __future__ import annotations
 

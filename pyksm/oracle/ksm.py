@@ -189,9 +189,7 @@ def try_to_merge_one_page(m: Machine, vma: Vma, page: Page, kpage: Page | None) 
     return err
 
 
-def try_to_merge_with_ksm_page(
-    m: Machine, item: RmapItem, page: Page, kpage: Page | None
-) -> int:
+def try_to_merge_with_ksm_page(m: Machine, item: RmapItem, page: Page, kpage: Page | None) -> int:
     vma = mmap.vma_at(item.mm, item.address) if item.mm.users else None
     if vma is None:
         return -EFAULT
@@ -218,7 +216,7 @@ def try_to_merge_two_pages(
 
 
 def cmp_and_merge_page(m: Machine, page: Page, item: RmapItem) -> None:
-    """What ksmd does with one page: the stable tree first, then (unless it changes) the unstable."""
+    """What ksmd does with a page: the stable tree first, then (unless it changes) the unstable."""
     m.counters["cmp_and_merge_page"] += 1
     node = page_stable_node(page)
     if node is not None:
@@ -273,9 +271,7 @@ def _merge_with_unstable(
 # --- which processes take part
 
 
-def ksm_madvise(
-    m: Machine, vma: Vma, start: int, end: int, advice: int
-) -> tuple[int, bool]:
+def ksm_madvise(m: Machine, vma: Vma, start: int, end: int, advice: int) -> tuple[int, bool]:
     """MADV_MERGEABLE and MADV_UNMERGEABLE: 0 or -errno, and what VM_MERGEABLE is to be."""
     if advice == MADV_MERGEABLE:
         if not vma.mergeable and not vma.mm.vm_mergeable:
@@ -344,11 +340,12 @@ def ksm_might_need_to_copy(m: Machine, page: Page, vma: Vma, address: int) -> Pa
             return page
         if page.stable_node is not None and m.ksm.run != KSM_RUN_UNMERGE:
             return page
-    elif page.anon_vma is None:
+    elif page.anon_vma is None or (
+        vma.anon_vma is not None
+        and page.anon_vma.root is vma.anon_vma.root
+        and page.index == linear_page_index(vma, address)
+    ):
         return page
-    elif vma.anon_vma is not None and page.anon_vma.root is vma.anon_vma.root:
-        if page.index == linear_page_index(vma, address):
-            return page
     if not page.uptodate:
         return page
     new_page = alloc_page_vma(m, vma)

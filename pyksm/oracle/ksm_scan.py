@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from errno import EACCES, EBUSY, EDEADLK, EINVAL, ENOENT, ENOMEM
 
-from pyksm.oracle import ksm, memory, mmap
+from pyksm.oracle import ksm, memory
 from pyksm.oracle.ksm_tree import (
     get_ksm_page,
     remove_all_stable_nodes,

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from errno import (
     EBADF,
     EBUSY,
     EDEADLK,
-    EFAULT,
     EINVAL,
     ENOMEM,
     ESRCH,
 )
-from typing import Iterator
 
 from pyksm.engine import FAULT_KINDS, POLICIES, SWITCHES, AreaInfo, Config, PageInfo, VmaInfo
 from pyksm.errors import MachineError
@@ -56,20 +54,66 @@ from pyksm.oracle.structs import (
 )
 
 #: Every counter, so that one that never counted is there too. Kernel functions first.
-COUNTERS = tuple(
-    """
-    __swap_writepage break_ksm cmp_and_merge_page delete_from_swap_cache do_swap_page
-    ksm_might_need_to_copy ksm_migrate_page memcmp_pages page_address_in_vma page_referenced_ksm
-    read_swap_cache_async remove_rmap_item_from_tree replace_page rmap_walk_ksm
-    stable_tree_insert stable_tree_search swap_readpage swap_writepage swapin_readahead
-    try_to_free_swap try_to_merge_one_page try_to_unmap try_to_unmap_ksm try_to_unuse
-    unstable_tree_search_insert unuse_mm unuse_pte unuse_pte_range unuse_vma write_protect_page
-    handle_mm_fault do_anonymous_page do_wp_page reuse_swap_page copy_one_pte zap_pte move_pte
-    anon_vma_prepare anon_vma_clone anon_vma_fork unlink_anon_vmas try_to_unmap_one
-    page_referenced_one add_to_swap get_swap_page swap_duplicate swap_free free_swap_and_cache
-    calc_checksum copy_page alloc_page free_page migrate_page unuse_copy unuse_pte_compared
-    find_next_to_unuse_slots scan_swap_map_slots avc_visited kmem_alloc
-    """.split()
+COUNTERS = (
+    "__swap_writepage",
+    "break_ksm",
+    "cmp_and_merge_page",
+    "delete_from_swap_cache",
+    "do_swap_page",
+    "ksm_might_need_to_copy",
+    "ksm_migrate_page",
+    "memcmp_pages",
+    "page_address_in_vma",
+    "page_referenced_ksm",
+    "read_swap_cache_async",
+    "remove_rmap_item_from_tree",
+    "replace_page",
+    "rmap_walk_ksm",
+    "stable_tree_insert",
+    "stable_tree_search",
+    "swap_readpage",
+    "swap_writepage",
+    "swapin_readahead",
+    "try_to_free_swap",
+    "try_to_merge_one_page",
+    "try_to_unmap",
+    "try_to_unmap_ksm",
+    "try_to_unuse",
+    "unstable_tree_search_insert",
+    "unuse_mm",
+    "unuse_pte",
+    "unuse_pte_range",
+    "unuse_vma",
+    "write_protect_page",
+    "handle_mm_fault",
+    "do_anonymous_page",
+    "do_wp_page",
+    "reuse_swap_page",
+    "copy_one_pte",
+    "zap_pte",
+    "move_pte",
+    "anon_vma_prepare",
+    "anon_vma_clone",
+    "anon_vma_fork",
+    "unlink_anon_vmas",
+    "try_to_unmap_one",
+    "page_referenced_one",
+    "add_to_swap",
+    "get_swap_page",
+    "swap_duplicate",
+    "swap_free",
+    "free_swap_and_cache",
+    "calc_checksum",
+    "copy_page",
+    "alloc_page",
+    "free_page",
+    "migrate_page",
+    "unuse_copy",
+    "unuse_pte_compared",
+    "find_next_to_unuse_slots",
+    "scan_swap_map_slots",
+    "avc_visited",
+    "kmem_alloc",
 )
 VMSTAT = ("pswpin", "pswpout", "pgmigrate_success")
 
@@ -437,6 +481,4 @@ def _page_info(m: Machine, mm: Mm, address: int) -> PageInfo:
     if pte & SPECIAL:
         return PageInfo("Z", pte, 0, -1, -1, False, False, 0, 0)
     page = m.pages[pte_pfn(pte)]
-    return PageInfo(
-        "P", pte, page.pfn, -1, -1, page.ksm, page.swapcache, page.mapcount, page.node
-    )
+    return PageInfo("P", pte, page.pfn, -1, -1, page.ksm, page.swapcache, page.mapcount, page.node)

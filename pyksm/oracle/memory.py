@@ -33,8 +33,16 @@ from pyksm.oracle.pgtable import (
     table_ranges,
     vm_page_prot,
 )
-from pyksm.oracle.structs import PAGE_MASK, PAGE_SHIFT, PAGE_SIZE, Machine, Mm, Page, Vma
-from pyksm.oracle.structs import schedule_point
+from pyksm.oracle.structs import (
+    PAGE_MASK,
+    PAGE_SHIFT,
+    PAGE_SIZE,
+    Machine,
+    Mm,
+    Page,
+    Vma,
+    schedule_point,
+)
 from pyksm.oracle.swap_map import add_swap_count_continuation
 
 VM_FAULT_OOM = 1

@@ -1,4 +1,4 @@
-"""mm/migrate.c: moving pages to another memory node, as move_pages(2) with MPOL_MF_MOVE_ALL does."""
+"""mm/migrate.c: moving pages to another memory node, as move_pages(2) with MPOL_MF_MOVE_ALL."""
 
 from __future__ import annotations
 
@@ -48,9 +48,7 @@ def do_pages_move(m: Machine, mm: Mm, start: int, npages: int, node: int) -> tup
         return -ENODEV, []
     status: list[int] = []
     for at in range(0, npages, CHUNK):
-        chunk = [
-            PageToNode(start + i * PAGE_SIZE) for i in range(at, min(at + CHUNK, npages))
-        ]
+        chunk = [PageToNode(start + i * PAGE_SIZE) for i in range(at, min(at + CHUNK, npages))]
         if do_move_page_to_node_array(m, mm, chunk, node):
             return -ENOMEM, []
         status += [record.status for record in chunk]
@@ -68,9 +66,7 @@ def do_move_page_to_node_array(m: Machine, mm: Mm, chunk: list[PageToNode], node
     return err
 
 
-def _isolate(
-    m: Machine, mm: Mm, record: PageToNode, node: int, pagelist: list[Page]
-) -> int:
+def _isolate(m: Machine, mm: Mm, record: PageToNode, node: int, pagelist: list[Page]) -> int:
     vma = mmap.vma_at(mm, record.address)
     if vma is None:
         return -EFAULT
@@ -232,5 +228,3 @@ def remove_migration_ptes(m: Machine, old: Page, new: Page) -> None:
         return rmap.SWAP_AGAIN
 
     rmap.rmap_walk(m, new, remove_migration_pte)
-
-

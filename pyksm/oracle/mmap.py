@@ -78,9 +78,16 @@ def _transfer(vma: Vma, end: int, following: Vma) -> tuple[Vma | None, Vma | Non
     return None, None, 0, 0
 
 
-def vma_adjust(
-    m: Machine, vma: Vma, start: int, end: int, pgoff: int, insert: Vma | None
-) -> int:
+def _export(m: Machine, exporter: Vma, importer: Vma) -> int:
+    """A vma that takes pages over needs the anon_vmas that they belong to."""
+    if exporter.anon_vma is not None and importer.anon_vma is None:
+        if rmap.anon_vma_clone(m, importer, exporter):
+            return -ENOMEM
+        importer.anon_vma = exporter.anon_vma
+    return 0
+
+
+def vma_adjust(m: Machine, vma: Vma, start: int, end: int, pgoff: int, insert: Vma | None) -> int:
     """Give the vma new bounds, at its next one's expense or in favour of ``insert``."""
     wanted_end = end
     while True:
@@ -89,11 +96,8 @@ def vma_adjust(
         if following is not None and insert is None:
             importer, exporter, adjust_next, remove_next = _transfer(vma, wanted_end, following)
             end = following.end if remove_next else wanted_end
-            if exporter is not None and importer is not None:
-                if exporter.anon_vma is not None and importer.anon_vma is None:
-                    if rmap.anon_vma_clone(m, importer, exporter):
-                        return -ENOMEM
-                    importer.anon_vma = exporter.anon_vma
+            if exporter is not None and importer is not None and _export(m, exporter, importer):
+                return -ENOMEM
         _set_bounds(vma, start, end, pgoff, following if adjust_next else None, adjust_next)
         if remove_next and following is not None:
             vma.mm.vmas.remove(following)
@@ -185,9 +189,12 @@ def vma_merge(
         and _can_vma_merge(prev, flags, anon_vma, node)
         and prev.pgoff + vma_pages(prev) == pgoff
     ):
-        if before_next and following is not None:
-            if is_mergeable_anon_vma(prev.anon_vma, following.anon_vma, None):
-                end = following.end
+        if (
+            before_next
+            and following is not None
+            and is_mergeable_anon_vma(prev.anon_vma, following.anon_vma, None)
+        ):
+            end = following.end
         return prev if vma_adjust(m, prev, prev.start, end, prev.pgoff, None) == 0 else None
     if not before_next or following is None or area is None:
         return None
@@ -292,9 +299,7 @@ def copy_vma(m: Machine, vma: Vma, start: int, end: int, pgoff: int) -> tuple[Vm
     is_free, prev = find_vma_links(vma.mm, start, end)
     if not is_free:
         return None, vma
-    new = vma_merge(
-        m, vma.mm, prev, start, end, vma.flags(), vma.anon_vma, pgoff, vma.node
-    )
+    new = vma_merge(m, vma.mm, prev, start, end, vma.flags(), vma.anon_vma, pgoff, vma.node)
     if new is not None:
         return new, new if new.start <= old_start < new.end else vma
     if not kmem_alloc(m):

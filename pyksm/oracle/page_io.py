@@ -61,7 +61,9 @@ def wait_on_page_writeback(m: Machine, page: Page) -> None:
 def swap_readpage(m: Machine, page: Page) -> None:
     """Read a locked page from its slot and unlock it. A failed read leaves zeros, not uptodate."""
     m.counters["swap_readpage"] += 1
-    assert page.locked and not page.uptodate and page.private is not None
+    assert page.locked
+    assert not page.uptodate
+    assert page.private is not None
     m.vmstat["pswpin"] += 1
     data = None if fails(m, "read") else _load(m, page.private)
     if data is None:

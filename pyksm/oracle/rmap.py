@@ -147,9 +147,7 @@ def page_add_anon_rmap(m: Machine, page: Page, vma: Vma, address: int) -> None:
     do_page_add_anon_rmap(m, page, vma, address, exclusive=False)
 
 
-def do_page_add_anon_rmap(
-    m: Machine, page: Page, vma: Vma, address: int, exclusive: bool
-) -> None:
+def do_page_add_anon_rmap(m: Machine, page: Page, vma: Vma, address: int, exclusive: bool) -> None:
     page.mapcount += 1
     charge(m, page)
     if page.ksm:

@@ -153,7 +153,7 @@ class SwapInfo:
 
 @dataclass(eq=False, slots=True)
 class RmapItem:
-    """rmap_item of KSM. ``anon_vma`` and ``nid`` share memory in the kernel, so do head and node."""
+    """rmap_item of KSM. In the kernel anon_vma and nid share memory, and so do head and node."""
 
     mm: Mm
     address: int

@@ -16,7 +16,9 @@ from pyksm.oracle.swap import lru_cache_add_lru
 
 def add_to_swap_cache(m: Machine, page: Page, entry: SwapEntry) -> None:
     """Only who holds the slot's SWAP_HAS_CACHE may call, so it never finds another page there."""
-    assert page.locked and not page.swapcache and entry not in m.swap_cache
+    assert page.locked
+    assert not page.swapcache
+    assert entry not in m.swap_cache
     get_page(page)
     page.swapcache = True
     page.private = entry
@@ -25,7 +27,10 @@ def add_to_swap_cache(m: Machine, page: Page, entry: SwapEntry) -> None:
 
 def __delete_from_swap_cache(m: Machine, page: Page) -> SwapEntry:
     """Out of the cache, with the reference and the slot's SWAP_HAS_CACHE left to the caller."""
-    assert page.locked and page.swapcache and not page.writeback and page.private is not None
+    assert page.locked
+    assert page.swapcache
+    assert not page.writeback
+    assert page.private is not None
     entry = page.private
     del m.swap_cache[entry]
     page.private = None
