@@ -1,4 +1,19 @@
-"""The scenario language: text or objects in, the contract's JSON answer out."""
+"""The scenario language: text or objects in, the contract's JSON answer out.
+
+``parse(text)`` gives a :class:`Scenario`, ``run(scenario, "core")`` its answer. Beyond the
+statements that a recorder on a real kernel knows, models take:
+
+- ``machine ... policy=reread|memcpy bug=SWITCH``: swapoff's policy; a check or shortcut taken away
+  (:data:`pyksm.engine.SWITCHES`; more than one ``bug=`` may be given);
+- ``inject KIND N``: the N-th such event from now on fails, once (:data:`pyksm.engine.FAULT_KINDS`);
+- ``census [strict]``: a full recount; the result's ``violations`` lists what is wrong;
+- ``at POINT N STATEMENT``: STATEMENT runs inside the next statement when that reaches the schedule
+  point (:data:`pyksm.engine.SCHEDULE_POINTS`) for the N-th time. Its result is then in ``nested``
+  of that statement's; ``reached`` is false there where the point was not reached so often.
+
+A result's ``events`` are what the kernel would have said in its log. The ``machine`` statement has
+no result of its own.
+"""
 
 from pyksm.scenario.engines import NAMES as ENGINES
 from pyksm.scenario.kinds import Pages, Setting, Value
