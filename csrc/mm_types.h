@@ -269,7 +269,6 @@ struct pyksm {
 	struct swap swap;
 	struct page **writes; /* under writeback, in order of submission */
 	size_t nr_writes, max_writes;
-	uint64_t written, freed, unmapped; /* what a turn of reclaim has brought */
 	uint64_t count[NR_COUNTERS], vm[NR_VMSTAT];
 	uint64_t inject[PYKSM_NR_FAULT_KINDS];
 	const char **events;

@@ -201,7 +201,8 @@ static void end_swap_bio_write(struct pyksm *m, struct page *page, bool failed)
 	if (!(page->flags & PG_reclaim))
 		return;
 	page->flags &= ~(uint32_t)PG_reclaim;
-	if ((page->flags & (PG_lru | PG_active | PG_charged)) == (PG_lru | PG_charged))
+	if ((page->flags & (PG_lru | PG_active | PG_charged | PG_dirty)) ==
+	    (PG_lru | PG_charged))
 		list_move_tail(&page->lru, &m->node[page->nid].lru[LRU_INACTIVE_ANON]);
 }
 
@@ -227,7 +228,6 @@ static void __swap_writepage(struct pyksm *m, struct page *page)
 
 	COUNT(m, __swap_writepage);
 	m->vm[PSWPOUT]++;
-	m->written++;
 	failed = should_fail(m, PYKSM_FAIL_WRITE) || backend_io(m, page, true);
 	page->flags |= PG_writeback;
 	unlock_page(page);

@@ -336,7 +336,6 @@ static int unmap_to_swap(struct pyksm *m, struct page *page, struct mm_struct *m
 	mm->anon_rss--;
 	mm->swapents++;
 	*pte = swp_entry_to_pte(entry);
-	m->unmapped++;
 	return SWAP_AGAIN;
 }
 

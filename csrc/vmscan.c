@@ -3,6 +3,7 @@
 #include "internal.h"
 
 #define SWAP_CLUSTER_MAX 32
+#define DEF_PRIORITY 12
 #define IDLE_TURNS 16
 
 /* ---- the lists ---- */
@@ -153,7 +154,6 @@ static bool shrink_page(struct pyksm *m, struct page *page)
 		unlock_page(page);
 		page->flags &= ~(uint32_t)PG_active;
 		put_page(m, page);
-		m->freed++;
 		return false;
 	}
 	if (verdict == ACTIVATE) {
@@ -181,9 +181,11 @@ static void isolate_lru_pages(struct pyksm *m, struct node *node, int lru, uint6
 	}
 }
 
-static void shrink_inactive_list(struct pyksm *m, struct node *node, uint64_t k)
+/* How many of the k oldest could be freed. */
+static uint64_t shrink_inactive_list(struct pyksm *m, struct node *node, uint64_t k)
 {
 	struct list_head pages, kept, *pos, *next;
+	uint64_t reclaimed = 0;
 
 	isolate_lru_pages(m, node, LRU_INACTIVE_ANON, k, &pages);
 	INIT_LIST_HEAD(&kept);
@@ -193,15 +195,16 @@ static void shrink_inactive_list(struct pyksm *m, struct node *node, uint64_t k)
 		list_del_init(pos);
 		if (shrink_page(m, page))
 			list_add_tail(pos, &kept);
+		else
+			reclaimed++;
 	}
 	list_for_each_safe(pos, next, &kept) {
 		struct page *page = page_of_lru(pos);
 
 		list_del_init(pos);
-		if (page_count(page) == 1)
-			m->freed++;
 		putback_lru_page(m, page);
 	}
+	return reclaimed;
 }
 
 /* Anonymous pages are never kept active for being used: they get a second look on the inactive list. */
@@ -228,21 +231,53 @@ static uint64_t batch(uint64_t *left)
 	return k;
 }
 
-static void shrink_zone(struct pyksm *m, struct node *node)
+static bool inactive_anon_is_low(const struct pyksm *m, const struct node *node)
 {
-	uint64_t inactive, active;
+	return m->swap.total_swap_pages &&
+	       node->nr_lru[LRU_INACTIVE_ANON] < node->nr_lru[LRU_ACTIVE_ANON];
+}
+
+/* All of both lists, or until 32 pages have been freed. */
+static uint64_t shrink_lists(struct pyksm *m, struct node *node)
+{
+	uint64_t inactive = node->nr_lru[LRU_INACTIVE_ANON], active = node->nr_lru[LRU_ACTIVE_ANON];
+	uint64_t reclaimed = 0;
+
+	while (inactive && reclaimed < SWAP_CLUSTER_MAX) {
+		uint64_t k;
+
+		reclaimed += shrink_inactive_list(m, node, batch(&inactive));
+		k = batch(&active);
+		if (k && inactive_anon_is_low(m, node))
+			shrink_active_list(m, node, k);
+	}
+	return reclaimed;
+}
+
+/*
+ * One round on a node. There being no file pages, there are by 3.10's reckoning enough inactive ones of
+ * them: anonymous pages are looked at in the last round only. And never while no slot is free.
+ */
+static uint64_t shrink_zone(struct pyksm *m, struct node *node, int priority)
+{
+	uint64_t reclaimed = 0;
 
 	sched_point(m, PT_SHRINK_ZONE);
-	if (m->swap.nr_swap_pages <= 0)
-		return; /* nowhere to put anonymous pages: the kernel does not even look at them */
-	inactive = node->nr_lru[LRU_INACTIVE_ANON];
-	active = node->nr_lru[LRU_ACTIVE_ANON];
-	while (inactive || active) {
-		if (inactive)
-			shrink_inactive_list(m, node, batch(&inactive));
-		if (active)
-			shrink_active_list(m, node, batch(&active));
-	}
+	if (!priority && m->swap.nr_swap_pages > 0)
+		reclaimed = shrink_lists(m, node);
+	if (inactive_anon_is_low(m, node))
+		shrink_active_list(m, node, SWAP_CLUSTER_MAX);
+	return reclaimed;
+}
+
+/* Up to 13 rounds over the nodes, until 32 pages have been freed. */
+static void try_to_free_mem_cgroup_pages(struct pyksm *m)
+{
+	uint64_t reclaimed = 0;
+
+	for (int priority = DEF_PRIORITY; priority >= 0 && reclaimed < SWAP_CLUSTER_MAX; priority--)
+		for (uint32_t nid = 0; nid < m->nodes; nid++)
+			reclaimed += shrink_zone(m, &m->node[nid], priority);
 }
 
 /* ---- swapout: pressure until what was asked for is out ---- */
@@ -307,17 +342,22 @@ static bool swapout_done(struct pyksm *m, const struct pyksm_range *ranges, int 
 	return true;
 }
 
+/* What shows that a turn has brought something: ptes unmapped, pages written, frames freed. */
+static uint64_t progress(const struct pyksm *m)
+{
+	return m->count[CNT_swap_duplicate] + m->count[CNT___swap_writepage] + m->count[CNT_free_page];
+}
+
 void swapout(struct pyksm *m, const struct pyksm_range *ranges, int n)
 {
 	int idle = 0;
 
 	while (idle < IDLE_TURNS && !swapout_done(m, ranges, n)) {
-		uint64_t before = m->unmapped + m->written + m->freed;
+		uint64_t before = progress(m);
 
 		any_pte_of_all(m, clear_young);
-		for (uint32_t nid = 0; nid < m->nodes; nid++)
-			shrink_zone(m, &m->node[nid]);
+		try_to_free_mem_cgroup_pages(m);
 		end_all_writeback(m);
-		idle = before == m->unmapped + m->written + m->freed ? idle + 1 : 0;
+		idle = before == progress(m) ? idle + 1 : 0;
 	}
 }

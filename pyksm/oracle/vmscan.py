@@ -14,12 +14,10 @@ IDLE_TURNS = 16
 
 
 def swapout(m: Machine, ranges: list[Range]) -> None:
-    """What pressure on everybody's memory does: turns of reclaim until nothing is left, or 16 in
-    a row bring nothing. With ranges named, only if one of their pages is resident."""
-    if ranges and not any(_resident(m, *named) for named in ranges):
-        return
+    """Pressure on everybody's memory: turns of reclaim until none of the ranges' pages (or
+    nobody's) is resident and the swap cache is empty, or 16 in a row bring nothing."""
     idle = 0
-    while idle < IDLE_TURNS and not _all_out(m):
+    while idle < IDLE_TURNS and not _is_out(m, ranges):
         before = _progress(m)
         _clear_young(m)
         try_to_free_mem_cgroup_pages(m)
@@ -31,15 +29,22 @@ def _is_resident(pte: int) -> bool:
     return pte_present(pte) and not pte & SPECIAL
 
 
-def _all_out(m: Machine) -> bool:
-    """No process has a page but the zero page, and the swap cache is empty."""
-    return not m.swap_cache and not any(
+def _is_out(m: Machine, ranges: list[Range]) -> bool:
+    """What is out is to be read back from its slot, so the cache has to go too."""
+    if m.swap_cache:
+        return False
+    if ranges:
+        return not any(_resident(m, *named) for named in ranges)
+    return not any(
         any(map(_is_resident, table)) for mm in m.mms.values() for table in mm.tables.values()
     )
 
 
 def _resident(m: Machine, pid: int, start: int, npages: int) -> bool:
-    for table, low, high in table_ranges(m.mms[pid], start, start + (npages << PAGE_SHIFT)):
+    mm = m.mms.get(pid)
+    if mm is None:  # it exited meanwhile, at a schedule point
+        return False
+    for table, low, high in table_ranges(mm, start, start + (npages << PAGE_SHIFT)):
         first = low >> PAGE_SHIFT & 511
         if any(map(_is_resident, table[first : first + ((high - low) >> PAGE_SHIFT)])):
             return True
@@ -116,13 +121,13 @@ def shrink_active_list(m: Machine, node: Node, count: int) -> None:
 
 
 def shrink_inactive_list(m: Machine, node: Node, count: int) -> int:
-    before = m.counters["free_page"]
-    kept = shrink_page_list(m, isolate_lru_pages(m, node, count, active=False))
-    reclaimed = m.counters["free_page"] - before
+    """How many of the oldest could be freed."""
+    pages = isolate_lru_pages(m, node, count, active=False)
+    kept = shrink_page_list(m, pages)
     for page in kept:
         lru_cache_add_lru(m, page, page.active)
         put_page(m, page)
-    return reclaimed
+    return len(pages) - len(kept)
 
 
 def shrink_page_list(m: Machine, pages: list[Page]) -> list[Page]:
