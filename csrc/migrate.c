@@ -151,10 +151,8 @@ static void isolate_for_move(struct pyksm *m, struct mm_struct *mm, uint64_t add
 
 	if (!vma || vma->vm_start > addr)
 		pp->status = -EFAULT;
-	else if (!page)
-		pp->status = -ENOENT;
-	else if (!page_to_pfn(m, page))
-		pp->status = -EFAULT; /* the zero page stays where it is */
+	else if (!page || !page_to_pfn(m, page))
+		pp->status = -ENOENT; /* the zero page stays where it is */
 	else if (page->nid == node)
 		pp->status = node;
 	else if (!isolate_lru_page(m, page))

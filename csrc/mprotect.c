@@ -13,7 +13,7 @@ static void change_protection(struct vm_area_struct *vma, uint64_t start, uint64
 		pte_t *pte = pte_lookup(vma->vm_mm, addr);
 
 		if (pte_present(*pte))
-			*pte = (*pte & keep) | vm_page_prot(vma);
+			*pte = (*pte & keep) | (vm_page_prot(vma) & ~keep);
 	}
 }
 

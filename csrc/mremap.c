@@ -44,7 +44,8 @@ static int move_vma(struct pyksm *m, struct vm_area_struct *vma, uint64_t addr, 
 			do_munmap(m, mm, new_addr, len);
 		return err;
 	}
-	return do_munmap(m, mm, addr, len);
+	do_munmap(m, mm, addr, len); /* no memory for a split: then the old range stays, empty */
+	return 0;
 }
 
 int do_mremap(struct pyksm *m, struct mm_struct *mm, uint64_t addr, uint64_t len, uint64_t new_addr)

@@ -209,7 +209,6 @@ static int copy_in_hand(struct pyksm *m, struct unuse *u)
 	put_page(m, old);
 	if (!copy)
 		return -ENOMEM;
-	lock_page(copy);
 	u->page = copy;
 	u->fresh = true;
 	return 0;
@@ -235,12 +234,12 @@ static int visit_entry(struct pyksm *m, struct swap_info_struct *si, uint64_t i,
 	u.page = read_swap_cache_async(m, u.entry, NULL, &u.fresh);
 	if (!u.page)
 		return *map ? -ENOMEM : 0;
-	forget_dying_start_mm(m, start_mm);
-	sched_point(m, PT_UNUSE_LOCK_PAGE); /* a racing fault goes first here */
-	if (u.page->flags & PG_writeback)
-		end_all_writeback(m);
-	lock_page(u.page);
 	for (;;) {
+		forget_dying_start_mm(m, start_mm);
+		sched_point(m, PT_UNUSE_LOCK_PAGE); /* a racing fault goes first here */
+		if (u.page->flags & PG_writeback)
+			end_all_writeback(m);
+		lock_page(u.page);
 		err = unuse_entry(m, start_mm, map, &u);
 		if (err)
 			break;
@@ -265,11 +264,8 @@ int try_to_unuse(struct pyksm *m, unsigned int type)
 
 	COUNT(m, try_to_unuse);
 	start_mm->mm_users++;
-	while (!err) {
+	while (!err && (i = find_next_to_unuse(m, si, i))) {
 		sched_point(m, PT_UNUSE_NEXT_ENTRY);
-		i = find_next_to_unuse(m, si, i);
-		if (!i)
-			break;
 		err = signal_pending(m) ? -EINTR : visit_entry(m, si, i, &start_mm);
 	}
 	mm_unpin(m, start_mm);

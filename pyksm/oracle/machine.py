@@ -213,9 +213,9 @@ class Oracle:
         m, mm = self._mm(pid)
         del m.mms[pid]
         fork.mmput(m, mm)
-        for key in [key for key in m.pins if key[0] == pid]:
-            for page in m.pins.pop(key):
-                _unpin(m, page)
+        held = [pin for key in list(m.pins) if key[0] == pid for pin in m.pins.pop(key)]
+        for _, page in sorted(held, key=lambda pin: pin[0]):  # in the order they were taken
+            _unpin(m, page)
 
     def processes(self) -> list[int]:
         return list(self._m().mms)
@@ -320,7 +320,8 @@ class Oracle:
             page.pins += 1
             pages.append(page)
         for i, page in enumerate(pages):
-            m.pins.setdefault((pid, addr + i * PAGE_SIZE), []).append(page)
+            m.pins_taken += 1
+            m.pins.setdefault((pid, addr + i * PAGE_SIZE), []).append((m.pins_taken, page))
 
     def unpin(self, pid: int, addr: int, npages: int) -> None:
         """The latest pin of each address goes, whatever is mapped there now."""
@@ -330,7 +331,7 @@ class Oracle:
             if key not in m.pins:
                 raise MachineError(EINVAL, f"unpin at {key[1]:#x}")
         for key in keys:
-            _unpin(m, m.pins[key].pop())
+            _unpin(m, m.pins[key].pop()[1])
             if not m.pins[key]:
                 del m.pins[key]
 

@@ -239,7 +239,8 @@ class Machine:
     pages: dict[int, Page] = field(default_factory=dict)  #: struct pages by pfn, once used
     mms: dict[int, Mm] = field(default_factory=dict)  #: live processes by pid
     next_pid: int = 1
-    pins: dict[tuple[int, int], list[Page]] = field(default_factory=dict)
+    pins: dict[tuple[int, int], list[tuple[int, Page]]] = field(default_factory=dict)
+    pins_taken: int = 0  #: gives each pin its number
     # swapfile.c, swap_state.c, page_io.c
     swap_info: list[SwapInfo] = field(default_factory=list)
     swap_list_head: int = -1
