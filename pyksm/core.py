@@ -34,6 +34,9 @@ _BULK_MAX = 1 << 32
 #: Pages below 2^47, where user addresses end.
 _USER_PAGES = 1 << 35
 
+#: Stands for a buffer of no bytes.
+_NO_BYTES = ffi.new("char[1]")
+
 _I32_MAX = 2**31 - 1
 _U32_MAX = 2**32 - 1
 _I64_MAX = 2**63 - 1
@@ -343,7 +346,10 @@ class Core:
 
     def write(self, pid: int, addr: int, data: Buffer) -> None:
         source = ffi.from_buffer("char[]", data)
-        self._call("write", lib.pyksm_write, _id(pid), _addr(addr), source, len(source))
+        size = len(source)
+        if not size:
+            source = _NO_BYTES  # not NULL, which C refuses
+        self._call("write", lib.pyksm_write, _id(pid), _addr(addr), source, size)
 
     def read(self, pid: int, addr: int, length: int) -> bytes:
         size = operator.index(length)
@@ -351,9 +357,8 @@ class Core:
             raise MachineError(errno.EINVAL, f"read: length {size}")
         self._bulk("read", pid, size, 1)
         out = np.zeros(size, dtype=np.uint8)
-        self._call(
-            "read", lib.pyksm_read, _id(pid), _addr(addr), ffi.from_buffer("char[]", out), size
-        )
+        target = ffi.from_buffer("char[]", out) if size else _NO_BYTES
+        self._call("read", lib.pyksm_read, _id(pid), _addr(addr), target, size)
         return out.tobytes()
 
     def touch(self, pid: int, addr: int, npages: int, write: bool = False) -> list[int]:

@@ -294,7 +294,8 @@ class Oracle:
     def _pieces(self, addr: int, length: int) -> Iterator[tuple[int, int]]:
         """(address, bytes) for each page of a range of bytes."""
         size = self.config.page_size
-        if addr < 0 or length < 0 or addr + length > TASK_SIZE or addr % PAGE_SIZE >= size:
+        beyond = not 0 <= addr < TASK_SIZE or addr + length > TASK_SIZE
+        if beyond or length < 0 or (length and addr % PAGE_SIZE >= size):
             raise MachineError(EINVAL, f"range {addr:#x}, {length} bytes")
         while length > 0:
             piece = min(length, size - addr % PAGE_SIZE)

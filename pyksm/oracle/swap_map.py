@@ -151,6 +151,8 @@ def swp_swapcount(area: SwapInfo, offset: int) -> int:
     """The exact number of ptes that refer to a slot."""
     assert area.swap_map is not None
     count = swap_count(area.swap_map[offset])
+    if count == SWAP_MAP_BAD:
+        return 0  # the header, which no pte refers to
     total = count & ~COUNT_CONTINUED
     unit = SWAP_MAP_MAX + 1
     for page in area.continuations.get(offset // PAGE_SIZE, []):
