@@ -92,11 +92,11 @@ def _pages(m: Machine, tally: _Tally) -> Iterator[str]:
 def _lru(m: Machine, tally: _Tally) -> Iterator[str]:
     listed: Counter[Page] = Counter()
     for node in m.nodes:
-        for lru in (node.active, node.inactive, node.uncharged):
+        for lru in (node.active, node.inactive, node.root):
             for page in lru:
                 listed[page] += 1
-                right = page.node == node.nid and page.charged == (lru is not node.uncharged)
-                if page.charged:
+                right = page.node == node.nid and page.memcg == (lru is not node.root)
+                if page.memcg:
                     right = right and page.active == (lru is node.active)
                 if not right or not page.lru:
                     yield f"lru: frame {page.pfn} is on the wrong list"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from errno import EFAULT, EIO, ENOMEM
 
-from pyksm.oracle import ksm, mmap, rmap, swap_state, swapfile
+from pyksm.oracle import ksm, memcontrol, mmap, rmap, swap_state, swapfile
 from pyksm.oracle.page_alloc import (
     alloc_page_vma,
     copy_page,
@@ -207,6 +207,7 @@ def _map_swap_page(
 ) -> int:
     """The end of do_swap_page(): both pages are locked. The reference becomes the mapping's."""
     entry = pte_to_swp_entry(get_pte(vma.mm, address))
+    charge = memcontrol.try_charge_swapin(page)
     vma.mm.anonpages += 1
     vma.mm.swapents -= 1
     pte = mk_pte(page, vm_page_prot(vma))
@@ -220,6 +221,7 @@ def _map_swap_page(
         rmap.do_page_add_anon_rmap(m, page, vma, address, exclusive)
     else:
         rmap.page_add_new_anon_rmap(m, page, vma, address)
+    memcontrol.commit_charge_swapin(m, page, charge)
     swapfile.swap_free(m, entry)
     if swapfile.vm_swap_full(m):
         swapfile.try_to_free_swap(m, page)

@@ -49,12 +49,12 @@ def put_page(m: Machine, page: Page) -> None:
 def free_page(m: Machine, page: Page) -> None:
     """The end of a page: off the LRU, its flags and mapping forgotten (free_pages_prepare())."""
     node = m.nodes[page.node]
-    for lru in (node.active, node.inactive, node.uncharged):
+    for lru in (node.active, node.inactive, node.root):
         lru.pop(page, None)
     page.anon_vma = page.stable_node = page.private = None
     page.ksm = page.locked = page.uptodate = page.error = page.dirty = page.writeback = False
     page.swapcache = page.reclaim = page.referenced = False
-    page.lru = page.active = page.charged = False
+    page.lru = page.active = page.charged = page.memcg = False
     page.index = page.count = page.mapcount = 0
     m.counters["free_page"] += 1
     m.in_use -= 1

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from errno import EFAULT, ENOMEM
 
-from pyksm.oracle import interval_tree, ksm_rmap, mmap, swapfile
+from pyksm.oracle import interval_tree, ksm_rmap, memcontrol, mmap, swapfile
 from pyksm.oracle.page_alloc import put_page
 from pyksm.oracle.pgtable import (
     ACCESSED,
@@ -31,7 +31,7 @@ from pyksm.oracle.structs import (
     kmem_alloc,
     linear_page_index,
 )
-from pyksm.oracle.swap import charge, lru_cache_add_lru
+from pyksm.oracle.swap import lru_cache_add_lru
 
 SWAP_SUCCESS, SWAP_AGAIN, SWAP_FAIL = 0, 1, 2
 
@@ -149,7 +149,6 @@ def page_add_anon_rmap(m: Machine, page: Page, vma: Vma, address: int) -> None:
 
 def do_page_add_anon_rmap(m: Machine, page: Page, vma: Vma, address: int, exclusive: bool) -> None:
     page.mapcount += 1
-    charge(m, page)
     if page.ksm:
         return
     if page.mapcount == 1:
@@ -160,7 +159,7 @@ def do_page_add_anon_rmap(m: Machine, page: Page, vma: Vma, address: int, exclus
 
 def page_add_new_anon_rmap(m: Machine, page: Page, vma: Vma, address: int) -> None:
     page.mapcount = 1
-    charge(m, page)
+    memcontrol.newpage_charge(page)
     __page_set_anon_rmap(page, vma, address, exclusive=True)
     lru_cache_add_lru(m, page, active=True)
 
@@ -172,6 +171,7 @@ def page_dup_rmap(page: Page) -> None:
 def page_remove_rmap(page: Page) -> None:
     """The owner stays known after the last mapping: swapoff and swap-in look at it."""
     page.mapcount -= 1
+    memcontrol.uncharge_page(page)
 
 
 # --- from a page to an address
@@ -290,7 +290,10 @@ def try_to_unmap_one(m: Machine, page: Page, vma: Vma, address: int, action: int
     else:
         entry = (MIGRATION_WRITE if pte & RW else MIGRATION_READ, page.pfn)
     set_pte(vma.mm, address, swp_entry_to_pte(entry))
+    charged = page.charged
     page_remove_rmap(page)
+    if action == TTU_MIGRATION:
+        page.charged = charged  # it is not gone, only on its way
     put_page(m, page)
     return SWAP_AGAIN
 

@@ -51,7 +51,8 @@ class Page:
     referenced: bool = False
     lru: bool = False
     active: bool = False
-    charged: bool = False  #: PageCgroupUsed: it was mapped, so it is its users' to pay for
+    charged: bool = False  #: PageCgroupUsed, see memcontrol.py
+    memcg: bool = False  #: on the LRU lists that pressure scans, not on ``Node.root``
     pins: int = 0  #: references that pin() took, a share of ``count``
 
     @property
@@ -64,7 +65,7 @@ class Page:
 class Node:
     """A memory node: free frames (a stack) and the two anonymous LRU lists, newest last.
 
-    ``uncharged``: pages that were read from swap but never mapped; pressure does not see them."""
+    ``root``: pages that were not charged to anybody when they were put on the LRU."""
 
     nid: int
     first: int
@@ -72,7 +73,7 @@ class Node:
     free: list[int]
     active: OrderedDict[Page, None] = field(default_factory=OrderedDict)
     inactive: OrderedDict[Page, None] = field(default_factory=OrderedDict)
-    uncharged: OrderedDict[Page, None] = field(default_factory=OrderedDict)
+    root: OrderedDict[Page, None] = field(default_factory=OrderedDict)
 
 
 @dataclass(eq=False, slots=True)

@@ -10,14 +10,14 @@ from pyksm.oracle.structs import Machine, Page
 
 def lru_list(m: Machine, page: Page) -> OrderedDict[Page, None]:
     node = m.nodes[page.node]
-    if not page.charged:
-        return node.uncharged
+    if not page.memcg:
+        return node.root
     return node.active if page.active else node.inactive
 
 
 def lru_cache_add_lru(m: Machine, page: Page, active: bool) -> None:
     """Onto the head of a list, at once: per-CPU batches are not modelled."""
-    page.lru, page.active = True, active
+    page.lru, page.active, page.memcg = True, active, page.charged
     lru_list(m, page)[page] = None
 
 
@@ -27,21 +27,11 @@ def del_page_from_lru_list(m: Machine, page: Page) -> None:
     page.lru = False
 
 
-def charge(m: Machine, page: Page) -> None:
-    """mm/memcontrol.c, commit_charge: at its first mapping a page moves to its users' LRU list."""
-    if page.charged:
-        return
-    if page.lru:
-        del_page_from_lru_list(m, page)
-        page.charged = True
-        lru_cache_add_lru(m, page, page.active)
-    page.charged = True
-
-
 def activate_page(m: Machine, page: Page) -> None:
     if page.lru and not page.active:
-        del_page_from_lru_list(m, page)
-        lru_cache_add_lru(m, page, active=True)
+        del lru_list(m, page)[page]
+        page.active = True
+        lru_list(m, page)[page] = None
 
 
 def mark_page_accessed(m: Machine, page: Page) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pyksm.oracle import page_io, swapfile
+from pyksm.oracle import memcontrol, page_io, swapfile
 from pyksm.oracle.page_alloc import (
     alloc_page_vma,
     get_page,
@@ -41,6 +41,7 @@ def __delete_from_swap_cache(m: Machine, page: Page) -> SwapEntry:
 def delete_from_swap_cache(m: Machine, page: Page) -> None:
     m.counters["delete_from_swap_cache"] += 1
     swapfile.swapcache_free(m, __delete_from_swap_cache(m, page))
+    memcontrol.uncharge_swapcache(page)
     put_page(m, page)
 
 

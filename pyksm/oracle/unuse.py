@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from errno import EFAULT, EINTR, ENOMEM
 
-from pyksm.oracle import fork, ksm, page_io, rmap, swap_state, swapfile
+from pyksm.oracle import fork, ksm, memcontrol, page_io, rmap, swap_state, swapfile
 from pyksm.oracle.page_alloc import (
     alloc_page,
     copy_page,
@@ -273,6 +273,7 @@ def unuse_pte(m: Machine, vma: Vma, address: int, entry: SwapEntry, page: Page) 
             rmap.page_add_anon_rmap(m, page, vma, address)
         else:
             rmap.page_add_new_anon_rmap(m, page, vma, address)
+        memcontrol.commit_charge_swapin(m, page, memcontrol.try_charge_swapin(page))
         swapfile.swap_free(m, entry)
         if page is not m.just_read:  # a page just read is not on the LRU yet on a real kernel
             activate_page(m, page)
