@@ -1,7 +1,7 @@
 """The differential suite's quick driver, against one build of the core.
 
-``driver.py ANSWERS``: runs the core on the scenarios in that file and compares with the oracle's
-answers kept there. Exit 0: no difference; 1: a difference, which it prints.
+``driver.py ANSWERS``: runs the core on the scenarios and on the direct programs in that file and
+compares with the oracle's answers kept there. Exit 0: no difference; 1: a difference, printed.
 """
 
 from __future__ import annotations
@@ -11,29 +11,49 @@ import sys
 from pathlib import Path
 from typing import Any
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+import direct
+
+from pyksm.engine import SWITCHES
 from pyksm.hunt.fuzz import answer
 from pyksm.hunt.generate import program
-from pyksm.scenario import Scenario, parse
+from pyksm.scenario import Scenario, engines, parse
 from pyksm.scenario.compare import differences
 
-Answers = list[tuple[Scenario, dict[str, Any]]]
+#: A scenario or the seed of a direct program, and what the oracle makes of it.
+Answers = list[tuple[Scenario | int, Any]]
 
 
 def scenarios(rows: Path, programs: int) -> list[Scenario]:
-    """The rows of the seed, then as many random programs."""
-    files = sorted(rows.rglob("*.ksm"))
-    return [
-        *(parse(file.read_text(encoding="utf-8"), str(file)) for file in files),
-        *(program(seed) for seed in range(programs)),
-    ]
+    """The rows of the seed and the corner cases, as they are and on other machines; then programs.
+
+    Quick and telling ones first: most mutants do not live to see the rest.
+    """
+    files = sorted(rows.rglob("*.ksm"), key=lambda file: file.stat().st_size)
+    plain = [parse(file.read_text(encoding="utf-8"), str(file)) for file in files]
+    memcpy = [each.on(policy="memcpy") for each in plain]
+    switched = [each.on(bugs=(switch,)) for switch in SWITCHES for each in plain]
+    return [*plain, *map(program, range(programs)), *switched, *memcpy]
+
+
+def ask(what: Scenario | int, engine: str) -> Any:
+    """What an engine makes of a scenario or of a direct program."""
+    if isinstance(what, Scenario):
+        return answer(what, engine)
+    return direct.play(engines.factory(engine), what)
 
 
 def first_difference(answers: Answers) -> str | None:
-    """The first scenario on which the core differs from the kept answers, and how."""
-    for scenario, expected in answers:
-        found = next(differences(expected, answer(scenario, "core")), None)
-        if found is not None:
-            return f"{Path(scenario.filename).name}: {found}"
+    """The first scenario or program on which the core differs from the kept answer, and how."""
+    for what, expected in answers:
+        found = ask(what, "core")
+        if isinstance(what, Scenario):
+            difference = next(differences(expected, found), None)
+            if difference is not None:
+                return f"{Path(what.filename).name}: {difference}"
+        elif found != expected:
+            return f"direct program {what}: {direct.first_difference(expected, found)}"
     return None
 
 

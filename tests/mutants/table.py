@@ -88,19 +88,6 @@ MUTANTS: tuple[Mutant, ...] = (
         "areas of the same priority no longer take turns",
     ),
     Mutant(
-        "swap_state.c",
-        "page->flags |= PG_dirty;",
-        ";",
-        "a page with a new slot is not dirty, so it is dropped unwritten",
-        after="bool add_to_swap(",
-    ),
-    Mutant(
-        "page_io.c",
-        "page->flags &= ~(uint32_t)PG_uptodate;",
-        ";",
-        "a page whose read failed passes for uptodate",
-    ),
-    Mutant(
         "page_io.c",
         "list_move_tail(&page->lru, &m->node[page->nid].lru[LRU_INACTIVE_ANON]);",
         ";",
@@ -156,12 +143,6 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     Mutant(
         "rmap.c",
-        "if (flags == TTU_UNMAP && (*pte & _PAGE_ACCESSED)) {",
-        "if (0) {",
-        "reclaim unmaps a pte that was used since it last asked",
-    ),
-    Mutant(
-        "rmap.c",
         "av->root = pvma->anon_vma->root;",
         "av->root = pvma->anon_vma;",
         "a grandchild's root is its parent's anon_vma",
@@ -202,12 +183,6 @@ MUTANTS: tuple[Mutant, ...] = (
         "return vma->vm_flags & VM_WRITE ? pte | _PAGE_RW : pte;",
         "return pte | _PAGE_RW;",
         "break_ksm makes a page of a read-only vma writable",
-    ),
-    Mutant(
-        "pgtable.c",
-        "if (!vma || vma->vm_start >= span + PMD_SIZE)",
-        "if (!vma || vma->vm_start > span + PMD_SIZE)",
-        "a page table stays when the next vma begins right behind it",
     ),
     Mutant(
         "mmap.c",
@@ -253,12 +228,6 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     Mutant(
         "fork.c",
-        "vma->anon_vma = NULL;",
-        ";",
-        "a child whose anon_vma could not be made keeps its parent's",
-    ),
-    Mutant(
-        "fork.c",
         "int err = ksm_fork(m, mm, oldmm);",
         "int err = 0;",
         "a child is not registered with KSM until it advises itself",
@@ -269,12 +238,6 @@ MUTANTS: tuple[Mutant, ...] = (
         ";",
         "pages shrunk from the active list go back to it",
         after="static void shrink_active_list",
-    ),
-    Mutant(
-        "vmscan.c",
-        "if (page_count(page) != 2 || (page->flags & PG_dirty))",
-        "if (page_count(page) != 2)",
-        "a page that became dirty again while it was written is freed all the same",
     ),
     Mutant(
         "migrate.c",
@@ -325,12 +288,6 @@ MUTANTS: tuple[Mutant, ...] = (
         "the unstable tree merges across nodes although that is off",
     ),
     Mutant(
-        "ksm_rmap.c",
-        "set_page_stable_node(oldpage, NULL);",
-        ";",
-        "the page that was migrated away still leads to the node",
-    ),
-    Mutant(
         "ksm.c",
         "ksm->pages_unshared--;",
         ";",
@@ -377,5 +334,47 @@ MUTANTS: tuple[Mutant, ...] = (
         "ret->mapcount = page_mapcount(page);",
         "ret->mapcount = page_count(page);",
         "references pass for mappings",
+    ),
+    Mutant(
+        "swap_state.c",
+        "page->flags |= PG_swapbacked | (from->flags & (PG_uptodate | PG_error));",
+        "page->flags |= PG_swapbacked | PG_error;",
+        "the memcpy policy's copy does not count as uptodate",
+    ),
+    Mutant(
+        "page_io.c",
+        "page->flags |= PG_error | PG_dirty;",
+        "page->flags |= PG_error;",
+        "a page whose write failed is taken for clean and dropped",
+    ),
+    Mutant(
+        "page_io.c",
+        "memset(page_content(m, page), 0, m->page_size);",
+        ";",
+        "a page that could not be read shows what its frame held before",
+    ),
+    Mutant(
+        "pgtable.c",
+        "addr = (addr | ((1ULL << (PAGE_SHIFT + 9 * level)) - 1)) + 1;",
+        "addr = (addr | ((1ULL << (PAGE_SHIFT + 9 * level + 1)) - 1)) + 1;",
+        "a walk skips more than the hole that it has found",
+    ),
+    Mutant(
+        "fork.c",
+        "ksm_exit(m, mm);",
+        ";",
+        "a process that exits stays registered with KSM",
+    ),
+    Mutant(
+        "vmscan.c",
+        "if (!(page->flags & PG_swapcache) || !__remove_mapping(m, page))",
+        "if (!__remove_mapping(m, page))",
+        "reclaim frees a page that has no slot to come back from",
+    ),
+    Mutant(
+        "rmap.c",
+        "get_anon_vma(av->root);",
+        ";",
+        "a root anon_vma goes while relatives still point to it",
     ),
 )

@@ -1,0 +1,5 @@
+"""``python -m pyksm``: the command line."""
+
+from pyksm.cli import main
+
+main()

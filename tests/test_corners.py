@@ -1,0 +1,90 @@
+"""Corner cases: scenarios that random programs hardly ever come to, each for some kernel line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pyksm.engine import POLICIES
+from pyksm.scenario import parse, run
+from pyksm.testing import examine
+
+CORNERS = Path(__file__).parent / "scenarios" / "corners"
+NAMES = sorted(path.stem for path in CORNERS.glob("*.ksm"))
+
+
+def scenario(name: str) -> Any:
+    return parse((CORNERS / f"{name}.ksm").read_text(encoding="utf-8"), name)
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+@pytest.mark.parametrize("name", NAMES)
+def test_engines_agree(name: str, policy: str) -> None:
+    assert examine(scenario(name).on(policy=policy)) == []
+
+
+class Answer:
+    """Results of a run, by op and by label."""
+
+    def __init__(self, name: str) -> None:
+        self.results = run(scenario(name), "core")["results"]
+
+    def errnos(self, op: str) -> list[str | None]:
+        return [result["errno"] for result in self.results if result["op"] == op]
+
+    def seen(self, label: str) -> Any:
+        return next(r for r in self.results if r.get("label") == label)["observation"]
+
+    def state(self, label: str, process: str = "A", region: str = "r") -> str:
+        return str(self.seen(label)["processes"][process][region]["state"])
+
+
+def test_a_free_slot_is_not_found() -> None:
+    answer = Answer("swap-map-wrap")
+    assert answer.seen("low")["swap"]["S"]["used"] == 4
+    assert answer.state("stuck")[7] == "P"
+    assert answer.seen("stuck")["swap"]["S"]["used"] == 4
+
+
+def test_counts_go_beyond_one_byte() -> None:
+    answer = Answer("swap-count-continued")
+    assert answer.seen("forked")["swap"]["S"]["used"] == 1
+    assert answer.seen("none")["swap"]["S"]["used"] == 0
+
+
+def test_swapoff_wants_room() -> None:
+    assert Answer("swapoff-just-enough").errnos("swapoff") == ["ENOMEM", None]
+
+
+def test_bound_memory_stays_on_its_node() -> None:
+    answer = Answer("bound-node-full")
+    assert answer.errnos("write") == ["ENOMEM", None]
+    assert answer.seen("full")["processes"]["A"]["r"]["node"][:10] == [1] * 10
+
+
+def test_trees_of_two_nodes_do_not_merge() -> None:
+    answer = Answer("unstable-other-node")
+    assert answer.seen("one")["ksm"]["pages_shared"] == 0
+    more = answer.seen("more")["ksm"]
+    assert (more["pages_shared"], more["pages_sharing"], more["pages_unshared"]) == (1, 2, 1)
+
+
+def test_a_node_in_use_forbids_the_change() -> None:
+    answer = Answer("half-ksm-across-nodes")
+    assert answer.seen("unmerged")["ksm"]["pages_shared"] == 0
+    assert answer.errnos("ksm") == ["EBUSY", None]
+
+
+def test_nothing_is_lost_when_a_write_fails() -> None:
+    answer = Answer("write-fails")
+    assert answer.state("out") == "SSSS"
+    crcs = next(result["crc"] for result in answer.results if result["op"] == "read")
+    assert len(set(crcs)) == 4
+
+
+def test_swapoff_maps_what_it_could_not_read() -> None:
+    answer = Answer("read-fails")
+    assert answer.errnos("read") == ["EIO", None]
+    assert answer.errnos("swapoff") == [None]
