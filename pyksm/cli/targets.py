@@ -16,7 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from pyksm.cli.common import console, print_json
 from pyksm.engine import POLICIES
 from pyksm.jobs import report
-from pyksm.jobs.swapoff import Options, Result
+from pyksm.jobs.swapoff import MakeEngine, Options, Result
 from pyksm.jobs.swapoff import estimate as run_estimate
 from pyksm.jobs.swapoff import swapoff as run_swapoff
 from pyksm.scenario import engines
@@ -151,10 +151,10 @@ def swapoff(
         advised_only=mergeable == "advised",
         frames=frames,
     )
-    factory = engines.factory(engine)
+    make = _maker(engine)
     with _Bar() as bar:
         memory = _read(bar, targets, stop, procs)
-        result = run_swapoff(memory, factory, options, bar)
+        result = run_swapoff(memory, make, options, bar)
     with _answer(as_json, "swapoff", targets, memory, engine, result) as out:
         report.print_policies(out, result.policies)
     return _FINE if result.fine else _FOUND
@@ -173,10 +173,10 @@ def estimate(
 ) -> int:
     """Say what KSM would save on the memory of TARGETs (as for swapoff), and stop there."""
     options = Options(policies=POLICIES[:1], advised_only=mergeable == "advised")
-    factory = engines.factory(engine)
+    make = _maker(engine)
     with _Bar() as bar:
         memory = _read(bar, targets, stop, procs)
-        result = run_estimate(memory, factory, options, bar)
+        result = run_estimate(memory, make, options, bar)
     with _answer(as_json, "estimate", targets, memory, engine, result) as out:
         report.print_merged(out, result.merged)
     return _FINE
@@ -203,6 +203,12 @@ def capture(targets: tuple[str, ...], stop: bool, procs: int, as_json: bool, out
         report.print_source(out, memory)
         out.print(f"{report.printable(output)}: {report.size_of(size)}", markup=False)
     return _FINE
+
+
+def _maker(engine: str) -> MakeEngine:
+    """Machines of that engine; InputError now for an unknown one, later for one too large."""
+    factory = engines.factory(engine)
+    return lambda config: engines.build(factory, config)
 
 
 def _read(bar: _Bar, targets: tuple[str, ...], stop: bool, procs: int) -> Memory:
