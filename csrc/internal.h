@@ -15,8 +15,11 @@
 
 static inline void sched_point(struct pyksm *m, enum sched_point point)
 {
-	if (__builtin_expect(m->hook != NULL, 0))
-		m->hook(m->hook_arg, point);
+	if (__builtin_expect(!m->hook || m->in_hook, 1))
+		return; /* what a hook does is not interrupted in turn */
+	m->in_hook = true;
+	m->hook(m->hook_arg, point);
+	m->in_hook = false;
 }
 
 static inline bool switched(const struct pyksm *m, enum pyksm_switch sw)
@@ -301,13 +304,17 @@ void end_all_writeback(struct pyksm *m);
 
 /* vmscan.c */
 void lru_add(struct pyksm *m, struct page *page);
-void charge_page(struct pyksm *m, struct page *page);
 void lru_del(struct pyksm *m, struct page *page);
 void activate_page(struct pyksm *m, struct page *page);
 void mark_page_accessed(struct pyksm *m, struct page *page);
 bool isolate_lru_page(struct pyksm *m, struct page *page);
 void putback_lru_page(struct pyksm *m, struct page *page);
 void swapout(struct pyksm *m, const struct pyksm_range *ranges, int n);
+
+/* memcontrol.c */
+bool try_charge_swapin(const struct page *page);
+void commit_charge_swapin(struct pyksm *m, struct page *page, bool charge);
+void uncharge_page(struct page *page);
 
 /* migrate.c */
 void remove_migration_ptes(struct pyksm *m, struct page *old, struct page *new);

@@ -126,7 +126,7 @@ static bool map_swapped_page(struct pyksm *m, struct vm_area_struct *vma, uint64
 			     struct page *page, struct page *swapcache, bool write)
 {
 	pte_t pte = mk_pte(m, page, vma);
-	bool exclusive = false;
+	bool exclusive = false, charge = try_charge_swapin(page);
 
 	vma->vm_mm->anon_rss++;
 	vma->vm_mm->swapents--;
@@ -139,6 +139,7 @@ static bool map_swapped_page(struct pyksm *m, struct vm_area_struct *vma, uint64
 		do_page_add_anon_rmap(m, page, vma, addr, exclusive);
 	else
 		page_add_new_anon_rmap(m, page, vma, addr);
+	commit_charge_swapin(m, page, charge);
 	return write && !exclusive;
 }
 
@@ -249,7 +250,6 @@ static uint64_t copy_one_pte(struct pyksm *m, struct mm_struct *dst, struct mm_s
 {
 	struct page *page;
 
-	COUNT(m, copy_one_pte);
 	if (!pte_present(*src_pte)) {
 		swp_entry_t entry = pte_to_swp_entry(*src_pte);
 
@@ -259,8 +259,10 @@ static uint64_t copy_one_pte(struct pyksm *m, struct mm_struct *dst, struct mm_s
 			list_add(&dst->mmlist, &src->mmlist);
 		dst->swapents++;
 		*dst_pte = *src_pte;
+		COUNT(m, copy_one_pte);
 		return 0;
 	}
+	COUNT(m, copy_one_pte);
 	*src_pte &= ~_PAGE_RW;
 	*dst_pte = *src_pte & ~_PAGE_ACCESSED;
 	page = vm_normal_page(m, *src_pte);

@@ -35,7 +35,8 @@ enum page_flag {
 	PG_writeback = 1 << 9,
 	PG_reclaim = 1 << 10,
 	PG_buddy = 1 << 11, /* free */
-	PG_charged = 1 << 12, /* to the processes' memory cgroup: it has been mapped */
+	PG_charged = 1 << 12, /* PageCgroupUsed, see memcontrol.c */
+	PG_memcg = 1 << 13,   /* it was charged when it was put on the LRU, so pressure can reach it */
 };
 
 /* Low bits of page->mapping, as on Linux: 01 anonymous, 11 KSM (the rest may be NULL then). */
@@ -55,8 +56,8 @@ struct page {
 	uint8_t nid;
 };
 
-/* The third is for pages that nobody has mapped yet: they belong to no process's memory cgroup. */
-enum { LRU_INACTIVE_ANON, LRU_ACTIVE_ANON, LRU_UNCHARGED, NR_LRU_LISTS };
+/* The third is the root cgroup's: what was nobody's when it was put there. It is not scanned. */
+enum { LRU_INACTIVE_ANON, LRU_ACTIVE_ANON, LRU_ROOT, NR_LRU_LISTS };
 
 struct node {
 	uint64_t first, last; /* pfns, last inclusive; first > last: none */
@@ -275,6 +276,7 @@ struct pyksm {
 	size_t nr_events, first_event, max_events;
 	pyksm_hook hook;
 	void *hook_arg;
+	bool in_hook;
 };
 
 #endif

@@ -238,7 +238,6 @@ void do_page_add_anon_rmap(struct pyksm *m, struct page *page, struct vm_area_st
 {
 	bool first = ++page->_mapcount == 0;
 
-	charge_page(m, page);
 	if (PageKsm(page))
 		return;
 	if (first)
@@ -272,6 +271,7 @@ void page_remove_rmap(struct page *page)
 {
 	assert(page->_mapcount >= 0);
 	page->_mapcount--; /* mapping stays: swap cache pages are looked up by it */
+	uncharge_page(page);
 }
 
 /* ---- walks ---- */
@@ -343,6 +343,7 @@ int try_to_unmap_one(struct pyksm *m, struct page *page, struct vm_area_struct *
 		     enum ttu_flags flags)
 {
 	struct mm_struct *mm = vma->vm_mm;
+	uint32_t charged;
 	pte_t *pte, old;
 
 	COUNT(m, try_to_unmap_one);
@@ -366,7 +367,10 @@ int try_to_unmap_one(struct pyksm *m, struct page *page, struct vm_area_struct *
 
 		*pte = swp_entry_to_pte(swp_entry(type, page_to_pfn(m, page)));
 	}
+	charged = page->flags & PG_charged;
 	page_remove_rmap(page);
+	if (flags == TTU_MIGRATION)
+		page->flags |= charged; /* it is not gone, only on its way */
 	put_page(m, page);
 	return SWAP_AGAIN;
 }

@@ -45,6 +45,7 @@ void delete_from_swap_cache(struct pyksm *m, struct page *page)
 	COUNT(m, delete_from_swap_cache);
 	assert(page->flags & PG_swapcache);
 	__delete_from_swap_cache(m, page);
+	uncharge_page(page);
 	swapcache_free(m, entry);
 	put_page(m, page);
 }

@@ -22,6 +22,7 @@ static int unuse_pte(struct pyksm *m, struct vm_area_struct *vma, uint64_t addr,
 		     struct unuse *u)
 {
 	struct page *swapcache = u->page, *page = swapcache;
+	bool charge;
 
 	COUNT(m, unuse_pte);
 	if (!switched(m, PYKSM_SW_UNUSE_PTE_NO_COPY))
@@ -32,10 +33,12 @@ static int unuse_pte(struct pyksm *m, struct vm_area_struct *vma, uint64_t addr,
 	vma->vm_mm->anon_rss++;
 	get_page(page);
 	*pte = mk_pte(m, page, vma) & ~_PAGE_ACCESSED;
+	charge = try_charge_swapin(page);
 	if (page == swapcache)
 		page_add_anon_rmap(m, page, vma, addr);
 	else
 		page_add_new_anon_rmap(m, page, vma, addr);
+	commit_charge_swapin(m, page, charge);
 	swap_free(m, u->entry);
 	if (page != swapcache || !u->fresh)
 		activate_page(m, page);

@@ -14,13 +14,12 @@ static struct page *page_of_lru(struct list_head *pos)
 
 static int page_lru(const struct page *page)
 {
-	if (!(page->flags & PG_charged))
-		return LRU_UNCHARGED;
+	if (!(page->flags & PG_memcg))
+		return LRU_ROOT;
 	return page->flags & PG_active ? LRU_ACTIVE_ANON : LRU_INACTIVE_ANON;
 }
 
-/* On the list that its flags name, as the newest. */
-void lru_add(struct pyksm *m, struct page *page)
+static void add_page_to_lru_list(struct pyksm *m, struct page *page)
 {
 	struct node *node = &m->node[page->nid];
 	int lru = page_lru(page);
@@ -28,6 +27,16 @@ void lru_add(struct pyksm *m, struct page *page)
 	page->flags |= PG_lru;
 	list_add(&page->lru, &node->lru[lru]);
 	node->nr_lru[lru]++;
+}
+
+/* On its list, as the newest; now it is decided whose list that is. */
+void lru_add(struct pyksm *m, struct page *page)
+{
+	if (page->flags & PG_charged)
+		page->flags |= PG_memcg;
+	else
+		page->flags &= ~(uint32_t)PG_memcg;
+	add_page_to_lru_list(m, page);
 }
 
 void lru_del(struct pyksm *m, struct page *page)
@@ -43,24 +52,7 @@ void activate_page(struct pyksm *m, struct page *page)
 		return;
 	lru_del(m, page);
 	page->flags |= PG_active;
-	lru_add(m, page);
-}
-
-/*
- * The first to map a page pays for it. Pages read ahead for nobody yet are out of reach of the pressure
- * that is put on the processes' memory cgroup (kernel: mem_cgroup_commit_charge_swapin).
- */
-void charge_page(struct pyksm *m, struct page *page)
-{
-	bool listed = page->flags & PG_lru;
-
-	if (page->flags & PG_charged)
-		return;
-	if (listed)
-		lru_del(m, page);
-	page->flags |= PG_charged;
-	if (listed)
-		lru_add(m, page);
+	add_page_to_lru_list(m, page);
 }
 
 void mark_page_accessed(struct pyksm *m, struct page *page)
