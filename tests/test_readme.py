@@ -45,8 +45,8 @@ def test_python_snippet(text: str, tmp_path: Path) -> None:
 def test_policies_snippet_shows_what_the_text_says(tmp_path: Path) -> None:
     (tmp_path / "snippet.py").write_text(blocks("python")[0])
     lines = run([sys.executable, "snippet.py"], tmp_path).splitlines()
-    assert lines[-2] == "8 processes, reread: 8 reads, 0 copies"
-    assert lines[-1] == "8 processes, memcpy: 1 reads, 7 copies"
+    assert lines[-2] == "8 processes, reread: 2048 reads, 0 copies"
+    assert lines[-1] == "8 processes, memcpy: 256 reads, 1792 copies"
 
 
 def test_shell_snippet(tmp_path: Path) -> None:
