@@ -7,6 +7,7 @@ zero are taken as never touched (a stack or an arena is mostly that).
 
 from __future__ import annotations
 
+import os
 import struct
 from bisect import bisect_left
 from collections.abc import Iterator
@@ -95,7 +96,7 @@ def _parse(path: str, file: BinaryIO) -> tuple[list[_Segment], _Notes]:
     try:
         elf = ELFFile(file)
         _check_kind(path, elf)
-        size = elf.stream_len
+        size = os.fstat(file.fileno()).st_size
         loads: list[_Segment] = []
         notes = _Notes()
         for index, segment in enumerate(elf.iter_segments()):
