@@ -5,6 +5,6 @@ Needs hypothesis (``pip install pyksm[test]``).
 
 from pyksm.hunt.fuzz import examine
 from pyksm.hunt.generate import Names
-from pyksm.hunt.strategies import scenarios, steps
+from pyksm.hunt.strategies import openings, scenarios, steps
 
-__all__ = ["Names", "examine", "scenarios", "steps"]
+__all__ = ["Names", "examine", "openings", "scenarios", "steps"]

@@ -19,7 +19,7 @@ from pyksm.scenario import statements as st
 from pyksm.scenario.compare import differences
 from pyksm.scenario.contents import ZEROS, crc, pages
 from pyksm.scenario.kinds import PAGE_BYTES, Pages
-from pyksm.testing import Names, steps
+from pyksm.testing import Names, openings, steps
 
 #: Programs of the fixed budget, and how many one test runs: small enough to spread over workers.
 PROGRAMS, BATCH = 2400, 40
@@ -113,25 +113,32 @@ class Differential(RuleBasedStateMachine):
         nodes=hs.integers(1, 2),
         frames=hs.sampled_from([4096, 4096, 60]),
         policy=hs.sampled_from(["reread", "memcpy"]),
+        data=hs.data(),
     )
-    def begin(self, nodes: int, frames: int, policy: str) -> None:
+    def begin(self, nodes: int, frames: int, policy: str, data: hs.DataObject) -> None:
         config = engines.config(st.Machine(nodes, frames, None, policy), None)
         self.names.nodes = nodes
         for name in engines.NAMES:
             self.runs.append(Run(engines.build(name, config), work=True))
-
-    @rule(data=hs.data())
-    def some_step(self, data: hs.DataObject) -> None:
-        for statement in data.draw(steps(self.names)):
+        for statement in data.draw(openings(self.names)):
             self.carry_out(statement)
+
+    @rule(data=hs.data(), count=hs.integers(1, 6))
+    def some_steps(self, data: hs.DataObject, count: int) -> None:
+        for _ in range(count):
+            for statement in data.draw(steps(self.names)):
+                self.carry_out(statement)
 
     @rule()
     def look(self) -> None:
         self.carry_out(st.Observe())
+        self.carry_out(st.Census("strict"))
 
     @rule()
-    def recount(self) -> None:
-        self.carry_out(st.Census("strict"))
+    def read_all(self) -> None:
+        for process, regions in self.contents.lengths.items():
+            for region in regions:
+                self.carry_out(st.Read(process, Pages(region)))
 
     def carry_out(self, statement: st.Statement) -> None:
         """On both engines; the answers, and what an access read, must be right."""
@@ -172,7 +179,7 @@ class Differential(RuleBasedStateMachine):
 TestDifferential = Differential.TestCase
 TestDifferential.settings = settings(
     max_examples=120,
-    stateful_step_count=40,
+    stateful_step_count=20,
     deadline=None,
     derandomize=True,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],

@@ -14,7 +14,7 @@ from pyksm.cli.group import FINE, FOUND
 from pyksm.cli.scenario import print_differences
 from pyksm.errors import InputError
 from pyksm.hunt.fuzz import Finding, fuzz
-from pyksm.scenario.parser import shown
+from pyksm.scenario.parser import parse, shown
 
 
 def register(group: click.Group) -> None:
@@ -85,9 +85,11 @@ def _writable(out: str | None) -> None:
 def _report(names: tuple[str, ...], tried: int, finding: Finding, out: str) -> None:
     text = [f"# pyksm fuzz --engines {','.join(names)} --seed {finding.seed} --programs 1"]
     text += [f"# {shown(str(each))}" for each in finding.differences[:3]]
+    written = "\n".join([*text, str(finding.scenario)])
     with open(out, "w", encoding="utf-8") as file:
-        file.write("\n".join([*text, str(finding.scenario)]))
+        file.write(written)
     click.echo(f"seed {finding.seed} (program {tried}): {' and '.join(names)} differ")
-    print_differences(names, finding.scenario, list(finding.differences))
+    # Parsed again, so that lines are those of the file.
+    print_differences(names, parse(written), list(finding.differences))
     click.echo(f"shrunk to {len(finding.scenario.statements)} statements in {shown(out)}")
     click.echo(f"replay: pyksm diff {shown(out)} --engines {','.join(names)}")

@@ -85,7 +85,7 @@ def build(choose: Chooser, low: int, high: int, filename: str = "<random>") -> s
     """A program of ``low`` to ``high`` statements beside its opening, chosen by ``choose``."""
     machine = _machine(choose)
     names = Names(nodes=machine.nodes)
-    opening = _opening(choose, names)
+    first = opening(choose, names)
     body: list[st.Statement] = []
 
     def more(choose: Chooser) -> list[st.Statement] | None:
@@ -95,7 +95,7 @@ def build(choose: Chooser, low: int, high: int, filename: str = "<random>") -> s
 
     while len(body) < high and (statements := choose.together(more)) is not None:
         body += statements
-    body = [*opening, *body]
+    body = [*first, *body]
     return st.Scenario((machine, *body, st.Observe("end")), filename)
 
 
@@ -126,7 +126,7 @@ def _machine(choose: Chooser) -> st.Machine:
     )
 
 
-def _opening(choose: Chooser, names: Names) -> list[st.Statement]:
+def opening(choose: Chooser, names: Names) -> list[st.Statement]:
     """Two or three processes with some contents in common: else little would ever merge."""
     body: list[st.Statement] = []
     npages = choose.integer(1, 8)

@@ -44,6 +44,12 @@ def scenarios(draw: hs.DrawFn, min_size: int = 0, max_size: int = 40) -> Scenari
 
 
 @hs.composite
+def openings(draw: hs.DrawFn, names: generate.Names) -> list[Statement]:
+    """What a program opens with: processes with contents in common. ``names`` is told of them."""
+    return generate.opening(_Drawn(draw), names)
+
+
+@hs.composite
 def steps(draw: hs.DrawFn, names: generate.Names) -> list[Statement]:
     """The next statement of a program under way (none, one or two), ``names`` kept up to date."""
     return generate.step(_Drawn(draw), names)
