@@ -14,7 +14,17 @@ from errno import (
     ESRCH,
 )
 
-from pyksm.engine import FAULT_KINDS, POLICIES, SWITCHES, AreaInfo, Config, PageInfo, VmaInfo
+from pyksm.engine import (
+    FAULT_KINDS,
+    MADV_MERGEABLE,
+    MADV_UNMERGEABLE,
+    POLICIES,
+    SWITCHES,
+    AreaInfo,
+    Config,
+    PageInfo,
+    VmaInfo,
+)
 from pyksm.errors import MachineError
 from pyksm.oracle import (
     fork,
@@ -166,16 +176,22 @@ class Oracle:
             raise MachineError(EBADF, "closed machine")
         return self._machine
 
-    def _mm(self, pid: int) -> tuple[Machine, Mm]:
+    def _mm(self, pid: int, write: bool = False) -> tuple[Machine, Mm]:
+        """``write``: for an operation that takes mmap_sem for writing, which a fault that a hook
+        has interrupted holds for reading."""
         m = self._m()
         mm = m.mms.get(pid)
         if mm is None:
             raise MachineError(ESRCH, f"process {pid}")
+        if write and mm.readers:
+            raise MachineError(EDEADLK, f"mmap_sem of process {pid}")
         return m, mm
 
-    def _range(self, pid: int, addr: int, npages: int) -> tuple[Machine, Mm, int]:
+    def _range(
+        self, pid: int, addr: int, npages: int, write: bool = False
+    ) -> tuple[Machine, Mm, int]:
         """The machine, the mm, and the end of a page range."""
-        m, mm = self._mm(pid)
+        m, mm = self._mm(pid, write)
         if addr < 0 or addr % PAGE_SIZE or npages <= 0:
             raise MachineError(EINVAL, f"range {addr:#x}, {npages} pages")
         end = addr + (npages << PAGE_SHIFT)
@@ -198,7 +214,7 @@ class Oracle:
         return self._adopt(m, fork.mm_alloc(m), "spawn")
 
     def fork(self, pid: int) -> int:
-        m, mm = self._mm(pid)
+        m, mm = self._mm(pid, write=True)
         return self._adopt(m, fork.dup_mm(m, mm), "fork")
 
     def _adopt(self, m: Machine, mm: Mm | None, what: str) -> int:
@@ -210,7 +226,7 @@ class Oracle:
 
     def exit(self, pid: int) -> None:
         """The address space goes, unless swapoff holds it; then the pins, as files are closed."""
-        m, mm = self._mm(pid)
+        m, mm = self._mm(pid, write=True)
         del m.mms[pid]
         fork.mmput(m, mm)
         held = [pin for key in list(m.pins) if key[0] == pid for pin in m.pins.pop(key)]
@@ -223,29 +239,30 @@ class Oracle:
     # --- address space
 
     def mmap(self, pid: int, npages: int, addr: int = 0, node: int = -1) -> int:
-        m, mm = self._mm(pid)
+        m, mm = self._mm(pid, write=True)
         if addr < 0 or addr % PAGE_SIZE or npages <= 0 or not -1 <= node < len(m.nodes):
             raise MachineError(EINVAL, "mmap")
         start = addr or mmap.get_unmapped_area(mm)
         return _check(mmap.mmap_region(m, mm, start, npages, node), "mmap")
 
     def munmap(self, pid: int, addr: int, npages: int) -> None:
-        m, mm, end = self._range(pid, addr, npages)
+        m, mm, end = self._range(pid, addr, npages, write=True)
         _check(mmap.do_munmap(m, mm, addr, end), "munmap")
 
     def mprotect(self, pid: int, addr: int, npages: int, prot: int) -> None:
-        m, mm, end = self._range(pid, addr, npages)
+        m, mm, end = self._range(pid, addr, npages, write=True)
         if prot & ~3:
             raise MachineError(EINVAL, f"mprotect {prot}")
         _check(mprotect.sys_mprotect(m, mm, addr, end, prot), "mprotect")
 
     def mremap(self, pid: int, addr: int, npages: int, new_addr: int) -> None:
-        m, mm, end = self._range(pid, addr, npages)
+        m, mm, end = self._range(pid, addr, npages, write=True)
         self._range(pid, new_addr, npages)
         _check(mremap.mremap_to(m, mm, addr, end, new_addr), "mremap")
 
     def madvise(self, pid: int, addr: int, npages: int, advice: int) -> None:
-        m, mm, end = self._range(pid, addr, npages)
+        write = advice in (MADV_MERGEABLE, MADV_UNMERGEABLE)
+        m, mm, end = self._range(pid, addr, npages, write)
         _check(madvise.sys_madvise(m, mm, addr, end, advice), "madvise")
 
     def write_pages(self, pid: int, addr: int, data: bytes) -> list[int]:

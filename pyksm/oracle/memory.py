@@ -180,10 +180,9 @@ def do_swap_page(m: Machine, vma: Vma, address: int, orig_pte: int, write: bool)
         if swapcache is None:
             return VM_FAULT_OOM if get_pte(vma.mm, address) == orig_pte else 0
         ret = VM_FAULT_MAJOR
+    vma.mm.readers += 1  # mmap_sem is held while the page lock is waited for
     schedule_point(m, "do_swap_page:lock_page")
-    if mmap.vma_at(vma.mm, address) is not vma:
-        put_page(m, swapcache)  # mmap_sem would have kept the vma: find it again
-        return ret
+    vma.mm.readers -= 1
     lock_page(swapcache)
     if swapcache.swapcache and swapcache.private == entry:
         page = ksm.ksm_might_need_to_copy(m, swapcache, vma, address)

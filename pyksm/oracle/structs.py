@@ -126,6 +126,7 @@ class Mm:
     anonpages: int = 0
     swapents: int = 0
     vm_mergeable: bool = False  #: MMF_VM_MERGEABLE
+    readers: int = 0  #: faults that hold mmap_sem at a schedule point
 
 
 @dataclass(eq=False, slots=True)
