@@ -97,7 +97,7 @@ class AreaInfo:
 
 
 class Engine(Protocol):
-    """Operations and observations of one machine. See SPEC in CONTRIBUTING.md for the fine print."""
+    """Operations and observations of one machine. See RULES.md for the fine print."""
 
     name: str
     config: Config
