@@ -2,7 +2,22 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
+
 import pytest
+
+import pyksm
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_package(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Python processes that tests start import the package that the tests do.
+
+    Run from the repository they would find the source tree first, which has no extension.
+    """
+    os.environ["PYTHONPATH"] = str(Path(pyksm.__file__).parent.parent)
+    os.chdir(tmp_path_factory.mktemp("cwd"))
 
 
 @pytest.fixture(params=["core", "oracle"])

@@ -26,11 +26,6 @@ from pyksm import (
 PAGE = 4096
 
 
-@pytest.fixture(params=["core", "oracle"])
-def engine(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
-
-
 @pytest.fixture
 def m(engine: str) -> Iterator[Machine]:
     with Machine(engine, nodes=2, frames=512) as machine:

@@ -377,4 +377,10 @@ MUTANTS: tuple[Mutant, ...] = (
         ";",
         "a root anon_vma goes while relatives still point to it",
     ),
+    Mutant(
+        "memcontrol.c",
+        "if (!page_mapped(page) && !(page->flags & PG_swapcache))",
+        "if (!page_mapped(page))",
+        "a page in swap cache loses its charge when it is unmapped: pressure cannot reach it",
+    ),
 )
