@@ -126,11 +126,29 @@ static void count_mm(struct census *c, const struct mm_struct *mm)
 }
 
 /* ---- frames ---- */
+/* A walk may come to a pte twice (by the items of two forked sharers): this bit, unused, tells. */
+#define _PAGE_SEEN (1ULL << 10)
+
 static int count_reached(struct pyksm *m, struct page *page, struct vm_area_struct *vma, uint64_t addr,
 			 void *arg)
 {
-	if (page_check_address(m, page, vma->vm_mm, addr))
+	pte_t *pte = page_check_address(m, page, vma->vm_mm, addr);
+
+	if (pte && !(*pte & _PAGE_SEEN)) {
+		*pte |= _PAGE_SEEN;
 		++*(uint32_t *)arg;
+	}
+	return SWAP_AGAIN;
+}
+
+static int forget_seen(struct pyksm *m, struct page *page, struct vm_area_struct *vma, uint64_t addr,
+		       void *arg)
+{
+	pte_t *pte = page_check_address(m, page, vma->vm_mm, addr);
+
+	(void)arg;
+	if (pte)
+		*pte &= ~_PAGE_SEEN;
 	return SWAP_AGAIN;
 }
 
@@ -143,6 +161,7 @@ static void check_rmap(struct census *c, struct page *page, uint64_t pfn)
 		return;
 	memcpy(saved, c->m->count, sizeof(saved)); /* looking is not work */
 	rmap_walk(c->m, page, count_reached, &reached);
+	rmap_walk(c->m, page, forget_seen, NULL);
 	memcpy(c->m->count, saved, sizeof(saved));
 	if (reached < c->ptes[pfn])
 		wrong(c, PageKsm(page) ? "ksm-rmap" : "rmap", "page %llu: a walk reaches %u of %u ptes",

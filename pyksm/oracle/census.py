@@ -292,7 +292,6 @@ def _strict(m: Machine, tally: _Tally) -> Iterator[str]:
             continue
         if page.stable_node is None:
             yield f"ksm-no-node: frame {page.pfn} has no stable node"
-        else:
-            reached = _reached(m, page)
-            if reached < mapcount:
-                yield f"ksm-rmap: {reached} of {mapcount} ptes of frame {page.pfn} are found"
+        reached = _reached(m, page)
+        if reached < mapcount:
+            yield f"ksm-rmap: {reached} of {mapcount} ptes of frame {page.pfn} are found"
