@@ -240,6 +240,8 @@ struct vm_area_struct *vma_merge(struct pyksm *m, struct mm_struct *mm, struct v
 				 uint64_t addr, uint64_t end, uint32_t flags, struct anon_vma *av,
 				 uint64_t pgoff, int node);
 int split_vma(struct pyksm *m, struct vm_area_struct *vma, uint64_t addr, bool new_below);
+int vma_modify_flags(struct pyksm *m, struct vm_area_struct **vma, struct vm_area_struct *prev,
+		     uint64_t start, uint64_t end, uint32_t flags);
 void vma_link(struct mm_struct *mm, struct vm_area_struct *vma);
 int do_munmap(struct pyksm *m, struct mm_struct *mm, uint64_t start, uint64_t len);
 int64_t do_mmap(struct pyksm *m, struct mm_struct *mm, uint64_t addr, uint64_t len, int node);

@@ -2,37 +2,16 @@
 /* Advice about a range (kernel: mm/madvise.c). */
 #include "internal.h"
 
-static int set_vma_flags(struct pyksm *m, struct vm_area_struct *vma, struct vm_area_struct **prev,
-			 uint64_t start, uint64_t end, uint32_t flags)
-{
-	struct vm_area_struct *merged;
-	int err = 0;
-
-	merged = vma_merge(m, vma->vm_mm, *prev, start, end, flags, vma->anon_vma,
-			   linear_page_index(vma, start), vma->node);
-	*prev = merged ? merged : vma;
-	if (!merged) {
-		if (start != vma->vm_start)
-			err = split_vma(m, vma, start, true);
-		if (!err && end != vma->vm_end)
-			err = split_vma(m, vma, end, false);
-		if (err)
-			return err;
-	}
-	(*prev)->vm_flags = flags;
-	return 0;
-}
-
 static int madvise_behavior(struct pyksm *m, struct vm_area_struct *vma, struct vm_area_struct **prev,
 			    uint64_t start, uint64_t end, int advice)
 {
 	uint32_t flags = vma->vm_flags;
 	int err = ksm_madvise(m, vma, start, end, advice, &flags);
 
-	if (!err && flags == vma->vm_flags)
+	if (!err && flags != vma->vm_flags)
+		err = vma_modify_flags(m, &vma, *prev, start, end, flags);
+	if (!err)
 		*prev = vma;
-	else if (!err)
-		err = set_vma_flags(m, vma, prev, start, end, flags);
 	return err == -ENOMEM ? -EAGAIN : err;
 }
 

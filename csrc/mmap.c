@@ -320,6 +320,30 @@ int split_vma(struct pyksm *m, struct vm_area_struct *vma, uint64_t addr, bool n
 	return 0;
 }
 
+/*
+ * Give [start, end) of *vma these flags: as part of a neighbour, or split off. *vma is the one that holds
+ * the range afterwards. prev as vma_merge() wants it. (Kernel: in mprotect_fixup and in madvise_behavior,
+ * until vma_modify made it one.)
+ */
+int vma_modify_flags(struct pyksm *m, struct vm_area_struct **vma, struct vm_area_struct *prev,
+		     uint64_t start, uint64_t end, uint32_t flags)
+{
+	struct vm_area_struct *old = *vma, *merged;
+	int err = 0;
+
+	merged = vma_merge(m, old->vm_mm, prev, start, end, flags, old->anon_vma,
+			   linear_page_index(old, start), old->node);
+	if (!merged && start != old->vm_start)
+		err = split_vma(m, old, start, true);
+	if (!merged && !err && end != old->vm_end)
+		err = split_vma(m, old, end, false);
+	if (err)
+		return err;
+	*vma = merged ? merged : old;
+	(*vma)->vm_flags = flags;
+	return 0;
+}
+
 /* ---- map and unmap ---- */
 #define GIB (1ULL << 30)
 

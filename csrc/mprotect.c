@@ -21,28 +21,16 @@ static int mprotect_fixup(struct pyksm *m, struct vm_area_struct *vma, struct vm
 			  uint64_t start, uint64_t end, uint32_t prot)
 {
 	uint32_t flags = (vma->vm_flags & ~(VM_READ | VM_WRITE)) | prot;
-	struct vm_area_struct *merged;
-	int err = 0;
+	int err;
 
 	if (flags == vma->vm_flags) {
 		*pprev = vma;
 		return 0;
 	}
-	merged = vma_merge(m, vma->vm_mm, *pprev, start, end, flags, vma->anon_vma,
-			   linear_page_index(vma, start), vma->node);
-	if (merged) {
-		vma = merged;
-	} else {
-		*pprev = vma;
-		if (start != vma->vm_start)
-			err = split_vma(m, vma, start, true);
-		if (!err && end != vma->vm_end)
-			err = split_vma(m, vma, end, false);
-		if (err)
-			return err;
-	}
+	err = vma_modify_flags(m, &vma, *pprev, start, end, flags);
+	if (err)
+		return err;
 	*pprev = vma;
-	vma->vm_flags = flags;
 	change_protection(vma, start, end);
 	return 0;
 }
