@@ -1,7 +1,7 @@
 """``pytest benchmarks --benchmark-only``: each workload on each engine.
 
-Core and oracle do the same work on the same number of pages, in groups of one workload each, so
-the relative column of the table is the ratio.
+Core and oracle do the same work on the same number of pages; each workload is a group of the table,
+whose number in brackets is the ratio.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from workloads import WORKLOADS, Workload, config
 
 from pyksm.scenario import engines
 
-NPAGES = {"core": 512, "oracle": 512}
+NPAGES = 1024
 
 
 @pytest.mark.parametrize("engine", ["core", "oracle"])
@@ -23,7 +23,7 @@ def test_engine(benchmark: Any, workload: Workload, engine: str) -> None:
     make = engines.factory(engine)
 
     def setup() -> tuple[tuple[Any, ...], dict[str, Any]]:
-        machine = make(config(NPAGES[engine]))
-        return (machine, workload.prepare(machine, NPAGES[engine])), {}
+        machine = make(config(NPAGES))
+        return (machine, workload.prepare(machine, NPAGES)), {}
 
     benchmark.pedantic(workload.run, setup=setup, rounds=3)
