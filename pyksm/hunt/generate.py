@@ -21,6 +21,7 @@ T = TypeVar("T")
 MAX_PROCESSES = 7
 MAX_REGIONS = 4
 MAX_PAGES = 16
+BIG = 90
 
 
 class Chooser(Protocol):
@@ -104,12 +105,33 @@ def step(choose: Chooser, names: Names) -> list[st.Statement]:
     statement = _TABLE[choose.integer(0, len(_TABLE) - 1)](choose, names)
     if statement is None:
         return []
-    if isinstance(statement, (st.Swapoff, st.Swapout, st.Ksm, st.Scan)) and _chance(choose, 12):
+    if (often := _HOOKED.get(type(statement))) and _chance(choose, often):
         inner = _TABLE[choose.integer(0, len(_TABLE) - 1)](choose, names)
         if inner is not None:
-            nth = choose.integer(1, choose.pick((1, 4, 20)))
-            return [st.At(choose.pick(SCHEDULE_POINTS), nth, inner), statement]
+            nth = choose.integer(1, choose.pick((1, 3, 12)))
+            return [st.At(_point(choose, statement), nth, inner), statement]
     return [statement]
+
+
+#: How often, in percent, another statement is made to run inside one of these.
+_HOOKED: dict[type[st.Statement], int] = {
+    st.Swapoff: 40, st.Swapout: 10, st.Ksm: 40, st.Scan: 15, st.Read: 15, st.Write: 6, st.Poke: 10,
+}  # fmt: skip
+_FAULT = ("do_swap_page:lock_page",)
+_POINTS: dict[type[st.Statement], tuple[str, ...]] = {
+    st.Swapoff: ("try_to_unuse:next_entry", "try_to_unuse:lock_page"),
+    st.Swapout: ("shrink_zone:begin",),
+    st.Ksm: tuple(point for point in SCHEDULE_POINTS if point.startswith(("unmerge", "remove"))),
+    st.Scan: ("ksm_do_scan:next_item",),
+    st.Read: _FAULT,
+    st.Write: _FAULT,
+    st.Poke: _FAULT,
+}
+
+
+def _point(choose: Chooser, statement: st.Statement) -> str:
+    """Mostly one that such a statement can reach."""
+    return choose.pick(SCHEDULE_POINTS if _chance(choose, 5) else _POINTS[type(statement)])
 
 
 def _chance(choose: Chooser, percent: int) -> bool:
@@ -122,8 +144,14 @@ def _machine(choose: Chooser) -> st.Machine:
         nodes=choose.pick((1, 1, 1, 2, 2, 3)),
         frames=choose.integer(20, 120) if tight else 4096,
         policy=POLICIES[1] if _chance(choose, 20) else POLICIES[0],
-        bugs=(choose.pick(SWITCHES),) if _chance(choose, 8) else (),
+        bugs=_bugs(choose) if _chance(choose, 12) else (),
     )
+
+
+def _bugs(choose: Chooser) -> tuple[str, ...]:
+    """One switch, or the two that together let a page into the wrong anon_vma."""
+    pair = tuple(name for name in SWITCHES if name != "no-unmerge-check")
+    return pair if _chance(choose, 40) else (choose.pick(SWITCHES),)
 
 
 def opening(choose: Chooser, names: Names) -> list[st.Statement]:
@@ -213,7 +241,8 @@ def _mmap(choose: Chooser, names: Names) -> st.Statement | None:
         return None
     process = choose.pick(roomy)
     region = f"r{len(names.processes[process])}"
-    npages = choose.integer(1, MAX_PAGES)
+    # Now and then more pages than a swap_map byte can count.
+    npages = choose.integer(1, BIG if _chance(choose, 6) else MAX_PAGES)
     names.processes[process][region] = npages
     return st.Mmap(process, region, npages, _bound(choose, names))
 
