@@ -90,10 +90,14 @@ void rb_insert_color(struct rb_node *n, struct rb_root *root)
 	set_color(root->node, true);
 }
 
-/* x (maybe NULL), a child of parent, is one black short. */
+/*
+ * x (maybe NULL), a child of parent, is one black short. The top is known by its lack of a parent, as in
+ * the kernel, and not by root: after an unmerge that a signal broke off in mid-scan, ksmd erases items of
+ * the unstable tree it had dropped through the root of the new one.
+ */
 static void erase_fixup(struct rb_root *root, struct rb_node *x, struct rb_node *parent)
 {
-	while (x != root->node && is_black(x)) {
+	while (parent && is_black(x)) {
 		bool left = parent->left == x;
 		struct rb_node *s = left ? parent->right : parent->left;
 		struct rb_node *near, *far;
@@ -123,8 +127,7 @@ static void erase_fixup(struct rb_root *root, struct rb_node *x, struct rb_node 
 		set_color(parent, true);
 		set_color(far, true);
 		rotate(root, parent, left);
-		x = root->node;
-		break;
+		return;
 	}
 	if (x)
 		set_color(x, true);
