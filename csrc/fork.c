@@ -46,6 +46,7 @@ void mmput(struct pyksm *m, struct mm_struct *mm)
 		return;
 	ksm_exit(m, mm);
 	exit_mmap(m, mm);
+	mlock_exit(m, mm);
 	if (!list_empty(&mm->mmlist))
 		list_del_init(&mm->mmlist);
 	mmdrop(m, mm);
@@ -77,5 +78,7 @@ int dup_mmap(struct pyksm *m, struct mm_struct *mm, struct mm_struct *oldmm)
 
 	for (vma = oldmm->mmap; vma && !err; vma = vma->vm_next)
 		err = dup_vma(m, mm, vma);
+	if (!err)
+		mlock_fork(m, mm, oldmm);
 	return err;
 }

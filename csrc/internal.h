@@ -318,6 +318,11 @@ bool try_charge_swapin(const struct page *page);
 void commit_charge_swapin(struct pyksm *m, struct page *page, bool charge);
 void uncharge_page(struct page *page);
 
+/* mlock.c */
+void mlock_fork(struct pyksm *m, struct mm_struct *mm, struct mm_struct *oldmm);
+void mlock_exit(struct pyksm *m, struct mm_struct *mm);
+bool cull_mlocked(struct pyksm *m, struct page *page);
+
 /* migrate.c */
 void remove_migration_ptes(struct pyksm *m, struct page *old, struct page *new);
 int do_move_pages(struct pyksm *m, struct mm_struct *mm, uint64_t addr, uint64_t npages, int node,

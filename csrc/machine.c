@@ -12,7 +12,7 @@ static bool config_valid(const struct pyksm_config *c)
 
 	return c->nodes <= MAX_NODES && (!size || (size >= 8 && size <= PAGE_SIZE && !(size & (size - 1)))) &&
 	       c->frames < UINT32_MAX && (!c->frames || c->frames >= c->nodes) && c->policy <= PYKSM_POLICY_MEMCPY &&
-	       !(c->switches >> PYKSM_NR_SWITCHES);
+	       !(c->switches >> PYKSM_NR_SWITCHES) && c->agent_pages <= MAX_AGENT_PAGES;
 }
 
 static struct pyksm *fail_new(struct pyksm *m, int *err, int code)
@@ -36,6 +36,7 @@ struct pyksm *pyksm_new(const struct pyksm_config *config, int *err)
 	m->page_size = config->page_size ? config->page_size : PAGE_SIZE;
 	m->policy = config->policy;
 	m->switches = config->switches;
+	m->agent_pages = config->agent_pages;
 	m->next_pid = 1;
 	INIT_LIST_HEAD(&m->anon_vmas);
 	swap_init(m);
@@ -51,6 +52,8 @@ void pyksm_free(struct pyksm *m)
 {
 	if (!m)
 		return;
+	for (struct mm_struct *mm = m->all_mms; mm; mm = mm->all_next)
+		free(mm->agent_pages);
 	swap_exit(m);
 	pools_release(m);
 	if (m->mem_map)

@@ -18,6 +18,7 @@
 #define PMD_SIZE (PAGE_SIZE * PTRS_PER_PTE)
 #define TASK_SIZE (1ULL << 47)
 #define MAX_NODES 64
+#define MAX_AGENT_PAGES 65536
 
 typedef uint64_t pte_t;
 
@@ -37,6 +38,7 @@ enum page_flag {
 	PG_buddy = 1 << 11, /* free */
 	PG_charged = 1 << 12, /* PageCgroupUsed, see memcontrol.c */
 	PG_memcg = 1 << 13,   /* it was charged when it was put on the LRU, so pressure can reach it */
+	PG_mlocked = 1 << 14, /* an agent's, see mlock.c: in no frame, mapped by no pte of ours */
 };
 
 /* Low bits of page->mapping, as on Linux: 01 anonymous, 11 KSM (the rest may be NULL then). */
@@ -98,6 +100,9 @@ struct mm_struct {
 	struct list_head mmlist; /* swapoff's list */
 	int64_t anon_rss, swapents;
 	pte_t *pgd;
+	bool forked;
+	struct page *agent_pages; /* see mlock.c; NULL until they first show */
+	uint32_t agent_listed;	  /* how many of them are on the LRU */
 	struct mm_struct *all_next, *all_prev; /* every mm that still has memory, for the census */
 };
 
@@ -253,7 +258,7 @@ enum pool_id {
 struct pyksm {
 	uint32_t nodes;
 	size_t page_size;
-	uint32_t policy, switches;
+	uint32_t policy, switches, agent_pages;
 	struct node node[MAX_NODES];
 	struct page *mem_map;
 	unsigned char *content;

@@ -81,7 +81,7 @@ void putback_lru_page(struct pyksm *m, struct page *page)
 }
 
 /* ---- one page ---- */
-enum verdict { ACTIVATE, KEEP, FREED };
+enum verdict { ACTIVATE, KEEP, FREED, CULLED };
 
 /* Write the page if it is dirty and only reclaim and the swap cache hold it. true: it is clean. */
 static bool pageout(struct pyksm *m, struct page *page, bool *locked)
@@ -114,6 +114,8 @@ static enum verdict shrink_locked_page(struct pyksm *m, struct page *page, bool 
 		page->flags |= PG_reclaim;
 		return KEEP;
 	}
+	if (page->flags & PG_mlocked)
+		return cull_mlocked(m, page) ? CULLED : ACTIVATE;
 	referenced = page_referenced(m, page);
 	page->flags &= ~(uint32_t)PG_referenced;
 	if (referenced)
@@ -133,20 +135,19 @@ static enum verdict shrink_locked_page(struct pyksm *m, struct page *page, bool 
 	return FREED;
 }
 
-/* Returns false where the page is gone. */
-static bool shrink_page(struct pyksm *m, struct page *page)
+static enum verdict shrink_page(struct pyksm *m, struct page *page)
 {
 	enum verdict verdict;
 	bool locked = true;
 
 	if (!trylock_page(page))
-		return true;
+		return KEEP;
 	verdict = shrink_locked_page(m, page, &locked);
-	if (verdict == FREED) {
+	if (verdict == FREED || verdict == CULLED) {
 		unlock_page(page);
 		page->flags &= ~(uint32_t)PG_active;
 		put_page(m, page);
-		return false;
+		return verdict;
 	}
 	if (verdict == ACTIVATE) {
 		if ((page->flags & PG_swapcache) && vm_swap_full(m))
@@ -155,7 +156,7 @@ static bool shrink_page(struct pyksm *m, struct page *page)
 	}
 	if (locked)
 		unlock_page(page);
-	return true;
+	return verdict;
 }
 
 /* ---- the lists of a node ---- */
@@ -182,13 +183,13 @@ static uint64_t shrink_inactive_list(struct pyksm *m, struct node *node, uint64_
 	isolate_lru_pages(m, node, LRU_INACTIVE_ANON, k, &pages);
 	INIT_LIST_HEAD(&kept);
 	list_for_each_safe(pos, next, &pages) {
-		struct page *page = page_of_lru(pos);
+		enum verdict verdict;
 
 		list_del_init(pos);
-		if (shrink_page(m, page))
+		verdict = shrink_page(m, page_of_lru(pos));
+		if (verdict == KEEP || verdict == ACTIVATE)
 			list_add_tail(pos, &kept);
-		else
-			reclaimed++;
+		reclaimed += verdict == FREED;
 	}
 	list_for_each_safe(pos, next, &kept) {
 		struct page *page = page_of_lru(pos);

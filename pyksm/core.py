@@ -153,11 +153,13 @@ def _c_config(config: Config) -> Any:
             ("nodes", config.nodes),
             ("frames", config.frames),
             ("page_size", config.page_size),
+            ("agent_pages", config.agent_pages),
         )
     }
     for what, number in numbers.items():
         # 0 asks C for its default; here a default is what one does not say.
-        if not 1 <= number <= (_U64_MAX if what == "frames" else _U32_MAX):
+        least = 0 if what == "agent_pages" else 1
+        if not least <= number <= (_U64_MAX if what == "frames" else _U32_MAX):
             raise MachineError(errno.EINVAL, f"{what}={number}")
     ret = ffi.new("struct pyksm_config *", numbers)
     ret.policy = POLICIES.index(config.policy)

@@ -47,7 +47,11 @@ SCHEDULE_POINTS = (
 
 @dataclass(frozen=True)
 class Config:
-    """How a machine is made. ``frames`` counts all nodes together, the zero page not included."""
+    """How a machine is made. ``frames`` counts all nodes together, the zero page not included.
+
+    ``agent_pages``: locked pages that each process has beside its mappings, as the agents of the
+    recorded scenarios have (79); they are in no frame and only disturb reclaim, see RULES.md.
+    """
 
     nodes: int = 1
     frames: int = 65536
@@ -55,6 +59,7 @@ class Config:
     profile: str = "3.9"
     policy: str = "reread"
     switches: frozenset[str] = frozenset()
+    agent_pages: int = 0
 
 
 @dataclass(frozen=True)

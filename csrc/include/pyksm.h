@@ -80,6 +80,7 @@ struct pyksm_config {
 	uint64_t frames;    /* page frames of all nodes together, the zero page not counted; 0 means 65536 */
 	uint32_t policy;    /* enum pyksm_policy */
 	uint32_t switches;  /* bit k set: enum pyksm_switch k is on */
+	uint32_t agent_pages; /* locked pages that each process has beside its mappings, see RULES.md; 0: none */
 };
 
 /* One page of a process, observed without touching it. */

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from errno import ENOMEM
 
-from pyksm.oracle import ksm, memory, mmap, rmap
+from pyksm.oracle import ksm, memory, mlock, mmap, rmap
 from pyksm.oracle.structs import Machine, Mm, kmem_alloc
 
 
@@ -21,6 +21,7 @@ def mmput(m: Machine, mm: Mm) -> None:
     if mm.vm_mergeable:
         ksm.__ksm_exit(m, mm)
     mmap.exit_mmap(m, mm)
+    mlock.agent_exit(m, mm)
     if mm in m.mmlist:
         m.mmlist.remove(mm)
 
@@ -48,4 +49,5 @@ def dup_mmap(m: Machine, mm: Mm, oldmm: Mm) -> int:
         mmap.vma_link(mm, tmp)
         if memory.copy_page_range(m, tmp, mpnt):
             return -ENOMEM
+    mlock.agent_fork(m, mm, oldmm)
     return 0

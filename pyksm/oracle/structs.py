@@ -53,6 +53,7 @@ class Page:
     active: bool = False
     charged: bool = False  #: PageCgroupUsed, see memcontrol.py
     memcg: bool = False  #: on the LRU lists that pressure scans, not on ``Node.root``
+    agent: Mm | None = None  #: whose locked page it is, see mlock.py: then in no frame
     pins: int = 0  #: references that pin() took, a share of ``count``
 
     @property
@@ -127,6 +128,8 @@ class Mm:
     swapents: int = 0
     vm_mergeable: bool = False  #: MMF_VM_MERGEABLE
     readers: int = 0  #: faults that hold mmap_sem at a schedule point
+    forked: bool = False
+    agent_pages: list[Page] = field(default_factory=list)  #: of mlock.py, those on the LRU
 
 
 @dataclass(eq=False, slots=True)

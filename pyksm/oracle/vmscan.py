@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pyksm.oracle import page_io, rmap, swap_state, swapfile
+from pyksm.oracle import mlock, page_io, rmap, swap_state, swapfile
 from pyksm.oracle.page_alloc import free_page, get_page, lock_page, put_page, unlock_page
 from pyksm.oracle.pgtable import ACCESSED, PTRS_PER_PTE, SPECIAL, pte_present, table_ranges
 from pyksm.oracle.structs import PAGE_SHIFT, Machine, Node, Page, Range, schedule_point
@@ -127,7 +127,7 @@ def shrink_inactive_list(m: Machine, node: Node, count: int) -> int:
     for page in kept:
         lru_cache_add_lru(m, page, page.active)
         put_page(m, page)
-    return len(pages) - len(kept)
+    return sum(page.count == 0 for page in pages)
 
 
 def shrink_page_list(m: Machine, pages: list[Page]) -> list[Page]:
@@ -135,7 +135,14 @@ def shrink_page_list(m: Machine, pages: list[Page]) -> list[Page]:
     kept = []
     for page in pages:
         lock_page(page)
-        if _reclaim(m, page):
+        if page.agent is not None and mlock.cull_mlocked(m, page):
+            unlock_page(page)
+            page.active = False
+            put_page(m, page)
+            continue
+        if page.agent is not None:
+            page.active = True
+        elif _reclaim(m, page):
             free_page(m, page)
             continue
         if page.locked:

@@ -52,6 +52,7 @@ def config(machine: Machine, profile: str | None) -> Config:
         profile=profiles.find(name).name,
         policy=machine.policy,
         switches=frozenset(machine.bugs),
+        agent_pages=machine.agents,
     )
 
 

@@ -31,6 +31,9 @@ from pyksm.scenario.kinds import (
     Value,
 )
 
+#: Locked pages of a recording agent's own: what it adds to the calls of the swapout that follows.
+AGENT_PAGES = 79
+
 ADVICE = ("mergeable", "unmergeable", "dontneed", "pageout", "willneed")
 PROTECTIONS = ("none", "r", "rw")
 
@@ -115,6 +118,7 @@ class Machine(Statement):
     profile: str | None = option(Name("a profile"), None)
     policy: str = option(Choice("a policy", POLICIES), "reread")
     bugs: tuple[str, ...] = options(Choice("a switch", SWITCHES), "bug")
+    agents: int = option(Number("a number of locked pages", 65536), AGENT_PAGES)
 
 
 @dataclass(frozen=True)
