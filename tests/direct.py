@@ -113,7 +113,7 @@ class Player:
         return self.pid(), self.addr(), self.npages()
 
     def node(self) -> int:
-        return self.choose.choice((-1, -1, 0, 1, 2, 7, -2))
+        return self.choose.choice((-1, -1, -1, -1, -1, -1, 0, 0, 1, 1, 2, 7, -2))
 
     def content(self, length: int) -> bytes:
         return bytes([self.choose.choice((0, 1, 1, 1, 2, 3))]) * length
@@ -213,9 +213,9 @@ class Player:
 
 _WEIGHTS: dict[Callable[[Player], tuple[str, tuple[Any, ...]]], int] = {
     Player.spawn: 1,
-    Player.fork: 4,
+    Player.fork: 6,
     Player.exit: 1,
-    Player.mmap: 14,
+    Player.mmap: 16,
     Player.munmap: 4,
     Player.mprotect: 7,
     Player.mremap: 6,
