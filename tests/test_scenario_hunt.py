@@ -130,7 +130,7 @@ def test_strategies_shrink() -> None:
         lambda each: any(isinstance(one, st.Swapon) for one in each.statements),
         settings=settings(max_examples=100, deadline=None, derandomize=True, database=None),
     )
-    assert len(small.statements) <= 8
+    assert len(small.statements) <= 12
 
 
 @given(hs.data())
