@@ -9,9 +9,9 @@
 struct census {
 	struct pyksm *m;
 	bool strict;
-	uint32_t *ptes;	    /* of each frame */
-	uint32_t *pins;	    /* of each frame */
-	int *av_refs;	    /* of each anon_vma, by id */
+	uint32_t *ptes; /* of each frame */
+	uint32_t *pins; /* of each frame */
+	int *av_refs; /* of each anon_vma, by id */
 	uint64_t *swap_ptes[MAX_SWAPFILES];
 	char *buf;
 	size_t len, used;
@@ -19,7 +19,7 @@ struct census {
 };
 
 __attribute__((format(printf, 3, 4))) static void wrong(struct census *c, const char *code,
-							 const char *fmt, ...)
+							const char *fmt, ...)
 {
 	char line[256];
 	va_list ap;
@@ -74,7 +74,8 @@ static void count_pte(struct census *c, const struct vm_area_struct *vma, uint64
 		c->swap_ptes[swp_type(entry)][swp_offset(entry)]++;
 }
 
-static void count_vma(struct census *c, const struct vm_area_struct *vma, int64_t *anon, int64_t *swapents)
+static void count_vma(struct census *c, const struct vm_area_struct *vma, int64_t *anon,
+		      int64_t *swapents)
 {
 	uint64_t addr, end = vma->vm_end;
 
@@ -92,12 +93,15 @@ static void check_vma(struct census *c, const struct vm_area_struct *vma)
 	const struct list_head *pos;
 	bool own = false;
 
-	if (vma->vm_start >= vma->vm_end || (vma->vm_prev && vma->vm_prev->vm_end > vma->vm_start) ||
-	    (vma->vm_next && vma->vm_next->vm_prev != vma) || find_vma(vma->vm_mm, vma->vm_start) != vma)
+	if (vma->vm_start >= vma->vm_end ||
+	    (vma->vm_prev && vma->vm_prev->vm_end > vma->vm_start) ||
+	    (vma->vm_next && vma->vm_next->vm_prev != vma) ||
+	    find_vma(vma->vm_mm, vma->vm_start) != vma)
 		wrong(c, "vma", "pid %d 0x%llx-0x%llx", vma->vm_mm->pid,
 		      (unsigned long long)vma->vm_start, (unsigned long long)vma->vm_end);
-	list_for_each(pos, &vma->anon_vma_chain) {
-		const struct anon_vma_chain *avc = container_of(pos, struct anon_vma_chain, same_vma);
+	list_for_each (pos, &vma->anon_vma_chain) {
+		const struct anon_vma_chain *avc =
+			container_of(pos, struct anon_vma_chain, same_vma);
 
 		own |= avc->anon_vma == vma->anon_vma;
 		if (avc->vma != vma || !avc->anon_vma->id)
@@ -129,8 +133,8 @@ static void count_mm(struct census *c, const struct mm_struct *mm)
 /* A walk may come to a pte twice (by the items of two forked sharers): this bit, unused, tells. */
 #define _PAGE_SEEN (1ULL << 10)
 
-static int count_reached(struct pyksm *m, struct page *page, struct vm_area_struct *vma, uint64_t addr,
-			 void *arg)
+static int count_reached(struct pyksm *m, struct page *page, struct vm_area_struct *vma,
+			 uint64_t addr, void *arg)
 {
 	pte_t *pte = page_check_address(m, page, vma->vm_mm, addr);
 
@@ -141,8 +145,8 @@ static int count_reached(struct pyksm *m, struct page *page, struct vm_area_stru
 	return SWAP_AGAIN;
 }
 
-static int forget_seen(struct pyksm *m, struct page *page, struct vm_area_struct *vma, uint64_t addr,
-		       void *arg)
+static int forget_seen(struct pyksm *m, struct page *page, struct vm_area_struct *vma,
+		       uint64_t addr, void *arg)
 {
 	pte_t *pte = page_check_address(m, page, vma->vm_mm, addr);
 
@@ -164,8 +168,9 @@ static void check_rmap(struct census *c, struct page *page, uint64_t pfn)
 	rmap_walk(c->m, page, forget_seen, NULL);
 	memcpy(c->m->count, saved, sizeof(saved));
 	if (reached < c->ptes[pfn])
-		wrong(c, PageKsm(page) ? "ksm-rmap" : "rmap", "page %llu: a walk reaches %u of %u ptes",
-		      (unsigned long long)pfn, reached, c->ptes[pfn]);
+		wrong(c, PageKsm(page) ? "ksm-rmap" : "rmap",
+		      "page %llu: a walk reaches %u of %u ptes", (unsigned long long)pfn, reached,
+		      c->ptes[pfn]);
 	if (PageKsm(page) && !page_stable_node(page))
 		wrong(c, "ksm-no-node", "page %llu is mapped and has no stable node",
 		      (unsigned long long)pfn);
@@ -191,7 +196,8 @@ static void check_frame(struct census *c, uint64_t pfn)
 	if (!(page->flags & PG_lru) || (page->flags & PG_locked))
 		wrong(c, "lru", "page %llu is %s", (unsigned long long)pfn,
 		      page->flags & PG_locked ? "locked" : "on no list");
-	if (cached && c->m->swap.info[page->private >> 57].cache[page->private & ((1ULL << 57) - 1)] != pfn)
+	if (cached &&
+	    c->m->swap.info[page->private >> 57].cache[page->private & ((1ULL << 57) - 1)] != pfn)
 		wrong(c, "swap-cache", "page %llu is not where it says", (unsigned long long)pfn);
 	check_rmap(c, page, pfn);
 }
@@ -200,7 +206,8 @@ static void check_node(struct census *c, const struct node *node)
 {
 	int64_t nr_free = (int64_t)(node->last - node->fresh + 1);
 
-	for (const struct page *page = node->free; page; page = (struct page *)(void *)page->lru.next)
+	for (const struct page *page = node->free; page;
+	     page = (struct page *)(void *)page->lru.next)
 		nr_free++;
 	if (nr_free != node->nr_free)
 		wrong(c, "page-free", "free list has %lld, counted %lld", (long long)node->nr_free,
@@ -209,7 +216,7 @@ static void check_node(struct census *c, const struct node *node)
 		const struct list_head *pos;
 		uint64_t n = 0;
 
-		list_for_each(pos, &node->lru[lru])
+		list_for_each (pos, &node->lru[lru])
 			n++;
 		if (n != node->nr_lru[lru])
 			wrong(c, "lru", "list %d has %llu, counted %llu", lru,
@@ -230,9 +237,11 @@ static void check_slot(struct census *c, const struct swap_info_struct *si, uint
 	*used += ent != 0;
 	if (count != ptes)
 		wrong(c, "swap-count", "slot %d:%llu has %llu, counted %llu", si->type,
-		      (unsigned long long)offset, (unsigned long long)count, (unsigned long long)ptes);
+		      (unsigned long long)offset, (unsigned long long)count,
+		      (unsigned long long)ptes);
 	if (!!(ent & SWAP_HAS_CACHE) != !!pfn ||
-	    (pfn && pfn_to_page(c->m, pfn)->private != swp_entry((unsigned int)si->type, offset).val))
+	    (pfn &&
+	     pfn_to_page(c->m, pfn)->private != swp_entry((unsigned int)si->type, offset).val))
 		wrong(c, "swap-cache", "slot %d:%llu", si->type, (unsigned long long)offset);
 }
 
@@ -263,15 +272,16 @@ static void count_anon_vma_refs(struct census *c)
 {
 	struct list_head *pos, *slots = &c->m->ksm.ksm_mm_head.mm_list;
 
-	list_for_each(pos, &c->m->anon_vmas) {
+	list_for_each (pos, &c->m->anon_vmas) {
 		const struct anon_vma *av = container_of(pos, struct anon_vma, all);
 
 		c->av_refs[av->id] += av->rb_root.node ? 1 : 0;
 		if (av->root != av)
 			c->av_refs[av->root->id]++;
 	}
-	list_for_each(pos, slots) {
-		const struct rmap_item *item = container_of(pos, struct mm_slot, mm_list)->rmap_list;
+	list_for_each (pos, slots) {
+		const struct rmap_item *item =
+			container_of(pos, struct mm_slot, mm_list)->rmap_list;
 
 		for (; item; item = item->rmap_list)
 			if (item->address & STABLE_FLAG)
@@ -285,8 +295,8 @@ static void check_anon_vma(struct census *c, struct anon_vma *av)
 		if (container_of(n, struct anon_vma_chain, rb)->anon_vma != av)
 			wrong(c, "anon-vma", "anon_vma %u has a stranger in its tree", av->id);
 	if (c->av_refs[av->id] != av->refcount)
-		wrong(c, "anon-vma", "anon_vma %u has %d references, counted %d", av->id, av->refcount,
-		      c->av_refs[av->id]);
+		wrong(c, "anon-vma", "anon_vma %u has %d references, counted %d", av->id,
+		      av->refcount, c->av_refs[av->id]);
 }
 
 /* ---- KSM ---- */
@@ -332,8 +342,10 @@ static void check_stable_node(struct census *c, const struct stable_node *node,
 		const struct page *last = pfn_to_page(c->m, before->kpfn);
 
 		if (page_stable_node(last) == before &&
-		    memcmp(page_content(c->m, last), page_content(c->m, page), c->m->page_size) >= 0)
-			wrong(c, "ksm-tree", "page %llu is out of order", (unsigned long long)node->kpfn);
+		    memcmp(page_content(c->m, last), page_content(c->m, page), c->m->page_size) >=
+			    0)
+			wrong(c, "ksm-tree", "page %llu is out of order",
+			      (unsigned long long)node->kpfn);
 	}
 }
 
@@ -343,7 +355,7 @@ static void check_ksm(struct census *c)
 	struct ksm_recount r = { 0, 0, 0, 0 };
 	struct list_head *pos;
 
-	list_for_each(pos, &ksm->ksm_mm_head.mm_list)
+	list_for_each (pos, &ksm->ksm_mm_head.mm_list)
 		count_slot(c, container_of(pos, struct mm_slot, mm_list), &r);
 	for (uint32_t nid = 0; nid < c->m->nodes; nid++) {
 		const struct stable_node *before = NULL;
@@ -355,14 +367,16 @@ static void check_ksm(struct census *c)
 			before = node;
 		}
 	}
-	list_for_each(pos, &ksm->migrate_nodes)
+	list_for_each (pos, &ksm->migrate_nodes)
 		check_stable_node(c, container_of(pos, struct stable_node, list), NULL, &r);
 	if (r.items != ksm->rmap_items || r.shared != ksm->pages_shared ||
 	    r.stable - r.shared != ksm->pages_sharing || r.unstable != ksm->pages_unshared)
-		wrong(c, "ksm-counts", "shared %lld sharing %lld unshared %lld items %lld, counted %lld %lld %lld %lld",
+		wrong(c, "ksm-counts",
+		      "shared %lld sharing %lld unshared %lld items %lld, counted %lld %lld %lld %lld",
 		      (long long)ksm->pages_shared, (long long)ksm->pages_sharing,
-		      (long long)ksm->pages_unshared, (long long)ksm->rmap_items, (long long)r.shared,
-		      (long long)(r.stable - r.shared), (long long)r.unstable, (long long)r.items);
+		      (long long)ksm->pages_unshared, (long long)ksm->rmap_items,
+		      (long long)r.shared, (long long)(r.stable - r.shared), (long long)r.unstable,
+		      (long long)r.items);
 }
 
 /* ---- all of it ---- */
@@ -413,7 +427,7 @@ int census(struct pyksm *m, bool strict, char *buf, size_t len)
 	}
 	check_swap(&c);
 	count_anon_vma_refs(&c);
-	list_for_each(pos, &m->anon_vmas)
+	list_for_each (pos, &m->anon_vmas)
 		check_anon_vma(&c, container_of(pos, struct anon_vma, all));
 	check_ksm(&c);
 	release(&c);

@@ -159,9 +159,11 @@ uint64_t vm_page_prot(const struct vm_area_struct *vma);
 pte_t mk_pte(const struct pyksm *m, const struct page *page, const struct vm_area_struct *vma);
 pte_t maybe_mkwrite(pte_t pte, const struct vm_area_struct *vma);
 pte_t *pgd_alloc(struct pyksm *m);
-pte_t *pte_lookup(const struct mm_struct *mm, uint64_t addr);		  /* NULL: no table */
-pte_t *pte_alloc_map(struct pyksm *m, struct mm_struct *mm, uint64_t addr); /* NULL: no host memory */
-uint64_t next_table(const struct mm_struct *mm, uint64_t addr, uint64_t end); /* skips absent ones */
+pte_t *pte_lookup(const struct mm_struct *mm, uint64_t addr);    /* NULL: no table */
+pte_t *pte_alloc_map(struct pyksm *m, struct mm_struct *mm,
+		     uint64_t addr); /* NULL: no host memory */
+uint64_t next_table(const struct mm_struct *mm, uint64_t addr,
+		    uint64_t end); /* skips absent ones */
 void free_pgtables_range(struct pyksm *m, struct mm_struct *mm, uint64_t start, uint64_t end);
 void free_pgd(struct pyksm *m, struct mm_struct *mm);
 
@@ -189,7 +191,8 @@ static inline void get_anon_vma(struct anon_vma *av)
 	av->refcount++;
 }
 bool page_has_anon_vma(const struct page *page);
-struct anon_vma *page_anon_vma(const struct page *page); /* NULL also when the pointer is a dead one */
+struct anon_vma *
+page_anon_vma(const struct page *page); /* NULL also when the pointer is a dead one */
 struct anon_vma *page_get_anon_vma(struct page *page);
 bool page_in_family(const struct page *page, const struct vm_area_struct *vma);
 uint64_t linear_page_index(const struct vm_area_struct *vma, uint64_t addr);
@@ -221,7 +224,8 @@ int rmap_walk(struct pyksm *m, struct page *page, rmap_one_fn one, void *arg);
 #define VM_FAULT_WRITE 8
 int handle_mm_fault(struct pyksm *m, struct vm_area_struct *vma, uint64_t addr, bool write);
 struct page *follow_page(const struct pyksm *m, const struct mm_struct *mm, uint64_t addr);
-int access_page(struct pyksm *m, struct mm_struct *mm, uint64_t addr, bool write, struct page **ret);
+int access_page(struct pyksm *m, struct mm_struct *mm, uint64_t addr, bool write,
+		struct page **ret);
 int copy_page_range(struct pyksm *m, struct mm_struct *dst, struct mm_struct *src,
 		    struct vm_area_struct *vma);
 struct mmu_gather {
@@ -257,8 +261,10 @@ void mmput(struct pyksm *m, struct mm_struct *mm);
 void mmdrop(struct pyksm *m, struct mm_struct *mm);
 
 /* mprotect.c, mremap.c, madvise.c */
-int do_mprotect(struct pyksm *m, struct mm_struct *mm, uint64_t start, uint64_t len, uint32_t flags);
-int do_mremap(struct pyksm *m, struct mm_struct *mm, uint64_t addr, uint64_t len, uint64_t new_addr);
+int do_mprotect(struct pyksm *m, struct mm_struct *mm, uint64_t start, uint64_t len,
+		uint32_t flags);
+int do_mremap(struct pyksm *m, struct mm_struct *mm, uint64_t addr, uint64_t len,
+	      uint64_t new_addr);
 int do_madvise(struct pyksm *m, struct mm_struct *mm, uint64_t start, uint64_t len, int advice);
 
 /* swapfile.c */
@@ -298,7 +304,8 @@ struct page *swap_cache_copy(struct pyksm *m, swp_entry_t entry, const struct pa
 void swap_cache_remove_frozen(struct pyksm *m, struct page *page);
 
 /* page_io.c */
-int swap_backend_open(struct swap_info_struct *si, const char *path, uint64_t npages, size_t page_size);
+int swap_backend_open(struct swap_info_struct *si, const char *path, uint64_t npages,
+		      size_t page_size);
 void swap_backend_close(struct swap_info_struct *si, size_t page_size);
 void swap_readpage(struct pyksm *m, struct page *page);
 void swap_writepage(struct pyksm *m, struct page *page);
@@ -332,8 +339,8 @@ int do_move_pages(struct pyksm *m, struct mm_struct *mm, uint64_t addr, uint64_t
 void ksm_init(struct pyksm *m);
 int ksm_fork(struct pyksm *m, struct mm_struct *mm, struct mm_struct *oldmm);
 void ksm_exit(struct pyksm *m, struct mm_struct *mm);
-int ksm_madvise(struct pyksm *m, struct vm_area_struct *vma, uint64_t start, uint64_t end, int advice,
-		uint32_t *vm_flags);
+int ksm_madvise(struct pyksm *m, struct vm_area_struct *vma, uint64_t start, uint64_t end,
+		int advice, uint32_t *vm_flags);
 struct page *ksm_might_need_to_copy(struct pyksm *m, struct page *page, struct vm_area_struct *vma,
 				    uint64_t addr);
 int page_referenced_ksm(struct pyksm *m, struct page *page);

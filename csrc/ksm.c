@@ -119,8 +119,8 @@ int unmerge_ksm_pages(struct pyksm *m, struct vm_area_struct *vma, uint64_t star
 	return err;
 }
 
-int ksm_madvise(struct pyksm *m, struct vm_area_struct *vma, uint64_t start, uint64_t end, int advice,
-		uint32_t *vm_flags)
+int ksm_madvise(struct pyksm *m, struct vm_area_struct *vma, uint64_t start, uint64_t end,
+		int advice, uint32_t *vm_flags)
 {
 	int err = 0;
 
@@ -341,8 +341,9 @@ static int try_to_merge_with_ksm_page(struct pyksm *m, struct rmap_item *item, s
 }
 
 /* The page under scan becomes the KSM page, the one found in the tree goes. */
-static struct page *try_to_merge_two_pages(struct pyksm *m, struct rmap_item *item, struct page *page,
-					   struct rmap_item *tree_item, struct page *tree_page)
+static struct page *try_to_merge_two_pages(struct pyksm *m, struct rmap_item *item,
+					   struct page *page, struct rmap_item *tree_item,
+					   struct page *tree_page)
 {
 	if (try_to_merge_with_ksm_page(m, item, page, NULL))
 		return NULL;
@@ -382,8 +383,8 @@ static void place_migrated_node(struct stable_node *page_node, int nid, struct t
 enum found { FOUND_NONE, FOUND_EQUAL, FOUND_STALE };
 
 /* Descend by content to an equal node or to a free place. A stale node on the way ends the search. */
-static enum found descend_stable_tree(struct pyksm *m, const struct page *page, struct tree_place *at,
-				      struct stable_node **equal)
+static enum found descend_stable_tree(struct pyksm *m, const struct page *page,
+				      struct tree_place *at, struct stable_node **equal)
 {
 	at->link = &at->root->node;
 	at->parent = NULL;
@@ -407,8 +408,9 @@ static enum found descend_stable_tree(struct pyksm *m, const struct page *page, 
 }
 
 /* The found node's page now lives on a node with another tree: it has to leave this one. */
-static struct page *replace_misplaced(struct pyksm *m, struct page *page, struct stable_node *page_node,
-				      struct stable_node *node, int nid, struct tree_place *at)
+static struct page *replace_misplaced(struct pyksm *m, struct page *page,
+				      struct stable_node *page_node, struct stable_node *node,
+				      int nid, struct tree_place *at)
 {
 	if (page_node) {
 		place_migrated_node(page_node, nid, at, node);
@@ -491,7 +493,8 @@ static struct page *get_mergeable_page(struct pyksm *m, const struct rmap_item *
 
 /* An item of the unstable tree whose page equals this one, its page referenced; else item goes in. */
 static struct rmap_item *unstable_tree_search_insert(struct pyksm *m, struct rmap_item *item,
-						     const struct page *page, struct page **tree_pagep)
+						     const struct page *page,
+						     struct page **tree_pagep)
 {
 	struct ksm *ksm = &m->ksm;
 	int nid = get_kpfn_nid(m, page_to_pfn(m, page));
@@ -652,7 +655,7 @@ static void begin_scan(struct pyksm *m)
 
 	/* Nodes in the trees are pruned by searches; those that wait for a place only here. */
 	if (!ksm->merge_across_nodes) {
-		list_for_each_safe(pos, next, &ksm->migrate_nodes) {
+		list_for_each_safe (pos, next, &ksm->migrate_nodes) {
 			struct page *page =
 				get_ksm_page(m, container_of(pos, struct stable_node, list));
 
@@ -804,13 +807,14 @@ int remove_all_stable_nodes(struct pyksm *m)
 		struct rb_root *root = &ksm->root_stable_tree[nid];
 
 		while (root->node) {
-			if (remove_stable_node(m, container_of(root->node, struct stable_node, node))) {
+			if (remove_stable_node(
+				    m, container_of(root->node, struct stable_node, node))) {
 				err = -EBUSY;
 				break; /* on to the next tree */
 			}
 		}
 	}
-	list_for_each_safe(pos, next, &ksm->migrate_nodes)
+	list_for_each_safe (pos, next, &ksm->migrate_nodes)
 		if (remove_stable_node(m, container_of(pos, struct stable_node, list)))
 			err = -EBUSY;
 	return err;

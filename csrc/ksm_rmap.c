@@ -40,15 +40,15 @@ struct page *ksm_might_need_to_copy(struct pyksm *m, struct page *page, struct v
 }
 
 /* ---- rmap walks ---- */
-typedef int (*ksm_walk_fn)(struct pyksm *m, struct page *page, struct vm_area_struct *vma, uint64_t addr,
-			   void *arg, bool search_new_forks);
+typedef int (*ksm_walk_fn)(struct pyksm *m, struct page *page, struct vm_area_struct *vma,
+			   uint64_t addr, void *arg, bool search_new_forks);
 
 #define WALK_ON 0
 #define NEXT_ITEM 1
 #define WALK_DONE 2
 
-static int walk_item(struct pyksm *m, struct page *page, const struct rmap_item *item, bool new_forks,
-		     ksm_walk_fn fn, void *arg)
+static int walk_item(struct pyksm *m, struct page *page, const struct rmap_item *item,
+		     bool new_forks, ksm_walk_fn fn, void *arg)
 {
 	struct anon_vma_chain *avc = anon_vma_interval_tree_first(m, item->anon_vma, 0, UINT64_MAX);
 
@@ -88,8 +88,8 @@ struct referenced {
 	int mapcount, referenced;
 };
 
-static int referenced_one(struct pyksm *m, struct page *page, struct vm_area_struct *vma, uint64_t addr,
-			  void *arg, bool new_forks)
+static int referenced_one(struct pyksm *m, struct page *page, struct vm_area_struct *vma,
+			  uint64_t addr, void *arg, bool new_forks)
 {
 	struct referenced *r = arg;
 

@@ -6,7 +6,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 
-#define container_of(ptr, type, member) ((type *)(void *)((char *)(ptr)-offsetof(type, member)))
+#define container_of(ptr, type, member) ((type *)(void *)((char *)(ptr) - offsetof(type, member)))
 
 struct list_head {
 	struct list_head *next, *prev;
@@ -22,7 +22,8 @@ static inline bool list_empty(const struct list_head *l)
 	return l->next == l;
 }
 
-static inline void list_between(struct list_head *e, struct list_head *before, struct list_head *after)
+static inline void list_between(struct list_head *e, struct list_head *before,
+				struct list_head *after)
 {
 	e->prev = before;
 	e->next = after;
@@ -61,8 +62,8 @@ static inline void list_move_tail(struct list_head *e, struct list_head *head)
 }
 
 #define list_for_each(pos, head) for ((pos) = (head)->next; (pos) != (head); (pos) = (pos)->next)
-#define list_for_each_safe(pos, nxt, head)                                                          \
-	for ((pos) = (head)->next, (nxt) = (pos)->next; (pos) != (head);                            \
+#define list_for_each_safe(pos, nxt, head)                                                         \
+	for ((pos) = (head)->next, (nxt) = (pos)->next; (pos) != (head);                           \
 	     (pos) = (nxt), (nxt) = (pos)->next)
 
 struct hlist_node {

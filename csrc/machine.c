@@ -10,9 +10,11 @@ static bool config_valid(const struct pyksm_config *c)
 {
 	uint32_t size = c->page_size;
 
-	return c->nodes <= MAX_NODES && (!size || (size >= 8 && size <= PAGE_SIZE && !(size & (size - 1)))) &&
-	       c->frames < UINT32_MAX && (!c->frames || c->frames >= c->nodes) && c->policy <= PYKSM_POLICY_MEMCPY &&
-	       !(c->switches >> PYKSM_NR_SWITCHES) && c->agent_pages <= MAX_AGENT_PAGES;
+	return c->nodes <= MAX_NODES &&
+	       (!size || (size >= 8 && size <= PAGE_SIZE && !(size & (size - 1)))) &&
+	       c->frames < UINT32_MAX && (!c->frames || c->frames >= c->nodes) &&
+	       c->policy <= PYKSM_POLICY_MEMCPY && !(c->switches >> PYKSM_NR_SWITCHES) &&
+	       c->agent_pages <= MAX_AGENT_PAGES;
 }
 
 static struct pyksm *fail_new(struct pyksm *m, int *err, int code)
@@ -265,7 +267,8 @@ static int access_pages(struct pyksm *m, int pid, uint64_t addr, uint64_t npages
 		/* Looked up each time: a hook in the last fault may have let the process exit. */
 		struct process *p = find_process(m, pid);
 		struct page *page;
-		int err = p ? access_page(m, p->mm, addr + (i << PAGE_SHIFT), write, &page) : -ESRCH;
+		int err = p ? access_page(m, p->mm, addr + (i << PAGE_SHIFT), write, &page)
+			    : -ESRCH;
 
 		if (!err)
 			fn(m, page, i, arg);
@@ -309,7 +312,8 @@ int pyksm_write_pages(struct pyksm *m, int pid, uint64_t addr, uint64_t npages, 
 	return access_pages(m, pid, addr, npages, true, errs, copy_in, &b);
 }
 
-int pyksm_read_pages(struct pyksm *m, int pid, uint64_t addr, uint64_t npages, void *data, int32_t *errs)
+int pyksm_read_pages(struct pyksm *m, int pid, uint64_t addr, uint64_t npages, void *data,
+		     int32_t *errs)
 {
 	struct buffer b = { .out = data };
 	struct process *p;
@@ -459,7 +463,8 @@ int pyksm_unpin(struct pyksm *m, int pid, uint64_t addr, uint64_t npages)
 	return err;
 }
 
-int pyksm_migrate(struct pyksm *m, int pid, uint64_t addr, uint64_t npages, int node, int32_t *status)
+int pyksm_migrate(struct pyksm *m, int pid, uint64_t addr, uint64_t npages, int node,
+		  int32_t *status)
 {
 	struct process *p;
 	int err = find_for_read(m, pid, &p);
@@ -587,7 +592,9 @@ static void observe_page(struct pyksm *m, const struct mm_struct *mm, uint64_t a
 	const struct vm_area_struct *vma = find_vma(mm, addr);
 	pte_t *pte = pte_lookup(mm, addr);
 
-	*ret = (struct pyksm_page){ .pfn = -1, .swp_type = -1, .node = -1, .swp_offset = -1, .mapcount = -1 };
+	*ret = (struct pyksm_page){
+		.pfn = -1, .swp_type = -1, .node = -1, .swp_offset = -1, .mapcount = -1
+	};
 	ret->state = vma && vma->vm_start <= addr ? '.' : '-';
 	if (ret->state == '-' || !pte || pte_none(*pte))
 		return;
@@ -630,7 +637,7 @@ int pyksm_vma_at(struct pyksm *m, int pid, int index, struct pyksm_vma *ret)
 	ret->prot = (vma->vm_flags & VM_READ ? PYKSM_PROT_READ : 0) |
 		    (vma->vm_flags & VM_WRITE ? PYKSM_PROT_WRITE : 0);
 	ret->mergeable = !!(vma->vm_flags & VM_MERGEABLE);
-	list_for_each(pos, &vma->anon_vma_chain)
+	list_for_each (pos, &vma->anon_vma_chain)
 		ret->chain++;
 	return 0;
 }

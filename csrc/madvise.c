@@ -2,8 +2,8 @@
 /* Advice about a range (kernel: mm/madvise.c). */
 #include "internal.h"
 
-static int madvise_behavior(struct pyksm *m, struct vm_area_struct *vma, struct vm_area_struct **prev,
-			    uint64_t start, uint64_t end, int advice)
+static int madvise_behavior(struct pyksm *m, struct vm_area_struct *vma,
+			    struct vm_area_struct **prev, uint64_t start, uint64_t end, int advice)
 {
 	uint32_t flags = vma->vm_flags;
 	int err = ksm_madvise(m, vma, start, end, advice, &flags);
@@ -16,7 +16,8 @@ static int madvise_behavior(struct pyksm *m, struct vm_area_struct *vma, struct 
 }
 
 /* Since 3.9 (1998cc048901): read what is swapped into the swap cache, map nothing. */
-static void madvise_willneed(struct pyksm *m, struct vm_area_struct *vma, uint64_t start, uint64_t end)
+static void madvise_willneed(struct pyksm *m, struct vm_area_struct *vma, uint64_t start,
+			     uint64_t end)
 {
 	uint64_t addr;
 
@@ -33,7 +34,8 @@ static void madvise_willneed(struct pyksm *m, struct vm_area_struct *vma, uint64
 	}
 }
 
-static void madvise_dontneed(struct pyksm *m, struct vm_area_struct *vma, uint64_t start, uint64_t end)
+static void madvise_dontneed(struct pyksm *m, struct vm_area_struct *vma, uint64_t start,
+			     uint64_t end)
 {
 	struct mmu_gather tlb = { NULL, 0, 0 };
 

@@ -122,8 +122,8 @@ static void abandon_swapin(struct pyksm *m, struct page *page, struct page *swap
 }
 
 /* Map page where the swap pte was; returns whether the write that was asked for is still to be done. */
-static bool map_swapped_page(struct pyksm *m, struct vm_area_struct *vma, uint64_t addr, pte_t *ptep,
-			     struct page *page, struct page *swapcache, bool write)
+static bool map_swapped_page(struct pyksm *m, struct vm_area_struct *vma, uint64_t addr,
+			     pte_t *ptep, struct page *page, struct page *swapcache, bool write)
 {
 	pte_t pte = mk_pte(m, page, vma);
 	bool exclusive = false, charge = try_charge_swapin(page);
@@ -255,7 +255,8 @@ static uint64_t copy_one_pte(struct pyksm *m, struct mm_struct *dst, struct mm_s
 
 		if (swap_duplicate(m, entry) < 0)
 			return entry.val;
-		if (list_empty(&dst->mmlist)) /* behind the parent, where a swapoff under way will come */
+		if (list_empty(
+			    &dst->mmlist)) /* behind the parent, where a swapoff under way will come */
 			list_add(&dst->mmlist, &src->mmlist);
 		dst->swapents++;
 		*dst_pte = *src_pte;
@@ -282,8 +283,9 @@ static int copy_pte_range(struct pyksm *m, struct mm_struct *dst, struct mm_stru
 	if (!dst_pte)
 		return -ENOMEM;
 	while (addr < end) {
-		swp_entry_t entry = { pte_none(*src_pte) ? 0
-							 : copy_one_pte(m, dst, src, dst_pte, src_pte) };
+		swp_entry_t entry = { pte_none(*src_pte)
+					      ? 0
+					      : copy_one_pte(m, dst, src, dst_pte, src_pte) };
 
 		if (entry.val) {
 			/* The locks are dropped for an allocation that may sleep, then the same pte again. */
@@ -313,7 +315,8 @@ int copy_page_range(struct pyksm *m, struct mm_struct *dst, struct mm_struct *sr
 
 	if (!vma->anon_vma)
 		return 0;
-	for (addr = next_table(src, vma->vm_start, end); addr < end; addr = next_table(src, next, end)) {
+	for (addr = next_table(src, vma->vm_start, end); addr < end;
+	     addr = next_table(src, next, end)) {
 		next = table_end(addr, end);
 		if (copy_pte_range(m, dst, src, addr, next))
 			return -ENOMEM;

@@ -87,7 +87,8 @@ static int move_to_new_page(struct pyksm *m, struct page *newpage, struct page *
 	return 0;
 }
 
-static int unmap_and_move_locked(struct pyksm *m, struct page *newpage, struct page *page, bool force)
+static int unmap_and_move_locked(struct pyksm *m, struct page *newpage, struct page *page,
+				 bool force)
 {
 	struct anon_vma *av = NULL;
 	bool remap = true;
@@ -162,8 +163,8 @@ static void isolate_for_move(struct pyksm *m, struct mm_struct *mm, uint64_t add
 }
 
 /* One pass over what is left; how many want another. */
-static uint64_t migrate_pass(struct pyksm *m, struct page_to_node *pp, uint64_t n, int node, int pass,
-			     int *err)
+static uint64_t migrate_pass(struct pyksm *m, struct page_to_node *pp, uint64_t n, int node,
+			     int pass, int *err)
 {
 	uint64_t retry = 0;
 
@@ -186,8 +187,8 @@ static uint64_t migrate_pass(struct pyksm *m, struct page_to_node *pp, uint64_t 
 	return retry;
 }
 
-static int move_chunk(struct pyksm *m, struct mm_struct *mm, uint64_t addr, uint64_t npages, int node,
-		      int32_t *status)
+static int move_chunk(struct pyksm *m, struct mm_struct *mm, uint64_t addr, uint64_t npages,
+		      int node, int32_t *status)
 {
 	struct page_to_node pp[MOVE_CHUNK] = { { NULL, 0 } };
 	int err = 0;

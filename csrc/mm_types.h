@@ -12,7 +12,8 @@
 #include "rbtree.h"
 
 #define PAGE_SHIFT 12
-#define PAGE_SIZE (1ULL << PAGE_SHIFT) /* of address space; contents may be shorter, see page_size */
+#define PAGE_SIZE                                                                                  \
+	(1ULL << PAGE_SHIFT) /* of address space; contents may be shorter, see page_size */
 #define PAGE_MASK (~(PAGE_SIZE - 1))
 #define PTRS_PER_PTE 512
 #define PMD_SIZE (PAGE_SIZE * PTRS_PER_PTE)
@@ -37,7 +38,8 @@ enum page_flag {
 	PG_reclaim = 1 << 10,
 	PG_buddy = 1 << 11, /* free */
 	PG_charged = 1 << 12, /* PageCgroupUsed, see memcontrol.c */
-	PG_memcg = 1 << 13,   /* it was charged when it was put on the LRU, so pressure can reach it */
+	PG_memcg =
+		1 << 13, /* it was charged when it was put on the LRU, so pressure can reach it */
 	PG_mlocked = 1 << 14, /* an agent's, see mlock.c: in no frame, mapped by no pte of ours */
 };
 
@@ -50,7 +52,8 @@ struct page {
 	uint32_t flags;
 	int32_t _count;
 	int32_t _mapcount; /* ptes - 1 */
-	uint32_t anon_id;  /* serial of the anon_vma in mapping: tells a dead one from its successor in memory */
+	uint32_t
+		anon_id; /* serial of the anon_vma in mapping: tells a dead one from its successor in memory */
 	uintptr_t mapping;
 	uint64_t index;
 	uint64_t private; /* swp_entry while in swap cache */
@@ -63,8 +66,9 @@ enum { LRU_INACTIVE_ANON, LRU_ACTIVE_ANON, LRU_ROOT, NR_LRU_LISTS };
 
 struct node {
 	uint64_t first, last; /* pfns, last inclusive; first > last: none */
-	uint64_t fresh;	      /* from here on no frame has ever been handed out: nothing of it is touched */
-	struct page *free;    /* stack of those that came back, linked by lru.next */
+	uint64_t
+		fresh; /* from here on no frame has ever been handed out: nothing of it is touched */
+	struct page *free; /* stack of those that came back, linked by lru.next */
 	int64_t nr_free;
 	struct list_head lru[NR_LRU_LISTS]; /* head.next is the newest */
 	uint64_t nr_lru[NR_LRU_LISTS];
@@ -92,9 +96,9 @@ struct vm_area_struct {
 struct mm_struct {
 	int mm_users, mm_count;
 	int pid;
-	bool mergeable;		 /* MMF_VM_MERGEABLE */
+	bool mergeable; /* MMF_VM_MERGEABLE */
 	struct mm_slot *mm_slot; /* KSM's, NULL where it has none */
-	int readers;	/* holds mmap_sem for reading across a schedule point */
+	int readers; /* holds mmap_sem for reading across a schedule point */
 	struct vm_area_struct *mmap;
 	struct rb_root mm_rb;
 	struct list_head mmlist; /* swapoff's list */
@@ -102,7 +106,7 @@ struct mm_struct {
 	pte_t *pgd;
 	bool forked;
 	struct page *agent_pages; /* see mlock.c; NULL until they first show */
-	uint32_t agent_listed;	  /* how many of them are on the LRU */
+	uint32_t agent_listed; /* how many of them are on the LRU */
 	struct mm_struct *all_next, *all_prev; /* every mm that still has memory, for the census */
 };
 
@@ -151,7 +155,7 @@ struct rmap_item {
 	struct rmap_item *rmap_list;
 	union {
 		struct anon_vma *anon_vma; /* when stable */
-		int64_t nid;		   /* when unstable */
+		int64_t nid; /* when unstable */
 	};
 	struct mm_struct *mm;
 	uint64_t address; /* and flags in the low bits */
@@ -192,7 +196,7 @@ struct ksm {
 	int64_t pages_shared, pages_sharing, pages_unshared, rmap_items;
 	uint32_t run, merge_across_nodes, nr_node_ids;
 	uint32_t pages_to_scan, sleep_millisecs;
-	bool mutex;	      /* ksm_thread_mutex */
+	bool mutex; /* ksm_thread_mutex */
 	bool trees_allocated; /* those per node, on the first change of merge_across_nodes */
 };
 
@@ -223,7 +227,7 @@ struct swap_info_struct {
 	uint32_t *cache; /* pfn in swap cache of each slot, 0 for none */
 	struct swap_cont *cont;
 	unsigned char *mem; /* memory backend */
-	int fd;		    /* or a file, -1 for none */
+	int fd; /* or a file, -1 for none */
 	uint64_t dev, ino;
 };
 

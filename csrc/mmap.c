@@ -141,8 +141,8 @@ static bool is_mergeable_anon_vma(const struct anon_vma *a, const struct anon_vm
 	return a == b;
 }
 
-static bool can_vma_merge(const struct vm_area_struct *vma, uint32_t flags, const struct anon_vma *av,
-			  int node)
+static bool can_vma_merge(const struct vm_area_struct *vma, uint32_t flags,
+			  const struct anon_vma *av, int node)
 {
 	return vma->vm_flags == flags && vma->node == node &&
 	       is_mergeable_anon_vma(av, vma->anon_vma, vma);
@@ -165,7 +165,7 @@ static void take_from_trees(struct vm_area_struct *vma)
 {
 	struct list_head *pos;
 
-	list_for_each(pos, &vma->anon_vma_chain) {
+	list_for_each (pos, &vma->anon_vma_chain) {
 		struct anon_vma_chain *avc = container_of(pos, struct anon_vma_chain, same_vma);
 
 		anon_vma_interval_tree_remove(avc, avc->anon_vma);
@@ -176,7 +176,7 @@ static void put_in_trees(struct vm_area_struct *vma)
 {
 	struct list_head *pos;
 
-	list_for_each(pos, &vma->anon_vma_chain) {
+	list_for_each (pos, &vma->anon_vma_chain) {
 		struct anon_vma_chain *avc = container_of(pos, struct anon_vma_chain, same_vma);
 
 		anon_vma_interval_tree_insert(avc, avc->anon_vma);

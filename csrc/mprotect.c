@@ -17,8 +17,9 @@ static void change_protection(struct vm_area_struct *vma, uint64_t start, uint64
 	}
 }
 
-static int mprotect_fixup(struct pyksm *m, struct vm_area_struct *vma, struct vm_area_struct **pprev,
-			  uint64_t start, uint64_t end, uint32_t prot)
+static int mprotect_fixup(struct pyksm *m, struct vm_area_struct *vma,
+			  struct vm_area_struct **pprev, uint64_t start, uint64_t end,
+			  uint32_t prot)
 {
 	uint32_t flags = (vma->vm_flags & ~(VM_READ | VM_WRITE)) | prot;
 	int err;

@@ -8,7 +8,8 @@ static int move_page_tables(struct pyksm *m, struct mm_struct *mm, uint64_t from
 {
 	uint64_t addr, end = from + len;
 
-	for (addr = next_table(mm, from, end); addr < end; addr = next_table(mm, addr + PAGE_SIZE, end)) {
+	for (addr = next_table(mm, from, end); addr < end;
+	     addr = next_table(mm, addr + PAGE_SIZE, end)) {
 		pte_t *src = pte_lookup(mm, addr), *dst;
 
 		dst = pte_alloc_map(m, mm, to + (addr - from));

@@ -37,7 +37,8 @@ int page_alloc_init(struct pyksm *m, uint64_t frames)
 	if (!m->mem_map || !m->content)
 		return -ENOMEM;
 	for (uint32_t nid = 0; nid < m->nodes; nid++)
-		init_node(m, nid, nid * share + 1, nid + 1 == m->nodes ? frames : (nid + 1) * share);
+		init_node(m, nid, nid * share + 1,
+			  nid + 1 == m->nodes ? frames : (nid + 1) * share);
 	/* The zero page: never counted, never freed. */
 	m->mem_map[0]._count = 1;
 	m->mem_map[0]._mapcount = -1;

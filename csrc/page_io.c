@@ -99,7 +99,8 @@ static int open_file(struct swap_info_struct *si, const char *path, uint64_t npa
 }
 
 /* Open the backend and set si->max. On failure the caller closes. */
-int swap_backend_open(struct swap_info_struct *si, const char *path, uint64_t npages, size_t page_size)
+int swap_backend_open(struct swap_info_struct *si, const char *path, uint64_t npages,
+		      size_t page_size)
 {
 	void *mem;
 
@@ -201,8 +202,7 @@ static void end_swap_bio_write(struct pyksm *m, struct page *page, bool failed)
 	if (!(page->flags & PG_reclaim))
 		return;
 	page->flags &= ~(uint32_t)PG_reclaim;
-	if ((page->flags & (PG_lru | PG_memcg | PG_active | PG_dirty)) ==
-	    (PG_lru | PG_memcg))
+	if ((page->flags & (PG_lru | PG_memcg | PG_active | PG_dirty)) == (PG_lru | PG_memcg))
 		list_move_tail(&page->lru, &m->node[page->nid].lru[LRU_INACTIVE_ANON]);
 }
 

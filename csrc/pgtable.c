@@ -13,7 +13,8 @@ static unsigned int table_index(uint64_t addr, int level)
 
 static pte_t *table_at(pte_t entry)
 {
-	return (pte_t *)(uintptr_t)entry; /* upper levels hold host pointers, ptes the real encoding */
+	return (pte_t *)(uintptr_t)
+		entry; /* upper levels hold host pointers, ptes the real encoding */
 }
 
 /* Private anonymous memory: never W here, so that a write has to fault. */

@@ -16,7 +16,8 @@ struct rb_node {
 
 struct rb_root {
 	struct rb_node *node;
-	void (*augment)(struct rb_node *n); /* recompute n from its children; NULL for a plain tree */
+	void (*augment)(
+		struct rb_node *n); /* recompute n from its children; NULL for a plain tree */
 };
 
 static inline struct rb_node *rb_parent(const struct rb_node *n)

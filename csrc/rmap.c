@@ -115,7 +115,7 @@ void unlink_anon_vmas(struct pyksm *m, struct vm_area_struct *vma)
 	struct list_head *pos, *next;
 
 	COUNT(m, unlink_anon_vmas);
-	list_for_each_safe(pos, next, &vma->anon_vma_chain) {
+	list_for_each_safe (pos, next, &vma->anon_vma_chain) {
 		struct anon_vma_chain *avc = container_of(pos, struct anon_vma_chain, same_vma);
 
 		anon_vma_interval_tree_remove(avc, avc->anon_vma);
@@ -124,7 +124,7 @@ void unlink_anon_vmas(struct pyksm *m, struct vm_area_struct *vma)
 		list_del_init(&avc->same_vma);
 		kmem_free(m, POOL_AVC, avc);
 	}
-	list_for_each_safe(pos, next, &vma->anon_vma_chain) {
+	list_for_each_safe (pos, next, &vma->anon_vma_chain) {
 		struct anon_vma_chain *avc = container_of(pos, struct anon_vma_chain, same_vma);
 
 		put_anon_vma(m, avc->anon_vma);
@@ -275,8 +275,8 @@ void page_remove_rmap(struct page *page)
 }
 
 /* ---- walks ---- */
-#define for_each_vma_of_page(m, avc, av, page)                                                      \
-	for ((avc) = anon_vma_interval_tree_first(m, av, (page)->index, (page)->index); (avc);      \
+#define for_each_vma_of_page(m, avc, av, page)                                                     \
+	for ((avc) = anon_vma_interval_tree_first(m, av, (page)->index, (page)->index); (avc);     \
 	     (avc) = anon_vma_interval_tree_next(m, avc, (page)->index, (page)->index))
 
 int page_referenced_one(struct pyksm *m, struct page *page, struct vm_area_struct *vma,

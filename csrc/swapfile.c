@@ -18,7 +18,8 @@ struct swap_info_struct *swap_info_get(struct pyksm *m, swp_entry_t entry)
 	if (!entry.val || swp_type(entry) >= MAX_SWAPFILES)
 		return NULL;
 	si = &m->swap.info[swp_type(entry)];
-	if (!(si->flags & SWP_USED) || swp_offset(entry) >= si->max || !si->swap_map[swp_offset(entry)])
+	if (!(si->flags & SWP_USED) || swp_offset(entry) >= si->max ||
+	    !si->swap_map[swp_offset(entry)])
 		return NULL;
 	return si;
 }
@@ -62,8 +63,7 @@ static uint64_t find_free_cluster(struct pyksm *m, struct swap_info_struct *si)
 static bool slot_is_candidate(struct pyksm *m, const struct swap_info_struct *si, uint64_t offset)
 {
 	COUNT(m, scan_swap_map_slots);
-	return !si->swap_map[offset] ||
-	       (si->swap_map[offset] == SWAP_HAS_CACHE && vm_swap_full(m));
+	return !si->swap_map[offset] || (si->swap_map[offset] == SWAP_HAS_CACHE && vm_swap_full(m));
 }
 
 /* The next slot worth a closer look after offset: upwards, then from the bottom to base; 0: none. */
@@ -424,7 +424,8 @@ bool reuse_swap_page(struct pyksm *m, struct page *page)
 bool try_to_free_swap(struct pyksm *m, struct page *page)
 {
 	COUNT(m, try_to_free_swap);
-	if (!(page->flags & PG_swapcache) || (page->flags & PG_writeback) || page_swapcount(m, page))
+	if (!(page->flags & PG_swapcache) || (page->flags & PG_writeback) ||
+	    page_swapcount(m, page))
 		return false;
 	delete_from_swap_cache(m, page);
 	page->flags |= PG_dirty;
@@ -624,7 +625,7 @@ static void drain_mmlist(struct pyksm *m)
 	for (int type = 0; type < MAX_SWAPFILES; type++)
 		if (m->swap.info[type].inuse_pages)
 			return;
-	list_for_each_safe(pos, next, &m->swap.init_mm.mmlist)
+	list_for_each_safe (pos, next, &m->swap.init_mm.mmlist)
 		list_del_init(pos);
 }
 

@@ -104,7 +104,8 @@ static int unuse_mm(struct pyksm *m, struct mm_struct *mm, struct unuse *u)
 }
 
 /* The next slot in use after prev, once around the end; 0: none left. */
-static uint64_t find_next_to_unuse(struct pyksm *m, const struct swap_info_struct *si, uint64_t prev)
+static uint64_t find_next_to_unuse(struct pyksm *m, const struct swap_info_struct *si,
+				   uint64_t prev)
 {
 	uint64_t max = si->max, i = prev;
 

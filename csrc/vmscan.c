@@ -182,7 +182,7 @@ static uint64_t shrink_inactive_list(struct pyksm *m, struct node *node, uint64_
 
 	isolate_lru_pages(m, node, LRU_INACTIVE_ANON, k, &pages);
 	INIT_LIST_HEAD(&kept);
-	list_for_each_safe(pos, next, &pages) {
+	list_for_each_safe (pos, next, &pages) {
 		enum verdict verdict;
 
 		list_del_init(pos);
@@ -191,7 +191,7 @@ static uint64_t shrink_inactive_list(struct pyksm *m, struct node *node, uint64_
 			list_add_tail(pos, &kept);
 		reclaimed += verdict == FREED;
 	}
-	list_for_each_safe(pos, next, &kept) {
+	list_for_each_safe (pos, next, &kept) {
 		struct page *page = page_of_lru(pos);
 
 		list_del_init(pos);
@@ -206,7 +206,7 @@ static void shrink_active_list(struct pyksm *m, struct node *node, uint64_t k)
 	struct list_head pages, *pos, *next;
 
 	isolate_lru_pages(m, node, LRU_ACTIVE_ANON, k, &pages);
-	list_for_each_safe(pos, next, &pages) {
+	list_for_each_safe (pos, next, &pages) {
 		struct page *page = page_of_lru(pos);
 
 		list_del_init(pos);
@@ -338,7 +338,8 @@ static bool swapout_done(struct pyksm *m, const struct pyksm_range *ranges, int 
 /* What shows that a turn has brought something: ptes unmapped, pages written, frames freed. */
 static uint64_t progress(const struct pyksm *m)
 {
-	return m->count[CNT_swap_duplicate] + m->count[CNT___swap_writepage] + m->count[CNT_free_page];
+	return m->count[CNT_swap_duplicate] + m->count[CNT___swap_writepage] +
+	       m->count[CNT_free_page];
 }
 
 void swapout(struct pyksm *m, const struct pyksm_range *ranges, int n)

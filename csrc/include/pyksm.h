@@ -52,14 +52,16 @@ enum pyksm_prot {
 
 /* What swapoff does with an entry that other anon_vmas still need. */
 enum pyksm_policy {
-	PYKSM_POLICY_REREAD = 0, /* as Linux 3.9: drop it from the swap cache, read it again next cycle */
+	/* as Linux 3.9: drop it from the swap cache, read it again next cycle */
+	PYKSM_POLICY_REREAD = 0,
 	PYKSM_POLICY_MEMCPY = 1, /* the mail's "obvious" way: copy from the page in hand */
 };
 
 /* Switches that take one check or shortcut away; see pyksm_switch_name(). */
 enum pyksm_switch {
-	PYKSM_SW_UNUSE_PTE_NO_COPY = 0,     /* unuse_pte() without ksm_might_need_to_copy() */
-	PYKSM_SW_NO_UNMERGE_CHECK = 1,      /* ksm_might_need_to_copy() without the KSM_RUN_UNMERGE test */
+	PYKSM_SW_UNUSE_PTE_NO_COPY = 0, /* unuse_pte() without ksm_might_need_to_copy() */
+	/* ksm_might_need_to_copy() without the KSM_RUN_UNMERGE test */
+	PYKSM_SW_NO_UNMERGE_CHECK = 1,
 	PYKSM_SW_UNUSE_VMA_BRUTE_FORCE = 2, /* unuse_vma() without the page_anon_vma() shortcut */
 	PYKSM_NR_SWITCHES = 3,
 };
@@ -67,43 +69,46 @@ enum pyksm_switch {
 /* Allocations, reads, writes and signal checks that pyksm_inject() can make fail. */
 enum pyksm_fault_kind {
 	PYKSM_FAIL_PAGE = 0,   /* alloc_page(): page frames */
-	PYKSM_FAIL_KMEM = 1,   /* kmem_cache_alloc() and kmalloc(): vmas, anon_vmas, rmap_items ... */
-	PYKSM_FAIL_READ = 2,   /* a page read from a swap area */
-	PYKSM_FAIL_WRITE = 3,  /* a page written to a swap area */
+	PYKSM_FAIL_KMEM = 1, /* kmem_cache_alloc() and kmalloc(): vmas, anon_vmas, rmap_items ... */
+	PYKSM_FAIL_READ = 2, /* a page read from a swap area */
+	PYKSM_FAIL_WRITE = 3, /* a page written to a swap area */
 	PYKSM_FAIL_SIGNAL = 4, /* signal_pending() becomes true */
 	PYKSM_NR_FAULT_KINDS = 5,
 };
 
 struct pyksm_config {
-	uint32_t nodes;     /* memory nodes, 1..64; 0 means 1 */
-	uint32_t page_size; /* bytes of content a page has: 4096 unless a scale run wants fewer (8..4096, a power of two); 0 means 4096 */
-	uint64_t frames;    /* page frames of all nodes together, the zero page not counted; 0 means 65536 */
-	uint32_t policy;    /* enum pyksm_policy */
-	uint32_t switches;  /* bit k set: enum pyksm_switch k is on */
-	uint32_t agent_pages; /* locked pages that each process has beside its mappings, see RULES.md; 0: none */
+	uint32_t nodes; /* memory nodes, 1..64; 0 means 1 */
+	/* bytes of content a page has: a power of two, 8..4096; 0 means 4096 */
+	uint32_t page_size;
+	/* page frames of all nodes together, the zero page not counted; 0 means 65536 */
+	uint64_t frames;
+	uint32_t policy; /* enum pyksm_policy */
+	uint32_t switches; /* bit k set: enum pyksm_switch k is on */
+	/* locked pages that each process has beside its mappings, see RULES.md; 0: none */
+	uint32_t agent_pages;
 };
 
 /* One page of a process, observed without touching it. */
 struct pyksm_page {
-	uint64_t pte;      /* the raw x86-64 pte; 0 where nothing is mapped or there is no table */
-	int64_t pfn;       /* frame of a present page, -1 otherwise; the zero page is frame 0 */
-	int32_t swp_type;  /* swap area of a swap pte, -1 otherwise */
-	int32_t node;      /* memory node of a present page, -1 otherwise */
-	int64_t swp_offset;/* slot of a swap pte, -1 otherwise */
-	int64_t mapcount;  /* ptes that map a present page, as /proc/kpagecount; -1 otherwise, 0 for the zero page */
-	uint8_t state;     /* '.', 'P', 'Z', 'S' or '-' as the scenario contract has it */
-	uint8_t ksm;       /* PageKsm */
+	uint64_t pte; /* the raw x86-64 pte; 0 where nothing is mapped or there is no table */
+	int64_t pfn; /* frame of a present page, -1 otherwise; the zero page is frame 0 */
+	int32_t swp_type; /* swap area of a swap pte, -1 otherwise */
+	int32_t node; /* memory node of a present page, -1 otherwise */
+	int64_t swp_offset; /* slot of a swap pte, -1 otherwise */
+	int64_t mapcount; /* ptes that map a present page; -1 otherwise, 0 for the zero page */
+	uint8_t state; /* '.', 'P', 'Z', 'S' or '-' as the scenario contract has it */
+	uint8_t ksm; /* PageKsm */
 	uint8_t swapcache; /* PageSwapCache */
 	uint8_t pad[5];
 };
 
 struct pyksm_vma {
 	uint64_t start, end; /* bytes, end exclusive */
-	uint64_t pgoff;      /* pages */
-	uint32_t prot;       /* enum pyksm_prot bits */
-	int32_t node;        /* node it is bound to, -1 for none */
-	uint32_t mergeable;  /* VM_MERGEABLE */
-	uint32_t chain;      /* anon_vma_chains on it; 0: never written */
+	uint64_t pgoff; /* pages */
+	uint32_t prot; /* enum pyksm_prot bits */
+	int32_t node; /* node it is bound to, -1 for none */
+	uint32_t mergeable; /* VM_MERGEABLE */
+	uint32_t chain; /* anon_vma_chains on it; 0: never written */
 };
 
 struct pyksm_area {
@@ -111,7 +116,7 @@ struct pyksm_area {
 	int32_t priority;
 	uint64_t pages; /* usable slots: header and bad pages not counted */
 	uint64_t used;
-	uint64_t max;   /* slots, header included */
+	uint64_t max; /* slots, header included */
 };
 
 /* Life. NULL and -errno through *err where the machine cannot be made. */
@@ -130,20 +135,25 @@ PYKSM_API int pyksm_process_at(struct pyksm *m, int index);
 PYKSM_API int64_t pyksm_mmap(struct pyksm *m, int pid, uint64_t addr, uint64_t npages, int node);
 PYKSM_API int pyksm_munmap(struct pyksm *m, int pid, uint64_t addr, uint64_t npages);
 PYKSM_API int pyksm_mprotect(struct pyksm *m, int pid, uint64_t addr, uint64_t npages, int prot);
-PYKSM_API int pyksm_mremap(struct pyksm *m, int pid, uint64_t addr, uint64_t npages, uint64_t new_addr);
+PYKSM_API int pyksm_mremap(struct pyksm *m, int pid, uint64_t addr, uint64_t npages,
+			   uint64_t new_addr);
 PYKSM_API int pyksm_madvise(struct pyksm *m, int pid, uint64_t addr, uint64_t npages, int advice);
 /* errs: one 0 or -errno a page, may be NULL. All pages are tried; the return value is the first error. */
-PYKSM_API int pyksm_write_pages(struct pyksm *m, int pid, uint64_t addr, uint64_t npages, const void *data, int32_t *errs);
-PYKSM_API int pyksm_read_pages(struct pyksm *m, int pid, uint64_t addr, uint64_t npages, void *data, int32_t *errs);
+PYKSM_API int pyksm_write_pages(struct pyksm *m, int pid, uint64_t addr, uint64_t npages,
+				const void *data, int32_t *errs);
+PYKSM_API int pyksm_read_pages(struct pyksm *m, int pid, uint64_t addr, uint64_t npages, void *data,
+			       int32_t *errs);
 /* Any range of bytes; stops at the first page that cannot be accessed. */
 PYKSM_API int pyksm_write(struct pyksm *m, int pid, uint64_t addr, const void *data, size_t len);
 PYKSM_API int pyksm_read(struct pyksm *m, int pid, uint64_t addr, void *data, size_t len);
 /* Fault the pages in without looking at them: write != 0 as a write. */
-PYKSM_API int pyksm_touch(struct pyksm *m, int pid, uint64_t addr, uint64_t npages, int write, int32_t *errs);
+PYKSM_API int pyksm_touch(struct pyksm *m, int pid, uint64_t addr, uint64_t npages, int write,
+			  int32_t *errs);
 PYKSM_API int pyksm_pin(struct pyksm *m, int pid, uint64_t addr, uint64_t npages);
 PYKSM_API int pyksm_unpin(struct pyksm *m, int pid, uint64_t addr, uint64_t npages);
 /* status: a page each, the node afterwards or -errno; may be NULL. */
-PYKSM_API int pyksm_migrate(struct pyksm *m, int pid, uint64_t addr, uint64_t npages, int node, int32_t *status);
+PYKSM_API int pyksm_migrate(struct pyksm *m, int pid, uint64_t addr, uint64_t npages, int node,
+			    int32_t *status);
 
 /* Swap. An area of npages slots in all, slot 0 its header. priority -1: automatic.
  * path NULL: a memory backend; else a file in mkswap's format, whose header says what it holds
@@ -152,8 +162,9 @@ PYKSM_API int pyksm_swapon(struct pyksm *m, uint64_t npages, int priority, const
 PYKSM_API int pyksm_swapoff(struct pyksm *m, int type);
 PYKSM_API int pyksm_mkswap(const char *path, uint64_t npages, uint32_t page_size);
 PYKSM_API int pyksm_area_at(struct pyksm *m, int index, struct pyksm_area *ret);
-PYKSM_API int pyksm_swap_count(struct pyksm *m, int type, uint64_t offset); /* ptes, not the raw byte */
-PYKSM_API int pyksm_swap_map(struct pyksm *m, int type, uint64_t offset);   /* the raw byte */
+/* Ptes, not the raw byte. */
+PYKSM_API int pyksm_swap_count(struct pyksm *m, int type, uint64_t offset);
+PYKSM_API int pyksm_swap_map(struct pyksm *m, int type, uint64_t offset); /* the raw byte */
 PYKSM_API int64_t pyksm_swapcached(struct pyksm *m);
 /* Reclaim until none of the ranges' pages (n = 0: nobody's) is resident or nothing more can go. */
 struct pyksm_range {
@@ -167,14 +178,17 @@ PYKSM_API int pyksm_swapout(struct pyksm *m, const struct pyksm_range *ranges, i
 /* KSM. Keys are the names of the files in /sys/kernel/mm/ksm. */
 PYKSM_API int pyksm_ksm_write(struct pyksm *m, const char *key, int64_t value);
 PYKSM_API int pyksm_ksm_read(struct pyksm *m, const char *key, int64_t *ret);
-PYKSM_API int pyksm_ksm_scan(struct pyksm *m, uint32_t n);     /* n full scans; returns how many happened */
+/* N full scans; returns how many happened. */
+PYKSM_API int pyksm_ksm_scan(struct pyksm *m, uint32_t n);
 PYKSM_API int pyksm_ksm_do_scan(struct pyksm *m, uint32_t npages); /* one batch of ksmd */
 
 /* What is there. */
-PYKSM_API int pyksm_pagemap(struct pyksm *m, int pid, uint64_t addr, uint64_t npages, struct pyksm_page *ret);
+PYKSM_API int pyksm_pagemap(struct pyksm *m, int pid, uint64_t addr, uint64_t npages,
+			    struct pyksm_page *ret);
 PYKSM_API int pyksm_vma_at(struct pyksm *m, int pid, int index, struct pyksm_vma *ret);
 PYKSM_API int64_t pyksm_free_frames(struct pyksm *m, int node); /* node -1: all */
-PYKSM_API int64_t pyksm_peak_frames(struct pyksm *m, int reset);/* most frames in use since start or reset */
+/* Most frames in use since start or reset. */
+PYKSM_API int64_t pyksm_peak_frames(struct pyksm *m, int reset);
 /* Content of a frame, page_size bytes; valid until pyksm_free. NULL: no such frame. */
 PYKSM_API const void *pyksm_frame(struct pyksm *m, int64_t pfn);
 /* The 512 ptes of the last-level table that covers addr; NULL: no such table. Memory stays until pyksm_free. */

@@ -11,13 +11,9 @@
 
 static unsigned char data[NPAGES * PAGE];
 static const int bad_pids[] = { 0, -1, 2, 1000000, 2147483647, -2147483647 - 1 };
-static const uint64_t bad_addrs[] = { 1,
-				      PAGE - 1,
-				      1ULL << 47,
-				      (1ULL << 47) + PAGE,
-				      1ULL << 63,
-				      UINT64_MAX,
-				      UINT64_MAX - PAGE + 1 };
+static const uint64_t bad_addrs[] = {
+	1, PAGE - 1, 1ULL << 47, (1ULL << 47) + PAGE, 1ULL << 63, UINT64_MAX, UINT64_MAX - PAGE + 1
+};
 static const uint64_t bad_counts[] = { 0, 1ULL << 35, 1ULL << 52, 1ULL << 63, UINT64_MAX };
 
 #define EACH(i, array) for (size_t i = 0; i < sizeof(array) / sizeof((array)[0]); i++)
@@ -97,7 +93,8 @@ static void calls_with_pid(struct pyksm *m, int pid, uint64_t addr)
 }
 
 /* Every call with a range that cannot be: misaligned, empty, or beyond user addresses. */
-static void calls_with_range(struct pyksm *m, int pid, uint64_t addr, uint64_t npages, uint64_t good)
+static void calls_with_range(struct pyksm *m, int pid, uint64_t addr, uint64_t npages,
+			     uint64_t good)
 {
 	struct pyksm_range range = { .pid = pid, .addr = addr, .npages = npages };
 

@@ -47,8 +47,9 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     Mutant(
         "swapfile.c",
-        "return !si->swap_map[offset] ||",
-        "return !(si->swap_map[offset] & SWAP_MAP_MAX) ||",
+        "return !si->swap_map[offset] || "
+        "(si->swap_map[offset] == SWAP_HAS_CACHE && vm_swap_full(m));",
+        "return !(si->swap_map[offset] & SWAP_MAP_MAX);",
         "a slot that only the cache holds is taken for a free one",
     ),
     Mutant(
@@ -382,5 +383,17 @@ MUTANTS: tuple[Mutant, ...] = (
         "if (!page_mapped(page) && !(page->flags & PG_swapcache))",
         "if (!page_mapped(page))",
         "a page in swap cache loses its charge when it is unmapped: pressure cannot reach it",
+    ),
+    Mutant(
+        "mlock.c",
+        "if (!m->agent_pages || !oldmm->forked || oldmm->agent_listed)",
+        "if (!m->agent_pages || oldmm->agent_listed)",
+        "an agent that was not forked leaves its locked pages on the LRU too",
+    ),
+    Mutant(
+        "mlock.c",
+        "swapcache_free(m, entry);",
+        "swap_free(m, entry);",
+        "the slot that a locked page was tried with is not given back",
     ),
 )
