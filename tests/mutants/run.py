@@ -29,7 +29,7 @@ from mutant import Mutant, apply
 from table import MUTANTS
 
 ROOT = Path(__file__).resolve().parents[2]
-TIMEOUT_S = 180
+TIMEOUT_S = 60
 MEMORY_BYTES = 8 << 30
 
 
