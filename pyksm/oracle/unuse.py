@@ -101,7 +101,9 @@ def _unuse_entry(
         fork.mmput(m, start_mm)
         start_mm = m.init_mm
         start_mm.users += 1
+    just_read = m.just_read
     schedule_point(m, "try_to_unuse:lock_page")
+    m.just_read = just_read  # another area's swapoff in between had its own
     page_io.wait_on_page_writeback(m, page)
     lock_page(page)
     retval = 0

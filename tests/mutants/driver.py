@@ -7,6 +7,7 @@ compares with the oracle's answers kept there. Exit 0: no difference; 1: a diffe
 from __future__ import annotations
 
 import pickle
+import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,10 @@ from pyksm.scenario.compare import differences
 Answers = list[tuple[Scenario | int, Any]]
 
 
+#: Seconds that the core may take for one scenario; it takes milliseconds.
+HANG_S = 15
+
+
 def scenarios(rows: Path, programs: int) -> list[Scenario]:
     """The rows of the seed and the corner cases, as they are and on other machines; then programs.
 
@@ -33,7 +38,8 @@ def scenarios(rows: Path, programs: int) -> list[Scenario]:
     files = sorted(rows.rglob("*.ksm"), key=lambda file: file.stat().st_size)
     plain = [parse(file.read_text(encoding="utf-8"), str(file)) for file in files]
     memcpy = [each.on(policy="memcpy") for each in plain]
-    switched = [each.on(bugs=(switch,)) for switch in SWITCHES for each in plain]
+    bugs = [*((switch,) for switch in SWITCHES), ("unuse_pte-no-copy", "unuse_vma-brute-force")]
+    switched = [each.on(bugs=taken) for taken in bugs for each in plain]
     return [*plain, *map(program, range(programs)), *switched, *memcpy]
 
 
@@ -47,6 +53,7 @@ def ask(what: Scenario | int, engine: str) -> Any:
 def first_difference(answers: Answers) -> str | None:
     """The first scenario or program on which the core differs from the kept answer, and how."""
     for what, expected in answers:
+        signal.alarm(HANG_S)  # a mutant in an endless loop is ended by the signal
         found = ask(what, "core")
         if isinstance(what, Scenario):
             difference = next(differences(expected, found), None)

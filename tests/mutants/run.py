@@ -16,6 +16,7 @@ import pickle
 import resource
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -29,7 +30,7 @@ from mutant import Mutant, apply
 from table import MUTANTS
 
 ROOT = Path(__file__).resolve().parents[2]
-TIMEOUT_S = 60
+TIMEOUT_S = 300
 MEMORY_BYTES = 8 << 30
 
 
@@ -115,6 +116,8 @@ def drive(package: Path, answers: Path) -> tuple[bool, str]:
         return False, "not noticed"
     if done.returncode == 1 and done.stdout:
         return True, done.stdout.strip().splitlines()[0][:160]
+    if done.returncode == -signal.SIGALRM:
+        return True, "hangs"
     last = (done.stderr.strip().splitlines() or ["no message"])[-1]
     return True, f"crash ({done.returncode}): {last[:140]}"
 

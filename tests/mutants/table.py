@@ -368,9 +368,9 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     Mutant(
         "vmscan.c",
-        "if (!(page->flags & PG_swapcache) || !__remove_mapping(m, page))",
-        "if (!__remove_mapping(m, page))",
-        "reclaim frees a page that has no slot to come back from",
+        "if (page_count(page) != 2)",
+        "if (page_count(page) < 2)",
+        "a page that somebody still uses is written, only to be kept",
     ),
     Mutant(
         "rmap.c",
