@@ -150,7 +150,7 @@ def oracle_answers(base: Path, programs: int, jobs: int, answers: Path) -> None:
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
-    parser.add_argument("--programs", type=int, default=400)
+    parser.add_argument("--programs", type=int, default=250)
     parser.add_argument("--only", default="", help="mutants with this word in file, line or reason")
     parser.add_argument("--build", type=Path, default=ROOT / "build-mutants")
     return parser.parse_args()
