@@ -46,6 +46,8 @@ static void check_ksm_pte(struct census *c, const struct vm_area_struct *vma, ui
 {
 	if (!PageKsm(page) || page_stable_node(page))
 		return;
+	if (!(page->flags & PG_uptodate))
+		return; /* not read: ksm_might_need_to_copy() leaves it to do_swap_page(), swapoff maps it */
 	if ((vma->vm_flags & VM_MERGEABLE) && c->m->ksm.run == KSM_RUN_UNMERGE)
 		wrong(c, "ksm-unmerged", "pid %d 0x%llx maps KSM page %llu although run is 2",
 		      vma->vm_mm->pid, (unsigned long long)addr,

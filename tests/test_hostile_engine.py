@@ -56,3 +56,28 @@ def test_unmerge_broken_off_in_mid_scan(contents: tuple[int, ...], looked_at: in
         return engine.ksm_counts()
 
     assert on_both(program, frames=512)["pages_unshared"] == len(contents)
+
+
+def test_swapoff_maps_an_unread_ksm_page_while_run_is_2() -> None:
+    """ksm_might_need_to_copy() hands such a page back; the census knows that this is no fault."""
+
+    def program(engine: Engine) -> list[bool]:
+        pids = [engine.spawn(), engine.spawn()]
+        (addr,) = {engine.mmap(pid, 1) for pid in pids}
+        engine.write_pages(pids[1], addr, b"x" * PAGE)
+        area = engine.swapon(20)
+        engine.swapout()
+        engine.inject("read", 1)
+        engine.swapoff(area)
+        engine.write_pages(pids[0], addr, bytes(PAGE))
+        for pid in pids:
+            engine.madvise(pid, addr, 1, MADV_MERGEABLE)
+        engine.ksm_scan(3)
+        engine.pin(pids[1], addr, 1)  # so that it stays in the swap cache
+        area = engine.swapon(20)
+        engine.swapout()
+        engine.ksm_write("run", 2)
+        engine.swapoff(area)
+        return [engine.pagemap(pid, addr, 1)[0].ksm for pid in pids]
+
+    assert on_both(program, frames=512) == [True, True]

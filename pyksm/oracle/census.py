@@ -281,7 +281,8 @@ def _ksm_unmerged(m: Machine, tally: _Tally) -> Iterator[str]:
                 pte = get_pte(mm, address)
                 if pte_present(pte) and not pte & SPECIAL:
                     page = m.pages[pte_pfn(pte)]
-                    if page.ksm and page.stable_node is None:
+                    # One that could not be read is mapped by swapoff as it is, copied by nobody.
+                    if page.ksm and page.stable_node is None and page.uptodate:
                         yield f"ksm-unmerged: mm {mm.pid} maps frame {page.pfn} at {address:#x}"
 
 
