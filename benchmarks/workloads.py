@@ -12,6 +12,8 @@ from typing import Any
 from pyksm.engine import MADV_MERGEABLE, Config, Engine
 
 PAGE = 4096
+#: Processes that share in the swapoff workload.
+SHARERS = 32
 
 
 @dataclass(frozen=True)
@@ -96,13 +98,12 @@ def _copy(engine: Engine, state: Any) -> None:
     engine.touch(child, addr, npages, True)
 
 
-# KSM scan: two full scans over two processes; half of the pages of each are found in the other, so
-# three quarters of all contents are different, as in the memory of a few Python interpreters
+# KSM scan: two full scans over two processes; one page in four has its like in the other
 
 
 def _scan_prepare(engine: Engine, npages: int) -> Any:
     half = npages // 2
-    for first in (0, half // 2):
+    for first in (0, half - half // 4):
         pid, addr = _region(engine, range(first, first + half))
         engine.madvise(pid, addr, half, MADV_MERGEABLE)
     return None
@@ -112,16 +113,26 @@ def _scan(engine: Engine, state: Any) -> None:
     engine.ksm_scan(2)
 
 
-# swapoff: sixteen unrelated processes share their pages through KSM, so that every slot is read
-# again for each of them
+# swapoff: of many unrelated processes that share their pages through KSM, as guests of one kind do,
+# so that every slot is read again for each of them; and of one that shares nothing, where the time
+# goes into moving 4 KiB a page
 
 
 def _swapoff_prepare(engine: Engine, npages: int) -> Any:
-    each = npages // 16
-    for _ in range(16):
+    each = npages // SHARERS
+    for _ in range(SHARERS):
         pid, addr = _region(engine, range(each))
         engine.madvise(pid, addr, each, MADV_MERGEABLE)
     engine.ksm_scan(2)
+    return _swapped_out(engine, npages)
+
+
+def _swapoff_alone_prepare(engine: Engine, npages: int) -> Any:
+    _region(engine, range(npages))
+    return _swapped_out(engine, npages)
+
+
+def _swapped_out(engine: Engine, npages: int) -> int:
     area = engine.swapon(npages + 64)
     engine.swapout()
     return area
@@ -138,4 +149,5 @@ WORKLOADS = (
     Workload("page copy", _copy_prepare, _copy),
     Workload("KSM scan", _scan_prepare, _scan),
     Workload("swapoff", _swapoff_prepare, _swapoff),
+    Workload("swapoff alone", _swapoff_alone_prepare, _swapoff),
 )
