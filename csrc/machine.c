@@ -441,25 +441,49 @@ int pyksm_pin(struct pyksm *m, int pid, uint64_t addr, uint64_t npages)
 	return err;
 }
 
-static bool is_pinned(const struct process *p, uint64_t addr)
+/* latest[i]: 1 + the index of the latest pin of the range's page i, 0 where it has none. */
+static size_t *latest_pins(const struct process *p, uint64_t addr, uint64_t npages)
 {
-	for (size_t i = 0; i < p->nr_pins; i++)
-		if (p->pins[i].vpn == addr >> PAGE_SHIFT)
-			return true;
-	return false;
+	size_t *latest = calloc(npages, sizeof(*latest));
+
+	for (size_t i = 0; latest && i < p->nr_pins; i++) {
+		uint64_t at = p->pins[i].vpn - (addr >> PAGE_SHIFT);
+
+		if (at < npages)
+			latest[at] = i + 1;
+	}
+	return latest;
 }
 
+/* In time linear in the pins: whoever pins a gigabyte wants to get rid of it again. */
 int pyksm_unpin(struct pyksm *m, int pid, uint64_t addr, uint64_t npages)
 {
 	struct process *p;
+	size_t *latest, kept = 0;
 	int err = find_for_read(m, pid, &p);
 
 	if (!err)
 		err = check_range(addr, npages);
-	for (uint64_t i = 0; !err && i < npages; i++)
-		err = is_pinned(p, addr + (i << PAGE_SHIFT)) ? 0 : -EINVAL;
-	for (uint64_t i = 0; !err && i < npages; i++)
-		err = unpin_page(m, p, addr + (i << PAGE_SHIFT));
+	if (err || npages > p->nr_pins)
+		return err ? err : -EINVAL;
+	latest = latest_pins(p, addr, npages);
+	if (!latest)
+		return -ENOMEM;
+	for (uint64_t i = 0; i < npages; i++)
+		if (!latest[i])
+			err = -EINVAL;
+	for (uint64_t i = 0; !err && i < npages; i++) {
+		struct pin *pin = &p->pins[latest[i] - 1];
+
+		put_page(m, pfn_to_page(m, pin->pfn));
+		pin->pfn = UINT64_MAX;
+	}
+	free(latest);
+	for (size_t i = 0; !err && i < p->nr_pins; i++)
+		if (p->pins[i].pfn != UINT64_MAX)
+			p->pins[kept++] = p->pins[i];
+	if (!err)
+		p->nr_pins = kept;
 	return err;
 }
 

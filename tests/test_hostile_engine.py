@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -81,3 +82,25 @@ def test_swapoff_maps_an_unread_ksm_page_while_run_is_2() -> None:
         return [engine.pagemap(pid, addr, 1)[0].ksm for pid in pids]
 
     assert on_both(program, frames=512) == [True, True]
+
+
+def test_pins_are_found_in_time() -> None:
+    """Unpinning looked through all pins for each page: a gigabyte took half a minute."""
+
+    def program(engine: Engine) -> list[int]:
+        pid, npages = engine.spawn(), 200_000
+        addr = engine.mmap(pid, npages)
+        engine.pin(pid, addr, npages)
+        engine.pin(pid, addr, 3)
+        free = [engine.free_frames()]
+        begin = time.monotonic()
+        engine.unpin(pid, addr, npages)
+        assert time.monotonic() - begin < 2  # 0.01 s; it was 2e10 comparisons
+        for first, count in ((0, 4), (3, 1), (0, npages), (0, 1 << 34)):
+            with pytest.raises(MachineError) as caught:
+                engine.unpin(pid, addr + first * PAGE, count)
+            assert caught.value.errno == errno.EINVAL
+        engine.unpin(pid, addr, 3)
+        return [*free, engine.free_frames()]
+
+    assert on_both(program, frames=512) == [512, 512]

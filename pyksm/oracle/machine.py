@@ -344,11 +344,11 @@ class Oracle:
     def unpin(self, pid: int, addr: int, npages: int) -> None:
         """The latest pin of each address goes, whatever is mapped there now."""
         m, _, end = self._range(pid, addr, npages)
-        keys = [(pid, address) for address in range(addr, end, PAGE_SIZE)]
-        for key in keys:
-            if key not in m.pins:
-                raise MachineError(EINVAL, f"unpin at {key[1]:#x}")
-        for key in keys:
+        for address in range(addr, end, PAGE_SIZE):
+            if (pid, address) not in m.pins:
+                raise MachineError(EINVAL, f"unpin at {address:#x}")
+        for address in range(addr, end, PAGE_SIZE):
+            key = (pid, address)
             _unpin(m, m.pins[key].pop()[1])
             if not m.pins[key]:
                 del m.pins[key]
