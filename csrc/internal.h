@@ -30,6 +30,7 @@ static inline bool switched(const struct pyksm *m, enum pyksm_switch sw)
 /* pool.c */
 void pools_release(struct pyksm *m);
 bool should_fail(struct pyksm *m, enum pyksm_fault_kind kind);
+uint64_t events_before_failure(struct pyksm *m, enum pyksm_fault_kind kind, uint64_t n);
 void event(struct pyksm *m, const char *name);
 void *kmem_alloc(struct pyksm *m, enum pool_id id); /* zeroed, a site of PYKSM_FAIL_KMEM */
 void kmem_free(struct pyksm *m, enum pool_id id, void *obj);

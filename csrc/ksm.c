@@ -114,8 +114,19 @@ int unmerge_ksm_pages(struct pyksm *m, struct vm_area_struct *vma, uint64_t star
 	uint64_t addr;
 	int err = 0;
 
-	for (addr = start; addr < end && !err && !ksm_test_exit(vma->vm_mm); addr += PAGE_SIZE)
+	for (addr = start; addr < end && !err && !ksm_test_exit(vma->vm_mm); addr += PAGE_SIZE) {
+		/* Without a page table nothing but the work is counted, be it terabytes. */
+		uint64_t there = next_table(vma->vm_mm, addr, end);
+		uint64_t absent =
+			events_before_failure(m, PYKSM_FAIL_SIGNAL, (there - addr) >> PAGE_SHIFT);
+
+		if (absent) {
+			COUNT_N(m, break_ksm, absent);
+			addr += (absent - 1) << PAGE_SHIFT;
+			continue;
+		}
 		err = signal_pending(m) ? -EINTR : break_ksm(m, vma, addr);
+	}
 	return err;
 }
 
@@ -761,19 +772,23 @@ static struct rmap_item *scan_get_next_rmap_item(struct pyksm *m, struct page **
 	return NULL;
 }
 
-void ksm_do_scan(struct pyksm *m, uint64_t npages)
+/* How many pages it looked at. */
+uint64_t ksm_do_scan(struct pyksm *m, uint64_t npages)
 {
-	while (npages--) {
+	uint64_t done;
+
+	for (done = 0; done < npages; done++) {
 		struct rmap_item *item;
 		struct page *page;
 
 		sched_point(m, PT_SCAN_NEXT_ITEM);
 		item = scan_get_next_rmap_item(m, &page);
 		if (!item)
-			return;
+			break;
 		cmp_and_merge_page(m, page, item);
 		put_page(m, page);
 	}
+	return done;
 }
 
 /* ---- unmerge everything ---- */

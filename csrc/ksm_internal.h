@@ -7,7 +7,7 @@
 
 int get_kpfn_nid(const struct pyksm *m, uint64_t kpfn);
 struct page *get_ksm_page(struct pyksm *m, struct stable_node *node);
-void ksm_do_scan(struct pyksm *m, uint64_t npages);
+uint64_t ksm_do_scan(struct pyksm *m, uint64_t npages);
 int unmerge_and_remove_all_rmap_items(struct pyksm *m);
 int remove_all_stable_nodes(struct pyksm *m);
 

@@ -118,6 +118,16 @@ int ksm_store(struct pyksm *m, const char *key, int64_t value)
 	return err;
 }
 
+static uint64_t scan_batch(struct pyksm *m, uint64_t npages)
+{
+	uint64_t done;
+
+	m->ksm.mutex = true;
+	done = ksm_do_scan(m, npages);
+	m->ksm.mutex = false;
+	return done;
+}
+
 /* ksmd's batch. Its run=1 is implied; while unmerged pages must stay so it does nothing. */
 int ksm_scan_batch(struct pyksm *m, uint64_t npages)
 {
@@ -125,9 +135,7 @@ int ksm_scan_batch(struct pyksm *m, uint64_t npages)
 		return -EDEADLK;
 	if (m->ksm.run & KSM_RUN_UNMERGE)
 		return -EBUSY;
-	m->ksm.mutex = true;
-	ksm_do_scan(m, npages);
-	m->ksm.mutex = false;
+	scan_batch(m, npages);
 	return 0;
 }
 
@@ -143,13 +151,14 @@ int ksm_full_scans(struct pyksm *m, uint32_t n)
 	ksm->run = KSM_RUN_MERGE;
 	while (scans < n && idle < 2 && !list_empty(&ksm->ksm_mm_head.mm_list)) {
 		uint64_t seqnr = ksm->scan.seqnr;
+		uint64_t done = scan_batch(m, UINT64_MAX);
 
-		ksm_scan_batch(m, UINT64_MAX);
 		if (ksm->scan.seqnr != seqnr) {
 			scans++;
 			idle = 0;
 		} else {
-			idle++; /* no memory for an item: once more, then it is no use */
+			/* No memory for an item: once more, then it is no use. */
+			idle = done ? 0 : idle + 1;
 		}
 	}
 	ksm->run = KSM_RUN_STOP;

@@ -422,6 +422,8 @@ static int unpin_page(struct pyksm *m, struct process *p, uint64_t addr)
 	return -EINVAL;
 }
 
+#define PINS_MAX (1u << 28) /* of one call: a terabyte of zero pages is a wrong number */
+
 /* All or nothing: as vmsplice() would leave no half of a request in the pipe here. */
 int pyksm_pin(struct pyksm *m, int pid, uint64_t addr, uint64_t npages)
 {
@@ -431,6 +433,8 @@ int pyksm_pin(struct pyksm *m, int pid, uint64_t addr, uint64_t npages)
 
 	if (!err)
 		err = check_range(addr, npages);
+	if (!err && npages > PINS_MAX)
+		err = -ENOMEM;
 	for (i = 0; !err && i < npages; i++)
 		err = pin_page(m, pid, addr + (i << PAGE_SHIFT));
 	if (!err || !i)

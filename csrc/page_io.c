@@ -13,6 +13,7 @@
 #define SWAP_VERSION_OFFSET 1024
 #define SWAP_MAGIC_OFFSET (PAGE_SIZE - 10)
 #define SWAP_BADPAGES_OFFSET 1536
+#define MAX_SLOTS (1ULL << 32) /* a header says the last in 32 bits */
 #define MAX_SWAP_BADPAGES ((SWAP_MAGIC_OFFSET - SWAP_BADPAGES_OFFSET) / 4)
 
 struct swap_header {
@@ -70,18 +71,19 @@ static uint64_t read_swap_header(const unsigned char *head, uint64_t file_pages)
 	return (uint64_t)h.last_page + 1 > file_pages ? 0 : (uint64_t)h.last_page + 1;
 }
 
-static int open_file(struct swap_info_struct *si, const char *path, uint64_t npages)
+static int open_file(struct swap_info_struct *si, const char *path, uint64_t npages,
+		     size_t page_size)
 {
 	unsigned char head[PAGE_SIZE];
 	struct stat st;
 	int err;
 
-	si->fd = open(path, O_RDWR | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
+	si->fd = open(path, O_RDWR | O_CLOEXEC | O_NONBLOCK);
 	if (si->fd < 0)
 		return -errno;
 	if (fstat(si->fd, &st))
 		return -errno;
-	if (!S_ISREG(st.st_mode))
+	if (!S_ISREG(st.st_mode) || page_size != PAGE_SIZE)
 		return -EINVAL;
 	si->dev = st.st_dev;
 	si->ino = st.st_ino;
@@ -107,10 +109,10 @@ int swap_backend_open(struct swap_info_struct *si, const char *path, uint64_t np
 	si->fd = -1;
 	si->mem = NULL;
 	if (path)
-		return page_size == PAGE_SIZE ? open_file(si, path, npages) : -EINVAL;
+		return open_file(si, path, npages, page_size);
 	if (npages < 2)
 		return -EINVAL;
-	if (npages > SIZE_MAX / PAGE_SIZE / 16)
+	if (npages > MAX_SLOTS)
 		return -ENOMEM;
 	mem = mmap(NULL, npages * page_size, PROT_READ | PROT_WRITE,
 		   MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);

@@ -92,6 +92,19 @@ bool should_fail(struct pyksm *m, enum pyksm_fault_kind kind)
 	return __builtin_expect(m->inject[kind] != 0, 0) && --m->inject[kind] == 0;
 }
 
+/* Up to n events at once, those before the one that was ordered to fail. How many they are. */
+uint64_t events_before_failure(struct pyksm *m, enum pyksm_fault_kind kind, uint64_t n)
+{
+	uint64_t *nth = &m->inject[kind];
+
+	if (!*nth)
+		return n;
+	if (n >= *nth)
+		n = *nth - 1;
+	*nth -= n;
+	return n;
+}
+
 /* A line that the kernel would have logged. Without host memory for it, it is lost. */
 void event(struct pyksm *m, const char *name)
 {

@@ -571,8 +571,8 @@ int sys_swapon(struct pyksm *m, uint64_t npages, int priority, const char *path)
 		return err;
 	si->flags = SWP_USED;
 	err = swap_backend_open(si, path, npages, m->page_size);
-	if (!err && si->fd >= 0 && file_is_active(m, si))
-		err = -EBUSY;
+	if (si->fd >= 0 && file_is_active(m, si))
+		err = -EBUSY; /* whatever its header says */
 	if (!err)
 		err = setup_swap_map(si);
 	if (err) {

@@ -287,13 +287,13 @@ class Core:
             "madvise", lib.pyksm_madvise, _id(pid), _addr(addr), _count(npages), _i32(advice)
         )
 
-    def _bulk(self, what: str, pid: int, npages: int, each: int) -> None:
+    def _bulk(self, what: str, pid: int, npages: int, each: int, most: int = _USER_PAGES) -> None:
         """Refuse, before arrays for them are made, more pages than there can be arrays for."""
         if npages * each <= _BULK_MAX:
             return
         if operator.index(pid) not in self.processes():
             raise MachineError(errno.ESRCH, what)
-        beyond = npages > _USER_PAGES
+        beyond = npages > most
         raise MachineError(errno.EINVAL if beyond else errno.ENOMEM, f"{what} of {npages} pages")
 
     def _each(self, what: str, function: Callable[..., int], *args: Any, npages: int) -> list[int]:
@@ -357,7 +357,7 @@ class Core:
         size = operator.index(length)
         if size < 0:
             raise MachineError(errno.EINVAL, f"read: length {size}")
-        self._bulk("read", pid, size, 1)
+        self._bulk("read", pid, size, 1, _USER_PAGES << 12)
         out = np.zeros(size, dtype=np.uint8)
         target = ffi.from_buffer("char[]", out) if size else _NO_BYTES
         self._call("read", lib.pyksm_read, _id(pid), _addr(addr), target, size)
@@ -391,7 +391,9 @@ class Core:
         self, npages: int, priority: int = -1, path: str | os.PathLike[str] | None = None
     ) -> int:
         encoded = ffi.NULL if path is None else _path(path, "swapon")
-        return self._call("swapon", lib.pyksm_swapon, _count(npages), _i32(priority), encoded)
+        # 0 means all of a file, so a negative number is 1 to C, which no area can have.
+        slots = _count(npages) if operator.index(npages) >= 0 else 1
+        return self._call("swapon", lib.pyksm_swapon, slots, _i32(priority), encoded)
 
     def swapoff(self, type: int) -> None:
         self._call("swapoff", lib.pyksm_swapoff, _id(type))

@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 import errno
+import os
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from pyksm.core import Core
-from pyksm.engine import MADV_MERGEABLE, Config, Engine
+from pyksm.core import Core, mkswap
+from pyksm.engine import (
+    MADV_DONTNEED,
+    MADV_MERGEABLE,
+    MADV_UNMERGEABLE,
+    PROT_READ,
+    Config,
+    Engine,
+)
 from pyksm.errors import MachineError
 from pyksm.oracle import Oracle
 
@@ -104,3 +113,141 @@ def test_pins_are_found_in_time() -> None:
         return [*free, engine.free_frames()]
 
     assert on_both(program, frames=512) == [512, 512]
+
+
+def refused(call: Callable[[], object]) -> str:
+    """The errno's name."""
+    with pytest.raises(MachineError) as caught:
+        call()
+    return errno.errorcode[caught.value.errno or 0]
+
+
+def test_numbers_too_large_for_the_host() -> None:
+    """Refused before memory is taken for them, by both with one errno."""
+
+    def program(engine: Engine) -> list[str]:
+        pid = engine.spawn()
+        addr = engine.mmap(pid, 1 << 34)
+        return [
+            refused(lambda: engine.touch(pid, addr, 1 << 34)),
+            refused(lambda: engine.pagemap(pid, addr, 1 << 34)),
+            refused(lambda: engine.read_pages(pid, addr, 1 << 34)),
+            refused(lambda: engine.migrate(pid, addr, 1 << 34, 0)),
+            refused(lambda: engine.pin(pid, addr, 1 << 34)),
+            refused(lambda: engine.unpin(pid, addr, 1 << 34)),
+            refused(lambda: engine.read(pid, addr, 1 << 46)),
+            refused(lambda: engine.read(pid, addr, 1 << 48)),
+            refused(lambda: engine.touch(pid, addr, 1 << 36)),
+            refused(lambda: engine.touch(99, addr, 1 << 36)),
+            refused(lambda: engine.swapon((1 << 32) + 1)),
+            refused(lambda: engine.swapon(1 << 80)),
+            refused(lambda: engine.swapon(-(1 << 80))),
+            refused(lambda: engine.ksm_scan(1 << 31)),
+            refused(lambda: engine.ksm_scan(-1)),
+            refused(lambda: engine.ksm_do_scan(1 << 32)),
+            refused(lambda: engine.ksm_do_scan(-1)),
+        ]
+
+    assert on_both(program, frames=64) == [
+        *("ENOMEM", "ENOMEM", "ENOMEM", "ENOMEM", "ENOMEM", "EINVAL"),
+        *("ENOMEM", "EINVAL", "EINVAL", "ESRCH"),
+        *("ENOMEM", "ENOMEM", "EINVAL", "EINVAL", "EINVAL", "EINVAL", "EINVAL"),
+    ]
+
+
+@pytest.mark.parametrize("make", [Core, Oracle])
+@pytest.mark.parametrize("frames", [(1 << 32) - 1, 1 << 40, 1 << 70])
+def test_more_frames_than_there_are_numbers(make: Any, frames: int) -> None:
+    assert refused(lambda: make(Config(frames=frames))) == "EINVAL"
+
+
+def test_the_oracle_lists_no_frame_that_was_never_used() -> None:
+    engine = Oracle(Config(nodes=3, frames=(1 << 32) - 2))
+    assert engine.free_frames() == (1 << 32) - 2
+    assert engine.census() == []
+
+
+def test_terabytes_with_a_few_pages_in_them() -> None:
+    """What walks a mapping goes by page tables, not by pages: each of these took minutes."""
+
+    def program(engine: Engine) -> list[Any]:
+        pid, npages = engine.spawn(), 1 << 33
+        addr = engine.mmap(pid, npages)
+        last = addr + (npages - 1) * PAGE
+        area = engine.swapon(100)
+        begin = time.monotonic()
+        engine.madvise(pid, addr, npages, MADV_MERGEABLE)
+        for at in (addr, addr + (1 << 40), last):
+            engine.write_pages(pid, at, b"x" * PAGE)
+        child = engine.fork(pid)
+        scans = engine.ksm_scan(3)
+        engine.mprotect(pid, addr, npages, PROT_READ)
+        engine.swapout([(pid, addr, npages)])
+        engine.swapoff(area)
+        engine.inject("signal", (1 << 32) + 5)
+        broken_off = refused(lambda: engine.madvise(pid, addr, npages, MADV_UNMERGEABLE))
+        engine.madvise(pid, addr, npages, MADV_UNMERGEABLE)
+        engine.ksm_write("run", 2)
+        engine.mremap(child, addr, npages, addr + (npages << 12))
+        engine.madvise(pid, addr, npages, MADV_DONTNEED)
+        engine.munmap(pid, addr, npages)
+        engine.exit(child)
+        assert time.monotonic() - begin < 5
+        return [scans, broken_off, engine.free_frames()]
+
+    assert on_both(program, frames=64) == [3, "EINTR", 64]
+
+
+def test_a_scan_that_gets_somewhere_is_not_given_up() -> None:
+    """Two batches in a row that did nothing end it, not two that met with lack of memory."""
+
+    def program(engine: Engine) -> int:
+        pid = engine.spawn()
+        addr = engine.mmap(pid, 6)
+        engine.madvise(pid, addr, 6, MADV_MERGEABLE)
+        engine.touch(pid, addr, 6, write=True)
+        points: list[str] = []
+
+        def hook(point: str) -> None:
+            points.append(point)
+            if len(points) % 2 == 0:
+                engine.inject("kmem", 1)
+
+        engine.set_hook(hook)
+        return engine.ksm_scan(2)
+
+    assert on_both(program, frames=64) == 2
+
+
+def test_swap_files(tmp_path: Path) -> None:
+    """What a path may be, and what its header promises; swapon(8) follows links."""
+    good = tmp_path / "good"
+    mkswap(good, 64)
+    (tmp_path / "link").symlink_to(good)
+    os.mkfifo(tmp_path / "fifo")
+    (tmp_path / "empty").touch()
+    (tmp_path / "cut").write_bytes(good.read_bytes()[: 10 * PAGE])
+    names = ("none", "fifo", "empty", "cut", "", "x" * 300, "a\0b", "good/x")
+
+    def program(engine: Engine) -> list[str]:
+        errors = [refused(lambda n=name: engine.swapon(0, -1, f"{tmp_path}/{n}")) for name in names]
+        for npages in (-1, 1, 65, 1 << 40):
+            errors.append(refused(lambda n=npages: engine.swapon(n, -1, str(good))))
+        area = engine.swapon(0, -1, str(tmp_path / "link"))
+        errors.append(refused(lambda: engine.swapon(0, -1, str(good))))
+        errors.append(refused(lambda: engine.swapon(65, -1, str(good))))
+        assert engine.areas()[0].max == 64
+        engine.swapoff(area)
+        engine.swapoff(engine.swapon(10, -1, str(good)))
+        return errors
+
+    def short_pages(engine: Engine) -> list[str]:
+        return [
+            refused(lambda n=n: engine.swapon(0, -1, f"{tmp_path}/{n}")) for n in ("none", "good")
+        ]
+
+    assert on_both(short_pages, frames=128, page_size=64) == ["ENOENT", "EINVAL"]
+    assert on_both(program, frames=128) == [
+        *("ENOENT", "EINVAL", "EINVAL", "EINVAL", "EISDIR", "ENAMETOOLONG", "EINVAL", "ENOTDIR"),
+        *("EINVAL", "EINVAL", "EINVAL", "EINVAL", "EBUSY", "EBUSY"),
+    ]

@@ -14,6 +14,7 @@ from pyksm.oracle.pgtable import (
     pte_pfn,
     pte_present,
     pte_to_swp_entry,
+    table_ranges,
 )
 from pyksm.oracle.structs import (
     PAGE_SHIFT,
@@ -77,7 +78,7 @@ def census(m: Machine, strict: bool) -> list[str]:
 
 
 def _pages(m: Machine, tally: _Tally) -> Iterator[str]:
-    free = Counter(pfn for node in m.nodes for pfn in node.free)
+    free = Counter(pfn for node in m.nodes for pfn in node.free.used_before())
     for pfn, page in m.pages.items():
         mapcount = tally.mapped[page]
         if page.mapcount != mapcount:
@@ -270,6 +271,12 @@ def _ksm_items(m: Machine, items: list[RmapItem], nodes: list[StableNode]) -> It
             yield f"ksm-rmap-item: the items of mm {slot.mm.pid} are out of order"
 
 
+def _mapped(mm: Mm, vma: Vma) -> Iterator[int]:
+    """The addresses of a vma that have a page table."""
+    for _, low, high in table_ranges(mm, vma.start, vma.end):
+        yield from range(low, high, 1 << PAGE_SHIFT)
+
+
 def _ksm_unmerged(m: Machine, tally: _Tally) -> Iterator[str]:
     if m.ksm.run != 2:
         return
@@ -277,7 +284,7 @@ def _ksm_unmerged(m: Machine, tally: _Tally) -> Iterator[str]:
         for vma in mm.vmas:
             if not vma.mergeable:
                 continue
-            for address in range(vma.start, vma.end, 1 << PAGE_SHIFT):
+            for address in _mapped(mm, vma):
                 pte = get_pte(mm, address)
                 if pte_present(pte) and not pte & SPECIAL:
                     page = m.pages[pte_pfn(pte)]

@@ -37,8 +37,18 @@ from pyksm.oracle.page_alloc import (
     trylock_page,
     unlock_page,
 )
-from pyksm.oracle.pgtable import DIRTY, RW, get_pte, has_table, mk_pte, set_pte, vm_page_prot
+from pyksm.oracle.pgtable import (
+    DIRTY,
+    RW,
+    get_pte,
+    has_table,
+    mk_pte,
+    next_table,
+    set_pte,
+    vm_page_prot,
+)
 from pyksm.oracle.structs import (
+    PAGE_SHIFT,
     PAGE_SIZE,
     Machine,
     Mm,
@@ -46,6 +56,7 @@ from pyksm.oracle.structs import (
     Page,
     RmapItem,
     Vma,
+    events_before_failure,
     kmem_alloc,
     linear_page_index,
     schedule_point,
@@ -85,14 +96,21 @@ def break_cow(m: Machine, item: RmapItem) -> None:
 
 
 def unmerge_ksm_pages(m: Machine, vma: Vma, start: int, end: int) -> int:
-    for address in range(start, end, PAGE_SIZE):
-        if not vma.mm.users:
-            break
+    address = start
+    while address < end and vma.mm.users:
+        # Without a page table nothing but the work is counted, be it terabytes.
+        absent = (next_table(vma.mm, address, end) - address) >> PAGE_SHIFT
+        absent = events_before_failure(m, "signal", absent)
+        if absent:
+            m.counters["break_ksm"] += absent
+            address += absent << PAGE_SHIFT
+            continue
         if signal_pending(m):
             return -EINTR  # -ERESTARTSYS inside
         err = break_ksm(m, vma, address)
         if err:
             return err
+        address += PAGE_SIZE
     return 0
 
 

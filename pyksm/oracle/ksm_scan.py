@@ -12,6 +12,7 @@ from pyksm.oracle.ksm_tree import (
     remove_trailing_rmap_items,
 )
 from pyksm.oracle.page_alloc import put_page
+from pyksm.oracle.pgtable import next_table
 from pyksm.oracle.rbtree import RbRoot
 from pyksm.oracle.structs import (
     PAGE_SIZE,
@@ -92,6 +93,9 @@ def _next_page(m: Machine, slot: MmSlot) -> Page | None:
         if vma.anon_vma is None:
             scan.address = vma.end
         while scan.address < vma.end:
+            scan.address = next_table(mm, scan.address, vma.end)
+            if scan.address == vma.end:
+                break
             page = memory.follow_page(m, vma, scan.address)
             if page is not None:
                 if page.anon:

@@ -55,6 +55,7 @@ from pyksm.oracle.structs import (
     PAGE_SHIFT,
     PAGE_SIZE,
     TASK_SIZE,
+    FrameStack,
     Ksm,
     Machine,
     Mm,
@@ -128,10 +129,20 @@ COUNTERS = (
 VMSTAT = ("pswpin", "pswpout", "pgmigrate_success")
 
 
+#: Frame numbers are 32 bits wide, and the last is no frame.
+FRAMES_END = (1 << 32) - 1
+#: Most bytes of results that a call gives; more is ENOMEM before it is tried.
+BULK_MAX = 1 << 32
+#: Bytes of one page's record, as C has it.
+PAGE_RECORD = 48
+#: Most pages that one call pins.
+PINS_MAX = 1 << 28
+
+
 def _make(config: Config) -> Machine:
     """A machine with all its memory free. Frame 0 is the zero page, of node 0."""
     size = config.page_size
-    if not 1 <= config.nodes <= 64 or config.frames < config.nodes:
+    if not 1 <= config.nodes <= 64 or not config.nodes <= config.frames < FRAMES_END:
         raise MachineError(EINVAL, "nodes, frames")
     if not 8 <= size <= PAGE_SIZE or size & (size - 1):
         raise MachineError(EINVAL, "page_size")
@@ -142,7 +153,7 @@ def _make(config: Config) -> Machine:
     for nid in range(config.nodes):
         first = 1 + nid * share
         last = config.frames if nid == config.nodes - 1 else first + share - 1
-        nodes.append(Node(nid, first, last, list(range(last, first - 1, -1))))
+        nodes.append(Node(nid, first, last, FrameStack(first, last)))
     zero_page = Page(0, 0, bytes(size), count=1, uptodate=True)
     init_mm = Mm(0)
     state = Ksm([RbRoot() for _ in nodes], [RbRoot() for _ in nodes])
@@ -198,6 +209,12 @@ class Oracle:
         if end > TASK_SIZE:
             raise MachineError(EINVAL, f"range {addr:#x}, {npages} pages")
         return m, mm, end
+
+    def _bulk(self, pid: int, count: int, each: int, most: int = TASK_SIZE >> PAGE_SHIFT) -> None:
+        """Refuse more results than there can be room for, before the first page is touched."""
+        if count * each > BULK_MAX:
+            self._mm(pid)
+            raise MachineError(EINVAL if count > most else ENOMEM, f"results for {count}")
 
     def _area(self, kind: int, offset: int) -> tuple[Machine, SwapInfo]:
         m = self._m()
@@ -279,6 +296,7 @@ class Oracle:
         return errs
 
     def read_pages(self, pid: int, addr: int, npages: int) -> tuple[bytes, list[int]]:
+        self._bulk(pid, npages, max(self.config.page_size, 16))
         m, mm, _ = self._range(pid, addr, npages)
         content, errs = [], []
         for i in range(npages):
@@ -299,6 +317,7 @@ class Oracle:
             at += length
 
     def read(self, pid: int, addr: int, length: int) -> bytes:
+        self._bulk(pid, length, 1, TASK_SIZE)
         m, mm = self._mm(pid)
         content = []
         for address, piece in self._pieces(addr, length):
@@ -321,12 +340,15 @@ class Oracle:
             addr = (addr // PAGE_SIZE + 1) * PAGE_SIZE
 
     def touch(self, pid: int, addr: int, npages: int, write: bool = False) -> list[int]:
+        self._bulk(pid, npages, 16)
         m, mm, end = self._range(pid, addr, npages)
         return [memory.access_page(m, mm, at, write)[1] for at in range(addr, end, PAGE_SIZE)]
 
     def pin(self, pid: int, addr: int, npages: int) -> None:
         """As get_user_pages() for reading: what is not there is faulted in. All pages or none."""
         m, mm, end = self._range(pid, addr, npages)
+        if npages > PINS_MAX:
+            raise MachineError(ENOMEM, f"pin of {npages} pages")
         pages: list[Page] = []
         for address in range(addr, end, PAGE_SIZE):
             page, err = memory.access_page(m, mm, address, False)
@@ -354,6 +376,7 @@ class Oracle:
                 del m.pins[key]
 
     def migrate(self, pid: int, addr: int, npages: int, node: int) -> list[int]:
+        self._bulk(pid, npages, 16)
         m, mm, _ = self._range(pid, addr, npages)
         err, status = migrate.do_pages_move(m, mm, addr, npages, node)
         _check(err, "migrate")
@@ -362,6 +385,8 @@ class Oracle:
     # --- swap
 
     def swapon(self, npages: int, priority: int = -1, path: str | None = None) -> int:
+        if path is not None and b"\0" in os.fsencode(path):
+            raise MachineError(EINVAL, "swapon")
         return _check(swapfile.sys_swapon(self._m(), npages, priority, path), "swapon")
 
     def swapoff(self, type: int) -> None:
@@ -410,10 +435,14 @@ class Oracle:
         yield m
 
     def ksm_scan(self, n: int) -> int:
+        if not 0 <= n < 1 << 31:
+            raise MachineError(EINVAL, f"{n} scans")
         with self._ksmd() as m:
             return ksm_scan.full_scans(m, n)
 
     def ksm_do_scan(self, npages: int) -> None:
+        if not 0 <= npages < 1 << 32:
+            raise MachineError(EINVAL, f"{npages} pages to scan")
         with self._ksmd() as m:
             if m.ksm.run == ksm.KSM_RUN_UNMERGE:
                 raise MachineError(EBUSY, "ksm run is 2")
@@ -426,6 +455,7 @@ class Oracle:
     # --- observation
 
     def pagemap(self, pid: int, addr: int, npages: int) -> list[PageInfo]:
+        self._bulk(pid, npages, PAGE_RECORD)
         m, mm, end = self._range(pid, addr, npages)
         return [_page_info(m, mm, address) for address in range(addr, end, PAGE_SIZE)]
 

@@ -24,7 +24,6 @@ from pyksm.oracle.pgtable import (
     maybe_mkwrite,
     mk_pte,
     non_swap_entry,
-    pmd_addr_end,
     pte_alloc,
     pte_pfn,
     pte_present,
@@ -242,14 +241,10 @@ def copy_page_range(m: Machine, dst: Vma, src: Vma) -> int:
     """Copy a vma's ptes to the child, unless they can all be found again by faulting."""
     if src.anon_vma is None:
         return 0
-    address = src.start
-    while address < src.end:
-        upto = pmd_addr_end(address, src.end)
-        if address >> 21 in src.mm.tables:
-            err = copy_pte_range(m, dst, src, address, upto)
-            if err:
-                return err
-        address = upto
+    for _, address, upto in table_ranges(src.mm, src.start, src.end):
+        err = copy_pte_range(m, dst, src, address, upto)
+        if err:
+            return err
     return 0
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from errno import EFAULT, EINVAL, ENOMEM
 
 from pyksm.oracle import ksm, mmap
-from pyksm.oracle.pgtable import get_pte, pmd_addr_end, pte_alloc, set_pte
-from pyksm.oracle.structs import PAGE_SHIFT, PAGE_SIZE, PMD_SHIFT, Machine, Mm, Vma
+from pyksm.oracle.pgtable import get_pte, next_table, pmd_addr_end, pte_alloc, set_pte
+from pyksm.oracle.structs import PAGE_SHIFT, PAGE_SIZE, Machine, Mm, Vma
 
 
 def mremap_to(m: Machine, mm: Mm, start: int, end: int, new_start: int) -> int:
@@ -41,13 +41,11 @@ def move_vma(m: Machine, vma: Vma, start: int, end: int, new_start: int) -> int:
 def move_page_tables(m: Machine, vma: Vma, start: int, end: int, new_start: int) -> None:
     """Only tables that are there are gone through, and only for them is there a destination."""
     mm = vma.mm
-    while start < end:
-        upto = pmd_addr_end(start, end)
-        if start >> PMD_SHIFT not in mm.tables:
-            new_start += upto - start
-            start = upto
-            continue
-        upto = min(upto, start + pmd_addr_end(new_start, new_start + end - start) - new_start)
+    while (at := next_table(mm, start, end)) < end:
+        new_start += at - start
+        start = at
+        room = pmd_addr_end(new_start, new_start + end - start) - new_start
+        upto = min(pmd_addr_end(start, end), start + room)
         pte_alloc(mm, new_start)
         for address in range(start, upto, PAGE_SIZE):
             pte = get_pte(mm, address)

@@ -58,7 +58,7 @@ def free_page(m: Machine, page: Page) -> None:
     page.index = page.count = page.mapcount = 0
     m.counters["free_page"] += 1
     m.in_use -= 1
-    node.free.append(page.pfn)
+    node.free.push(page.pfn)
 
 
 def copy_page(m: Machine, to: Page, source: Page) -> None:

@@ -99,13 +99,20 @@ def pmd_addr_end(address: int, end: int) -> int:
     return min((address + PMD_SIZE) & ~(PMD_SIZE - 1), end)
 
 
+def next_table(mm: Mm, address: int, end: int) -> int:
+    """address if a table covers it, else where the next table begins, at most end."""
+    index = address >> PMD_SHIFT
+    if index in mm.tables:
+        return address
+    # Not step by step: a mapping may be terabytes with a few pages in it.
+    return min([end, *(i << PMD_SHIFT for i in mm.tables if i > index)])
+
+
 def table_ranges(mm: Mm, start: int, end: int) -> Iterator[tuple[list[int], int, int]]:
     """(table, from, to) for each last-level table there is in the range, ascending."""
-    while start < end:
+    while (start := next_table(mm, start, end)) < end:
         upto = pmd_addr_end(start, end)
-        table = mm.tables.get(start >> PMD_SHIFT)
-        if table is not None:
-            yield table, start, upto
+        yield mm.tables[start >> PMD_SHIFT], start, upto
         start = upto
 
 

@@ -27,6 +27,33 @@ SwapEntry = tuple[int, int]
 Range = tuple[int, int, int]
 
 
+class FrameStack:
+    """Free frames, the last one freed on top; at first ``first`` on top and ``last`` at the bottom.
+
+    What has never been handed out is not listed: a machine may have more frames than we have room.
+    """
+
+    def __init__(self, first: int, last: int) -> None:
+        self._freed: list[int] = []
+        self._new = range(first, last + 1)
+
+    def __len__(self) -> int:
+        return len(self._freed) + len(self._new)
+
+    def push(self, pfn: int) -> None:
+        self._freed.append(pfn)
+
+    def pop(self) -> int:
+        if self._freed:
+            return self._freed.pop()
+        pfn, self._new = self._new[0], self._new[1:]
+        return pfn
+
+    def used_before(self) -> list[int]:
+        """Those that were handed out once and came back."""
+        return self._freed
+
+
 @dataclass(eq=False, slots=True)
 class Page:
     """struct page with its content. ``mapping`` is spread over anon_vma, ksm and stable_node."""
@@ -71,7 +98,7 @@ class Node:
     nid: int
     first: int
     last: int
-    free: list[int]
+    free: FrameStack
     active: OrderedDict[Page, None] = field(default_factory=OrderedDict)
     inactive: OrderedDict[Page, None] = field(default_factory=OrderedDict)
     root: OrderedDict[Page, None] = field(default_factory=OrderedDict)
@@ -276,6 +303,15 @@ def fails(m: Machine, kind: str) -> bool:
         return False
     m.orders[kind] = left - 1
     return left == 1
+
+
+def events_before_failure(m: Machine, kind: str, count: int) -> int:
+    """Up to that many events at once, those before the one ordered to fail. How many they are."""
+    left = m.orders.get(kind, 0)
+    if left:
+        count = min(count, left - 1)
+        m.orders[kind] = left - count
+    return count
 
 
 def kmem_alloc(m: Machine) -> bool:

@@ -282,6 +282,9 @@ def free_swap_and_cache(m: Machine, entry: SwapEntry) -> None:
 
 # --- swapon
 
+#: The header says the last slot in 32 bits.
+MAX_SLOTS = 1 << 32
+
 
 def sys_swapon(m: Machine, npages: int, priority: int, path: str | None) -> int:
     """Returns the area's type or -errno."""
@@ -296,11 +299,11 @@ def sys_swapon(m: Machine, npages: int, priority: int, path: str | None) -> int:
         if fd < 0:
             return fd
         npages = _read_swap_header(m, fd, npages)
-    if npages < 2:
+    if npages < 2 or npages > MAX_SLOTS:
         if fd >= 0:
             os.close(fd)
         area.file_id = None
-        return -EINVAL
+        return -ENOMEM if npages > MAX_SLOTS else -EINVAL
     area.fd = fd
     area.max = npages
     area.pages = npages - 1
@@ -332,7 +335,7 @@ def _alloc_swap_info(m: Machine) -> SwapInfo | int:
 
 def _open_swap_file(m: Machine, area: SwapInfo, path: str) -> int:
     try:
-        fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        fd = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NONBLOCK)
     except OSError as error:
         return -(error.errno or EINVAL)
     info = os.fstat(fd)
@@ -348,7 +351,7 @@ def _open_swap_file(m: Machine, area: SwapInfo, path: str) -> int:
 
 
 def _read_swap_header(m: Machine, fd: int, npages: int) -> int:
-    """maxpages as the header of a mkswap file has it (at most npages if that is set); 0: unfit."""
+    """maxpages as the header of a mkswap file has it (npages of them if that is set); 0: unfit."""
     header = os.pread(fd, HEADER_SIZE, 0)
     if len(header) != HEADER_SIZE or header[-10:] != b"SWAPSPACE2":
         return 0
@@ -361,7 +364,9 @@ def _read_swap_header(m: Machine, fd: int, npages: int) -> int:
     maxpages: int = last_page + 1
     if maxpages * HEADER_SIZE > os.fstat(fd).st_size or nr_badpages:
         return 0  # shorter than it says, or bad pages in a regular file
-    return min(maxpages, npages) if npages else maxpages
+    if npages > maxpages:
+        return 0
+    return npages or maxpages
 
 
 def _enable_swap_info(m: Machine, area: SwapInfo, prio: int) -> None:
