@@ -18,9 +18,13 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from pyksm.errors import InputError
 from pyksm.targets.memory import PAGE_SHIFT, UNSHARED, Memory, ProcessMemory
 
 Range = tuple[int, int]  #: page numbers, end exclusive
+
+MAX_GENERATIONS = 4096
+MAX_CHAINS = 1 << 25
 
 
 @dataclass(frozen=True)
@@ -165,6 +169,7 @@ class _Family:
             node.own = union([(v.start >> PAGE_SHIFT, v.end >> PAGE_SHIFT) for v in vmas])
         self.parent: dict[int, int] = {}
         self.root = self._grow_tree(stand_in)
+        self._check_size()
         inside = set(members)
         mine = {f: (vpn, who) for f, (vpn, who) in groups.items() if who[0] in inside}
         self.content: dict[int, int] = {}
@@ -195,6 +200,24 @@ class _Family:
         self.nodes[stand_in] = _Node(stand_in, children=roots)
         self.parent |= dict.fromkeys(roots, stand_in)
         return stand_in
+
+    def _check_size(self) -> None:
+        """InputError where the kernel's own records of the family would fill the memory.
+
+        Each mapping has a chain to each ancestor: a thousand generations of a thousand mappings
+        have half a billion. No box has such a family; a file may say so in a few kilobytes.
+        """
+        depth: dict[int, int] = {}
+        chains = 0
+        for number in self._walk():
+            depth[number] = 1 + depth.get(self.parent.get(number, -1), 0)
+            chains += depth[number] * len(self.nodes[number].own)
+        deepest = max(depth.values())
+        if deepest > MAX_GENERATIONS or chains > MAX_CHAINS:
+            raise InputError(
+                f"a family of {len(depth)} processes, {deepest} generations, {chains} links of "
+                f"mappings to ancestors; expected at most {MAX_GENERATIONS} and {MAX_CHAINS}"
+            )
 
     def _age(self, number: int) -> tuple[int, int, int]:
         process = self.memory.processes[number]
@@ -345,13 +368,17 @@ def union(ranges: Iterable[Range]) -> list[Range]:
 def difference(left: Iterable[Range], right: Sequence[Range]) -> list[Range]:
     """What is in ``left`` and not in ``right``; both sorted and disjoint."""
     rest = []
+    first = 0  # the first range of right that reaches beyond what is behind us
     for start, end in left:
-        for cut_start, cut_end in right:
-            if cut_end <= start or cut_start >= end:
-                continue
+        while first < len(right) and right[first][1] <= start:
+            first += 1
+        at = first
+        while at < len(right) and right[at][0] < end:
+            cut_start, cut_end = right[at]
             if start < cut_start:
                 rest.append((start, cut_start))
             start = max(start, cut_end)
+            at += 1
         if start < end:
             rest.append((start, end))
     return rest
