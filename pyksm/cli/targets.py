@@ -20,13 +20,13 @@ from pyksm.jobs.swapoff import MakeEngine, Options, Result
 from pyksm.jobs.swapoff import estimate as run_estimate
 from pyksm.jobs.swapoff import swapoff as run_swapoff
 from pyksm.scenario import engines
-from pyksm.targets import image
+from pyksm.targets import image, signals
 from pyksm.targets.choose import read_targets, source_kind
 from pyksm.targets.memory import Memory
 from pyksm.targets.own import DEFAULT_COUNT, MAX_COUNT
 
 _FINE, _FOUND = 0, 1
-_MAX_FRAMES = 1 << 32
+_MAX_FRAMES = (1 << 32) - 2
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
@@ -154,7 +154,8 @@ def swapoff(
     make = _maker(engine)
     with _Bar() as bar:
         memory = _read(bar, targets, stop, procs)
-        result = run_swapoff(memory, make, options, bar)
+        with _engine_at_work(bar):
+            result = run_swapoff(memory, make, options, bar)
     with _answer(as_json, "swapoff", targets, memory, engine, result) as out:
         report.print_policies(out, result.policies)
     return _FINE if result.fine else _FOUND
@@ -176,7 +177,8 @@ def estimate(
     make = _maker(engine)
     with _Bar() as bar:
         memory = _read(bar, targets, stop, procs)
-        result = run_estimate(memory, make, options, bar)
+        with _engine_at_work(bar):
+            result = run_estimate(memory, make, options, bar)
     with _answer(as_json, "estimate", targets, memory, engine, result) as out:
         report.print_merged(out, result.merged)
     return _FINE
@@ -191,7 +193,7 @@ def capture(targets: tuple[str, ...], stop: bool, procs: int, as_json: bool, out
     The image holds what the processes hold, secrets included: only its owner may read it.
     """
     image.check_writable(output)
-    with _Bar() as bar:
+    with _Bar() as bar, signals.tidied():
         memory = _read(bar, targets, stop, procs)
         bar.begin("save")
         size = image.save(memory, output)
@@ -213,7 +215,14 @@ def _maker(engine: str) -> MakeEngine:
 
 def _read(bar: _Bar, targets: tuple[str, ...], stop: bool, procs: int) -> Memory:
     bar.begin("read memory")
-    return read_targets(targets, stop=stop, procs=procs, progress=bar.advance)
+    with signals.tidied():
+        return read_targets(targets, stop=stop, procs=procs, progress=bar.advance)
+
+
+def _engine_at_work(bar: _Bar) -> contextlib.AbstractContextManager[None]:
+    """Python sees Ctrl-C when C is done, and swapoff may be at it for hours. With a bar the hook
+    that draws it sees Ctrl-C, and there is a terminal to be left in order."""
+    return contextlib.nullcontext() if bar.live else signals.at_once()
 
 
 @contextlib.contextmanager

@@ -28,6 +28,7 @@ from pyksm.targets.memory import (
     runs,
 )
 from pyksm.targets.procfs import ProcessFiles
+from pyksm.targets.signals import deferred
 
 Progress = Callable[[int, int], None]  #: (pages read, pages in all)
 
@@ -89,9 +90,10 @@ def frozen(pids: Sequence[int]) -> Iterator[None]:
             _await_stop(pid)
         yield
     finally:
-        for pid in stopped:
-            with contextlib.suppress(InputError):
-                _signal(pid, signal.SIGCONT)
+        with deferred():  # a second Ctrl-C leaves none of them stopped either
+            for pid in stopped:
+                with contextlib.suppress(InputError):
+                    _signal(pid, signal.SIGCONT)
 
 
 def _signal(pid: int, number: signal.Signals) -> None:

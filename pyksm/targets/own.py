@@ -1,18 +1,18 @@
 """Python interpreters of our own, for when the user names no target: there is always real input.
 
-They wait on their standard input, so they end when we close it, and also when we are killed.
+They wait on their standard input, so they end when we close it. When we are killed while they are
+stopped they would not see that, so the kernel kills them with us (PR_SET_PDEATHSIG).
 """
 
 from __future__ import annotations
 
 import contextlib
-import signal
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
 
 from pyksm.errors import InputError
+from pyksm.targets.signals import deferred
 
 #: Ordinary interpreters in a default run, the last of which also forks a child.
 DEFAULT_COUNT = 5
@@ -24,14 +24,16 @@ _GRACE_SECONDS = 5.0
 # table that all load alike (their sources), a little data of its own, and then sleep. Parent and
 # child write after the fork, so they share most pages and each has some that the other has not.
 _PROGRAM = r"""
-import argparse, collections, csv, email.message, json, logging, os, random, re, sys
+import argparse, collections, csv, ctypes, email.message, json, logging, os, random, re, sys
+prctl = ctypes.CDLL(None).prctl
+prctl(1, 9)
 seed, forks = int(sys.argv[1]), int(sys.argv[2])
 draw = random.Random(seed)
 files = sorted(f for m in list(sys.modules.values()) if (f := getattr(m, "__file__", None)))
 alike = b"".join(open(f, "rb").read() for f in files if f.endswith(".py"))
 table = {i: [draw.random() for _ in range(16)] for i in range(2000)}
-if forks:
-    os.fork()
+if forks and not os.fork():
+    prctl(1, 9)
 own = [str(draw.random() + os.getpid()) for _ in range(5000)]
 os.write(1, b"%d\n" % os.getpid())
 sys.stdin.buffer.read()
@@ -50,31 +52,13 @@ def interpreters(count: int = DEFAULT_COUNT) -> Iterator[list[int]]:
     with contextlib.ExitStack() as stack:
         started = []
         for number in range(count):
-            with _uninterrupted():
+            with deferred():  # no process may exist that nobody will end
                 process = _start(number, forks=number == count - 1)
                 stack.callback(_end, process)
             started.append(process)
         pids = [_await(process) for process in started]
         pids.append(_await(started[-1]))
         yield sorted(pids)
-
-
-@contextlib.contextmanager
-def _uninterrupted() -> Iterator[None]:
-    """Ctrl-C waits until the block is over: no process may exist that nobody will end."""
-    # Only the main thread has handlers, and is interrupted. Blocking the signal would not do:
-    # another thread, of a numerical library say, would take it for us.
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    late: list[int] = []
-    before = signal.signal(signal.SIGINT, lambda number, _: late.append(number))
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
-        if late:
-            signal.raise_signal(signal.SIGINT)
 
 
 def _start(number: int, forks: bool) -> subprocess.Popen[bytes]:
