@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "kernel_features.h"
 #include "mm_types.h"
 
 #define COUNT(m, name) ((m)->count[CNT_##name]++)
@@ -26,6 +27,15 @@ static inline bool switched(const struct pyksm *m, enum pyksm_switch sw)
 {
 	return __builtin_expect((m->switches >> sw) & 1, 0);
 }
+
+/* Does this machine's kernel have it? pyksm/features.py has them all, with their commits. */
+static inline bool has(const struct pyksm *m, enum feature feature)
+{
+	return (m->features >> feature) & 1;
+}
+
+/* features.c */
+int features_of(const struct pyksm_config *config, uint64_t *features);
 
 /* pool.c */
 void pools_release(struct pyksm *m);

@@ -39,6 +39,8 @@ struct pyksm *pyksm_new(const struct pyksm_config *config, int *err)
 	m->policy = config->policy;
 	m->switches = config->switches;
 	m->agent_pages = config->agent_pages;
+	if (features_of(config, &m->features))
+		return fail_new(m, err, -EINVAL);
 	m->next_pid = 1;
 	INIT_LIST_HEAD(&m->anon_vmas);
 	swap_init(m);

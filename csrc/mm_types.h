@@ -263,6 +263,7 @@ struct pyksm {
 	uint32_t nodes;
 	size_t page_size;
 	uint32_t policy, switches, agent_pages;
+	uint64_t features; /* bit k: enum feature k */
 	struct node node[MAX_NODES];
 	struct page *mem_map;
 	unsigned char *content;

@@ -20,7 +20,6 @@ from typing import Any, SupportsIndex
 import numpy as np
 from numpy.typing import NDArray
 
-from pyksm import profiles
 from pyksm._core import ffi, lib
 from pyksm.arrays import PAGE_DTYPE, Buffer
 from pyksm.engine import FAULT_KINDS, POLICIES, AreaInfo, Config, PageInfo, VmaInfo
@@ -54,6 +53,7 @@ _COUNTERS = _names(lib.pyksm_nr_counters(), lib.pyksm_counter_name)
 _VMSTAT = _names(lib.pyksm_nr_vmstat(), lib.pyksm_vmstat_name)
 _POINTS = _names(lib.pyksm_nr_points(), lib.pyksm_point_name)
 _SWITCHES = _names(lib.PYKSM_NR_SWITCHES, lib.pyksm_switch_name)
+_FEATURES = _names(lib.pyksm_nr_features(), lib.pyksm_feature_name)
 _KSM_COUNTS = ("pages_shared", "pages_sharing", "pages_unshared", "pages_volatile", "full_scans")
 
 
@@ -139,7 +139,7 @@ def mkswap(path: str | os.PathLike[str], npages: int, page_size: int = 4096) -> 
 
 def _c_config(config: Config) -> Any:
     """``struct pyksm_config`` of a Config; InputError for names that the core does not know."""
-    profiles.find(config.profile)
+    features = config.features
     if config.policy not in POLICIES:
         raise InputError(f"policy {config.policy!r}: expected one of {', '.join(POLICIES)}")
     switches = 0
@@ -164,6 +164,8 @@ def _c_config(config: Config) -> Any:
     ret = ffi.new("struct pyksm_config *", numbers)
     ret.policy = POLICIES.index(config.policy)
     ret.switches = switches
+    ret.exact_features = 1
+    ret.features = sum(1 << _FEATURES.index(name) for name in features)
     return ret
 
 

@@ -13,6 +13,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from pyksm.profiles import DEFAULT, effective
+
 MADV_WILLNEED = 3
 MADV_DONTNEED = 4
 MADV_MERGEABLE = 12
@@ -51,15 +53,23 @@ class Config:
 
     ``agent_pages``: locked pages that each process has beside its mappings, as the agents of the
     recorded scenarios have (79); they are in no frame and only disturb reclaim, see RULES.md.
+    ``on``, ``off``: features switched beside those of the profile, see :mod:`pyksm.features`.
     """
 
     nodes: int = 1
     frames: int = 65536
     page_size: int = 4096
-    profile: str = "3.9"
+    profile: str = DEFAULT
     policy: str = "reread"
     switches: frozenset[str] = frozenset()
     agent_pages: int = 0
+    on: frozenset[str] = frozenset()
+    off: frozenset[str] = frozenset()
+
+    @property
+    def features(self) -> frozenset[str]:
+        """What the machine is like (names of :mod:`pyksm.features`); InputError for wrong names."""
+        return effective(self.profile, self.on, self.off)
 
 
 @dataclass(frozen=True)
@@ -158,6 +168,30 @@ class Engine(Protocol):
 
     def ksm_scan(self, n: int) -> int: ...
     def ksm_do_scan(self, npages: int) -> None: ...
+
+    def ksm_stat(self, pid: int) -> dict[str, int]:
+        """What /proc/PID/ksm_stat has of counts (``ksm_merging_pages`` of its own file from 5.18
+        on too); empty where the kernel has neither."""
+        ...
+
+    def prctl_memory_merge(self, pid: int, on: bool) -> None:
+        """prctl(PR_SET_MEMORY_MERGE); EINVAL where the kernel does not have it."""
+        ...
+
+    def memory_merge(self, pid: int) -> bool:
+        """prctl(PR_GET_MEMORY_MERGE); EINVAL where the kernel does not have it."""
+        ...
+
+    # time and references
+    def sleep(self, ms: int) -> None:
+        """Let the machine's clock go on: chain pruning and the advisor look at it, nothing else
+        does, and nothing else moves it."""
+        ...
+
+    def clear_refs(self, pid: int, what: int) -> None:
+        """Write to /proc/PID/clear_refs: 1 clears accessed bits, 4 soft-dirty bits (writable ptes
+        become read-only); EINVAL for others and for 4 where the kernel has no soft-dirty."""
+        ...
 
     # observation
     def pagemap(self, pid: int, addr: int, npages: int) -> list[PageInfo]: ...

@@ -1,38 +1,19 @@
 """Kernel profiles: which kernel a machine behaves like, by name.
 
-A profile is a set of named features (architecture law 3). There is one so far; the names that
+A profile is a set of named features (:mod:`pyksm.features` has the table of both); the names that
 mean the same kernel are aliases of it.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import re
+from collections.abc import Iterable
 
+from pyksm import features
 from pyksm.errors import InputError
+from pyksm.features import DEFAULT, PROFILES, Profile
 
-
-@dataclass(frozen=True)
-class Profile:
-    """One kernel as the engines model it. ``features`` names what it has beyond the plain model."""
-
-    name: str
-    aliases: tuple[str, ...]
-    recorded: str  #: the real kernel whose recordings this profile answers like
-    summary: str
-    features: frozenset[str] = frozenset()
-
-
-DEFAULT = "3.9"
-
-PROFILES: dict[str, Profile] = {
-    "3.9": Profile(
-        name="3.9",
-        aliases=("3.10",),
-        recorded="3.10.65",
-        summary="KSM trees per node, KSM page migration, swapoff entry by entry",
-        features=frozenset({"ksm-node-trees", "ksm-migration", "swapoff-per-entry"}),
-    ),
-}
+__all__ = ["DEFAULT", "PROFILES", "Profile", "effective", "find", "for_release", "names"]
 
 
 def find(name: str) -> Profile:
@@ -46,3 +27,29 @@ def find(name: str) -> Profile:
 def names() -> list[str]:
     """Every name that :func:`find` takes, aliases included."""
     return [known for profile in PROFILES.values() for known in (profile.name, *profile.aliases)]
+
+
+def effective(
+    name: str, on: Iterable[str] = frozenset(), off: Iterable[str] = frozenset()
+) -> frozenset[str]:
+    """The features of a profile with some switched; :class:`InputError` for unknown names."""
+    on, off = frozenset(on), frozenset(off)
+    for each in sorted(on | off):
+        if each not in features.NAMES:
+            raise InputError(
+                f"feature {each!r} is not known, expected one of {', '.join(features.NAMES)}"
+            )
+    return features.switch(find(name).features, on, off)
+
+
+def for_release(release: str) -> Profile | None:
+    """The profile of a kernel's release (``uname -r``): the newest that is not newer than it."""
+    found = re.match(r"(\d+)\.(\d+)", release)
+    if found is None:
+        return None
+    at = (int(found[1]), int(found[2]))
+    best = None
+    for profile in PROFILES.values():
+        if "-" not in profile.name and features.release(profile.name) <= at:
+            best = profile
+    return best

@@ -86,6 +86,12 @@ struct pyksm_config {
 	uint32_t switches; /* bit k set: enum pyksm_switch k is on */
 	/* locked pages that each process has beside its mappings, see RULES.md; 0: none */
 	uint32_t agent_pages;
+	/* the kernel to behave like, see pyksm_profile_features(); NULL: the newest */
+	const char *profile;
+	/* features switched on beside the profile's, with what they need, and then off, with what
+	 * needs them: bit k is pyksm_feature_name(k). exact_features != 0: these and no others */
+	uint64_t features, features_off;
+	uint32_t exact_features;
 };
 
 /* One page of a process, observed without touching it. */
@@ -218,6 +224,11 @@ PYKSM_API int pyksm_set_hook(struct pyksm *m, pyksm_hook hook, void *arg);
 PYKSM_API int pyksm_nr_points(void);
 PYKSM_API const char *pyksm_point_name(int index);
 PYKSM_API const char *pyksm_switch_name(int index);
+/* Profiles (aliases too) and features by name; bit k of a mask is feature k. */
+PYKSM_API int pyksm_nr_features(void);
+PYKSM_API const char *pyksm_feature_name(int index);
+PYKSM_API const char *pyksm_profile_name(int index);
+PYKSM_API int pyksm_profile_features(const char *name, uint64_t *features);
 
 /* CDEF-END */
 

@@ -53,6 +53,8 @@ def config(machine: Machine, profile: str | None) -> Config:
         policy=machine.policy,
         switches=frozenset(machine.bugs),
         agent_pages=machine.agents,
+        on=frozenset(machine.on),
+        off=frozenset(machine.off),
     )
 
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from pyksm.engine import FAULT_KINDS, POLICIES, SCHEDULE_POINTS, SWITCHES
+from pyksm.features import NAMES as FEATURES
 from pyksm.scenario.kinds import (
     FRAMES_LIMIT,
     PAGE_BYTES,
@@ -119,6 +120,8 @@ class Machine(Statement):
     policy: str = option(Choice("a policy", POLICIES), "reread")
     bugs: tuple[str, ...] = options(Choice("a switch", SWITCHES), "bug")
     agents: int = option(Number("a number of locked pages", 65536), AGENT_PAGES)
+    on: tuple[str, ...] = options(Choice("a feature", FEATURES), "with")
+    off: tuple[str, ...] = options(Choice("a feature", FEATURES), "without")
 
 
 @dataclass(frozen=True)

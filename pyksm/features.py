@@ -1,0 +1,328 @@
+"""What differs between kernels: one row a behaviour, the one source of truth for both engines.
+
+A profile (:mod:`pyksm.profiles`) is a set of these features; each can also be switched by itself.
+The C core's ``kernel_features.h`` is generated from this table when it is built (``csrc/gen_features.py``
+runs this file by itself, so it imports nothing of the package).
+
+``since`` is the first release with the behaviour and ``until`` the first without it; ``commits``
+are the upstream commits that made the change (12 hex digits), the first one decisive. A feature
+with neither in any profile's range is a museum piece (``museum``): a bug that a released kernel had.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Feature:
+    """One behaviour. ``area``: ksm, swapoff, fault, rmap, swap, reclaim or pte."""
+
+    name: str
+    area: str
+    since: str
+    commits: tuple[str, ...]
+    summary: str
+    until: str | None = None
+    needs: tuple[str, ...] = ()  #: features without which this one has no meaning
+    museum: bool = False
+
+
+FEATURES: tuple[Feature, ...] = (
+    # ---- swapoff ----
+    Feature(
+        "swapoff-per-mm", "swapoff", "5.1", ("b56a2d8af914",),
+        "swapoff walks each mm's page tables once instead of every mm for each entry; what is left "
+        "in the swap cache is dropped afterwards, then it looks again; a signal matters only while "
+        "slots are in use; pages come in on the vma's node",
+    ),
+    Feature(
+        "swapoff-error-entries", "swapoff", "5.19", ("9f186f9e5fa9", "af19487f00f3"),
+        "a page that swapoff cannot read leaves an entry that faults with SIGBUS instead of a page "
+        "of garbage",
+        needs=("swapoff-per-mm",),
+    ),
+    Feature(
+        "swapin-poison-marker", "swapoff", "6.6", ("af19487f00f3",),
+        "that entry is a POISONED pte marker, which faults as hardware poison does (EHWPOISON), not "
+        "a swap type of its own",
+        needs=("swapoff-error-entries",),
+    ),
+    Feature(
+        "swapoff-keeps-shared-cache", "swapoff", "4.14", ("e07098294adf", "7af7a8e19f0c"),
+        "swapoff leaves an entry that others need in the swap cache: with KSM it never ends",
+        until="5.0", museum=True,
+    ),
+    # ---- faults ----
+    Feature(
+        "reuse-by-refcount", "fault", "5.9", ("09854ba94c6a",),
+        "a write fault keeps the page if nobody else refers to it (page_count), not if nobody else "
+        "maps it (mapcount and swap count)",
+    ),
+    Feature(
+        "anon-exclusive", "fault", "5.19", ("6c287605fd56", "1493a1913e34"),
+        "PG_anon_exclusive: a page known to be one process's is kept on a write fault whatever its "
+        "references, and its swap pte says so",
+        needs=("reuse-by-refcount",),
+    ),
+    Feature(
+        "swapin-maps-writable", "fault", "6.9", ("c18160dba5ff",),
+        "a read fault on an exclusive page in a writable vma maps it writable (and clean) at once",
+        needs=("anon-exclusive",),
+    ),
+    Feature(
+        "fork-copies-pinned", "fault", "5.19", ("fb3d824d1a46",),
+        "fork copies an exclusive page that may be pinned instead of sharing it",
+        needs=("anon-exclusive",),
+    ),
+    Feature(
+        "ksm-event-counts", "fault", "5.18", ("94bfe85bde18", "4d45c3aff5eb"),
+        "vmstat counts cow_ksm and ksm_swpin_copy",
+    ),
+    # ---- anon_vma ----
+    Feature(
+        "anon-vma-reuse", "rmap", "3.19", ("7a3ef208e662",),
+        "fork may take an ancestor's anon_vma that has fewer than two children and no vma",
+    ),
+    Feature(
+        "anon-vma-active-vmas", "rmap", "6.0", ("2555283eb40d",),
+        "that reuse counts children and active vmas apart instead of one degree",
+        needs=("anon-vma-reuse",),
+    ),
+    Feature(
+        "migrate-swapcache-entries", "rmap", "3.16", ("57a3d1d3c1b2",),
+        "migrating a page that is in the swap cache leaves migration entries, not swap entries",
+    ),
+    # ---- KSM ----
+    Feature(
+        "stable-tree-restart", "ksm", "4.4", ("f2e5ff85ed81",),
+        "a stale stable node met on the way makes the search start again instead of giving up",
+    ),
+    Feature(
+        "stable-page-dirty", "ksm", "4.5", ("337ed7eb5fbd",),
+        "a page that becomes a KSM page is marked dirty",
+    ),
+    Feature(
+        "max-page-sharing", "ksm", "4.13", ("2c653d0ee2ae",),
+        "max_page_sharing: full stable nodes, chains of dups, pruning; equal content at insertion "
+        "becomes a dup instead of being refused",
+        needs=("stable-tree-restart",),
+    ),
+    Feature(
+        "chain-collapse-any", "ksm", "6.12", ("0" * 12,),
+        "a chain with one dup left is dissolved whenever it is looked at, not only when pruned",
+        needs=("max-page-sharing",),
+    ),
+    Feature(
+        "zero-pages", "ksm", "4.12", ("e86c59b1b12d",),
+        "use_zero_pages: pages of zeros are merged with the zero page",
+    ),
+    Feature(
+        "zero-pages-counted", "ksm", "6.6", ("79271476b336", "e2942062e01d"),
+        "those ptes are marked (dirty), counted in ksm_zero_pages and unshared by unmerging",
+        needs=("zero-pages",),
+    ),
+    Feature(
+        "xxhash", "ksm", "5.0", ("59e1a2f4bf83",),
+        "the checksum is xxhash64 (its low half), not jhash2",
+    ),
+    Feature(
+        "stable-head-cleared", "ksm", "5.13", ("c89a384e2551",),
+        "an rmap_item that leaves a stable node forgets it",
+    ),
+    Feature(
+        "checksum-first", "ksm", "6.11", ("d58a361b0d60",),
+        "a page's checksum must be unchanged before the stable tree is searched: a newcomer merges "
+        "on the second visit",
+    ),
+    Feature(
+        "smart-scan", "ksm", "6.7", ("5e924ff54d08", "e5a68991268a"),
+        "smart_scan: pages that never merge are skipped more and more; pages_skipped",
+    ),
+    Feature(
+        "advisor", "ksm", "6.8", ("4e5fa4f5eff6",),
+        "advisor_mode scan-time sets pages_to_scan after each scan",
+        needs=("smart-scan",),
+    ),
+    Feature(
+        "pages-scanned", "ksm", "6.6", ("b348b5fe2b5f",),
+        "pages_scanned counts pages that ksmd looked at",
+    ),
+    Feature(
+        "general-profit", "ksm", "6.4", ("d21077fbc2fc",),
+        "general_profit: bytes saved less the bytes of rmap_items",
+    ),
+    Feature(
+        "merge-any", "ksm", "6.4", ("d7597f59d1d3",),
+        "prctl(PR_SET_MEMORY_MERGE): every vma of a process, inherited by fork",
+    ),
+    Feature(
+        "ksm-merging-pages", "ksm", "5.18", ("7609385337a4",),
+        "each process counts its merged pages (ksm_merging_pages)",
+    ),
+    Feature(
+        "ksm-rmap-items", "ksm", "6.1", ("cb4df4cae4f2",),
+        "each process counts its rmap_items (ksm_stat)",
+        needs=("ksm-merging-pages",),
+    ),
+    Feature(
+        "ksm-counts-start-at-zero", "ksm", "6.7", ("c2dc78b86e08",),
+        "a forked child's ksm counts start at 0 instead of as copies of its parent's",
+        needs=("ksm-rmap-items",),
+    ),
+    Feature(
+        "ksm-stat-profit", "ksm", "6.6", ("d21077fbc2fc", "6080d19f0704"),
+        "ksm_stat has ksm_zero_pages, ksm_merging_pages and ksm_process_profit too",
+        needs=("ksm-rmap-items",),
+    ),
+    Feature(
+        "ksm-stat-merge-any", "ksm", "6.16", ("0" * 12,),
+        "ksm_stat says ksm_merge_any and ksm_mergeable",
+        needs=("ksm-stat-profit", "merge-any"),
+    ),
+    Feature(
+        "smaps-ksm", "ksm", "6.8", ("0" * 12,),
+        "smaps counts the KSM pages of each vma",
+    ),
+    Feature(
+        "unshare-break", "ksm", "6.2", ("6cce3314b928", "d7c0e68dab98"),
+        "unmerging breaks with an UNSHARE fault: the page is private, but read-only and clean",
+        needs=("anon-exclusive",),
+    ),
+    Feature(
+        "break-skips-prot-none", "ksm", "6.1", ("474098edac26",),
+        "unmerging a PROT_NONE range finds no pages and leaves them merged",
+        until="6.2",
+    ),
+    # ---- swap and reclaim ----
+    Feature(
+        "inverted-offset", "pte", "4.19", ("6b28baca9b1f", "bcd11afa7ade"),
+        "swap ptes hold type and inverted offset in their high bits, against L1TF",
+    ),
+    Feature(
+        "soft-dirty", "pte", "3.11", ("0f8975ec4db2", "179ef71cbc08"),
+        "ptes carry a soft-dirty bit, through swap too",
+    ),
+    Feature(
+        "swapoff-soft-dirty", "pte", "5.1", ("b56a2d8af914", "64cf264e2f2b"),
+        "swapoff keeps the soft-dirty bit of a swap pte",
+        needs=("soft-dirty", "swapoff-per-mm"),
+    ),
+    Feature(
+        "swap-zeromap", "swap", "6.12", ("0ca0c24e3211", "e7ac4daeed91"),
+        "pages of zeros get a slot but no I/O (swpout_zero, swpin_zero)",
+    ),
+    Feature(
+        "swap-numa-priority", "swap", "4.14", ("a2468cc9bfdf",),
+        "automatic priorities count down from -2, not -1",
+    ),
+    Feature(
+        "overcommit-guess-total", "swapoff", "5.1", ("8c7829b04c52",),
+        "swapoff is refused up front only if the area is larger than all memory and swap, not by an "
+        "estimate of what is free",
+    ),
+    Feature(
+        "kpageflags-ksm-wrong", "ksm", "6.10", ("0" * 12,),
+        "/proc/kpageflags says KSM for every anonymous page: observations leave it out",
+        until="6.18",
+    ),
+    Feature(
+        "madvise-pageout", "reclaim", "5.4", ("1a4e58cce84e",),
+        "MADV_PAGEOUT reclaims pages that are mapped once",
+    ),
+    Feature(
+        "keep-young-once", "reclaim", "5.9", ("b518154e59aa",),
+        "reclaim keeps an anonymous page that one pte has used on the inactive list for a round "
+        "instead of activating it; new pages start inactive",
+    ),
+)  # fmt: skip
+
+NAMES: tuple[str, ...] = tuple(each.name for each in FEATURES)
+
+_BY_NAME = {each.name: each for each in FEATURES}
+
+
+def find(name: str) -> Feature:
+    """The feature of that name; KeyError where there is none."""
+    return _BY_NAME[name]
+
+
+def release(text: str) -> tuple[int, ...]:
+    """``"4.19.0"`` as numbers that compare as releases do."""
+    return tuple(int(part) for part in text.split("."))
+
+
+def of_release(text: str) -> frozenset[str]:
+    """What a release has; museum pieces left out."""
+    at = release(text)
+    return frozenset(
+        each.name
+        for each in FEATURES
+        if not each.museum
+        and release(each.since) <= at
+        and (each.until is None or at < release(each.until))
+    )
+
+
+def switch(
+    features: frozenset[str], on: frozenset[str] = frozenset(), off: frozenset[str] = frozenset()
+) -> frozenset[str]:
+    """A set with some features switched: on with what they need, off with what needs them.
+
+    Where both ask for the same feature it is off.
+    """
+    ret = set(features)
+    todo = list(on)
+    while todo:
+        name = todo.pop()
+        ret.add(name)
+        todo += [each for each in find(name).needs if each not in ret]
+    todo = list(off)
+    while todo:
+        name = todo.pop()
+        ret.discard(name)
+        todo += [each for each in ret if name in find(each).needs]
+    return frozenset(ret)
+
+
+@dataclass(frozen=True)
+class Profile:
+    """One kernel as the engines model it."""
+
+    name: str
+    aliases: tuple[str, ...]
+    recorded: str  #: the real kernel whose recordings this profile answers like
+    summary: str
+    features: frozenset[str]
+
+
+DEFAULT = "3.9"  # TODO 6.18 when all engines have it
+
+PROFILES: dict[str, Profile] = {
+    each.name: each
+    for each in (
+        Profile(
+            "3.9", ("3.10", "3.10.65"), "3.10.65",
+            "KSM trees per node, KSM page migration, swapoff entry by entry", of_release("3.9"),
+        ),
+        Profile(
+            "4.19", ("4.19.0",), "4.19.0 with 7af7a8e19f0c",
+            "max_page_sharing and zero pages, swapoff entry by entry", of_release("4.19"),
+        ),
+        Profile(
+            "4.19.0-unfixed", (), "4.19.0 as released",
+            "4.19 with the bug by which swapoff of KSM pages never ends",
+            switch(of_release("4.19"), on=frozenset({"swapoff-keeps-shared-cache"})),
+        ),
+        Profile(
+            "6.1", (), "Debian 12's 6.1.192",
+            "swapoff mm by mm, exclusive anonymous pages", of_release("6.1"),
+        ),
+        Profile(
+            "6.12", (), "Debian 13's 6.12.117",
+            "smart scan, advisor, checksum first, zero pages counted and never written",
+            of_release("6.12"),
+        ),
+        Profile("6.18", (), "6.18.44", "today's", of_release("6.18")),
+    )
+}  # fmt: skip
