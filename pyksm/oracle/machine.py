@@ -158,6 +158,7 @@ def _make(config: Config) -> Machine:
     init_mm = Mm(0)
     state = Ksm([RbRoot() for _ in nodes], [RbRoot() for _ in nodes])
     m = Machine(config, nodes, zero_page, init_mm, state)
+    m.features = config.features
     m.mmlist.append(init_mm)
     m.counters.update(dict.fromkeys(COUNTERS, 0))
     m.vmstat.update(dict.fromkeys(VMSTAT, 0))

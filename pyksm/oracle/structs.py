@@ -294,6 +294,12 @@ class Machine:
     orders: dict[str, int] = field(default_factory=dict)  #: injected failures still to come
     hook: Callable[[str], None] | None = None
     in_hook: bool = False
+    features: frozenset[str] = frozenset()  #: of pyksm/features.py
+    clock: int = 0  #: milliseconds
+
+    def has(self, feature: str) -> bool:
+        """Does this machine's kernel have it?"""
+        return feature in self.features
 
 
 def fails(m: Machine, kind: str) -> bool:
