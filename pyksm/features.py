@@ -1,12 +1,13 @@
 """What differs between kernels: one row a behaviour, the one source of truth for both engines.
 
 A profile (:mod:`pyksm.profiles`) is a set of these features; each can also be switched by itself.
-The C core's ``kernel_features.h`` is generated from this table when it is built (``csrc/gen_features.py``
-runs this file by itself, so it imports nothing of the package).
+The C core's ``kernel_features.h`` is generated from this table when it is built
+(``csrc/gen_features.py`` runs this file by itself, so it imports nothing of the package).
 
 ``since`` is the first release with the behaviour and ``until`` the first without it; ``commits``
-are the upstream commits that made the change (12 hex digits), the first one decisive. A feature
-with neither in any profile's range is a museum piece (``museum``): a bug that a released kernel had.
+are the upstream commits that made the change (12 hex digits), the first one decisive; none where
+it was not traced. A feature with neither in any profile's range is a museum piece (``museum``): a
+bug that a released kernel had.
 """
 
 from __future__ import annotations
@@ -44,8 +45,8 @@ FEATURES: tuple[Feature, ...] = (
     ),
     Feature(
         "swapin-poison-marker", "swapoff", "6.6", ("af19487f00f3",),
-        "that entry is a POISONED pte marker, which faults as hardware poison does (EHWPOISON), not "
-        "a swap type of its own",
+        "that entry is a POISONED pte marker, which faults as hardware poison does (EHWPOISON), "
+        "not a swap type of its own",
         needs=("swapoff-error-entries",),
     ),
     Feature(
@@ -218,8 +219,8 @@ FEATURES: tuple[Feature, ...] = (
     ),
     Feature(
         "overcommit-guess-total", "swapoff", "5.1", ("8c7829b04c52",),
-        "swapoff is refused up front only if the area is larger than all memory and swap, not by an "
-        "estimate of what is free",
+        "swapoff is refused up front only if the area is larger than all memory and swap, not by "
+        "an estimate of what is free",
     ),
     Feature(
         "kpageflags-ksm-wrong", "ksm", "6.10", ("0" * 12,),

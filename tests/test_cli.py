@@ -15,6 +15,7 @@ import pytest
 from scn import SCENARIOS
 
 from pyksm import cli
+from pyksm.profiles import DEFAULT, PROFILES
 from pyksm.scenario import parse, run
 
 SHARE = """\
@@ -139,9 +140,11 @@ def test_stdin(engine: str) -> None:
 
 
 def test_profiles(capsys: pytest.CaptureFixture[str]) -> None:
-    assert "3.9 (default)" in Ran(capsys, "profiles").out
-    (profile,) = json.loads(Ran(capsys, "profiles", "--json").out)
-    assert (profile["name"], profile["aliases"], profile["default"]) == ("3.9", ["3.10"], True)
+    assert f"{DEFAULT} (default)" in Ran(capsys, "profiles").out
+    listed = json.loads(Ran(capsys, "profiles", "--json").out)
+    assert [each["name"] for each in listed] == list(PROFILES)
+    assert [each["name"] for each in listed if each["default"]] == [DEFAULT]
+    assert listed[0]["aliases"] == ["3.10", "3.10.65"]
 
 
 def test_fuzz_finds_nothing(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
@@ -178,6 +181,7 @@ def test_fuzz_finds_shrinks_and_diff_replays(
     assert Ran(capsys, "diff", str(out)).status == 0
 
 
+SOME = str(SCENARIOS / "S10-fork.ksm")
 BAD = {
     "no command": ([], "expected one of"),
     "unknown command": (["frob"], "No such command 'frob'"),
@@ -190,9 +194,15 @@ BAD = {
     "endless": (["run", "/dev/zero"], "too large, expected at most"),
     "engine": (["run", "x", "--engine", "vax"], "'vax' is not known, expected core or oracle"),
     "kernel": (["run", "x", "--engine", "kernel"], "recorder"),
-    "profile": (["run", "x", "--profile", "6.1"], "'6.1' is not known, expected 3.9 or 3.10"),
-    "profile, diff": (["diff", "x", "--profile", "6.1"], "'6.1' is not known"),
-    "profile, fuzz": (["fuzz", "--profile", "6.1"], "'6.1' is not known"),
+    "profile": (["run", "x", "--profile", "2.6"], "'2.6' is not known, expected 3.9 or 3.10"),
+    "profile, diff": (["diff", "x", "--profile", "2.6"], "'2.6' is not known"),
+    "profile, fuzz": (["fuzz", "--profile", "2.6"], "'2.6' is not known"),
+    "with": (
+        ["run", SOME, "--with", "magic"],
+        "feature 'magic' is not known, expected one of swap",
+    ),
+    "without": (["diff", SOME, "--without", ""], "feature '' is not known, expected one of"),
+    "with, fuzz": (["fuzz", "--with", "magic"], "feature 'magic' is not known"),
     "one engine": (["diff", "x", "--engines", "core"], "expected two different engines"),
     "same engines": (["diff", "x", "--engines", "core,core"], "expected two different engines"),
     "no engines": (["fuzz", "--engines", ","], "is not known"),
@@ -221,7 +231,7 @@ BROKEN = {
     "huge number": (b"spawn A\nmmap A r 99999999999999999999\n", ":2:10: found"),
     "deep": (b"at shrink_zone:begin 1 " * 20_000 + b"spawn A", ":1:24: found 'at'"),
     "brackets": (b"read A " + b"r[" * 50_000, ":1:8: found"),
-    "profile": (b"machine profile=6.1\n", "6.1', expected a profile (3.9, 3.10)"),
+    "profile": (b"machine profile=2.6\n", "2.6', expected a profile (3.9, 3.10, 3.10.65, 4"),
     "machine": (b"machine nodes=64 frames=3\n", "nodes=64 frames=3"),
 }
 

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from pyksm.scenario.statements import STATEMENTS
+
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 BLOCK = re.compile(r"(?:<!-- ci: (\w+) -->\n)?```(\w+)\n(.*?)```", re.DOTALL)
@@ -54,12 +56,24 @@ def test_shell_snippet(tmp_path: Path) -> None:
 
 
 def test_c_snippet(tmp_path: Path) -> None:
+    """Against the public header alone, then linked with the core's own sources."""
     (tmp_path / "snippet.c").write_text(blocks("c")[0])
+    public = ["-I", str(ROOT / "csrc" / "include")]
+    run(["cc", "-std=c11", "-Werror", *public, "-c", "snippet.c", "-o", "snippet.o"], tmp_path)
+    table = [str(ROOT / "csrc" / "gen_features.py"), str(ROOT / "pyksm" / "features.py")]
+    run([sys.executable, *table, "kernel_features.h"], tmp_path)
     sources = sorted(str(path) for path in (ROOT / "csrc").glob("*.c"))
-    include = ["-I", str(ROOT / "csrc" / "include"), "-I", str(ROOT / "csrc")]
-    flags = ["-std=c11", "-D_GNU_SOURCE", *include]
-    run(["cc", *flags, "snippet.c", *sources, "-o", "snippet"], tmp_path)
+    flags = ["-std=c11", "-D_GNU_SOURCE", *public, "-I", str(ROOT / "csrc"), "-I", "."]
+    run(["cc", *flags, "snippet.o", *sources, "-o", "snippet"], tmp_path)
     assert run(["./snippet"], tmp_path) == "1 references to the slot\n"
+
+
+def test_language_table_has_every_statement() -> None:
+    (table,) = re.findall(r"\| statement \| meaning \|\n(.*?)\n\n", README, re.DOTALL)
+    rows = " ".join(row.split(" | ")[0] for row in table.replace("\\|", "").splitlines())
+    words = set(re.findall(r"`(\w+)", rows))
+    assert set(STATEMENTS) <= words
+    assert {op for op in words if op.islower()} <= set(STATEMENTS)
 
 
 def test_named_files_exist() -> None:

@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 import math
 import sys
+from collections.abc import Callable, Iterable
 from typing import Any
 
+import click
 from rich.console import Console
 
+from pyksm import profiles
 from pyksm.errors import InputError
 from pyksm.scenario import Scenario, engines, parse
 from pyksm.scenario.parser import shown
@@ -31,6 +34,27 @@ def read_scenario(name: str) -> Scenario:
     if len(data) > _FILE_LIMIT:
         raise InputError(f"{shown(name)}: too large, expected at most {_FILE_LIMIT >> 20} MiB")
     return parse(data, "<stdin>" if name == "-" else name)
+
+
+def switch_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """``--with`` and ``--without`` as ``on`` and ``off``, checked by :func:`switched`."""
+    for flag, name in (("--without", "off"), ("--with", "on")):
+        told = f"Switch a feature {name}; may repeat."
+        command = click.option(flag, name, multiple=True, metavar="FEATURE", help=told)(command)
+    return command
+
+
+def switched(scenario: Scenario, on: Iterable[str] = (), off: Iterable[str] = ()) -> Scenario:
+    """The scenario with features switched on its machine; these go before the file's own."""
+    on, off = tuple(on), tuple(off)
+    profiles.effective(profiles.DEFAULT, on, off)  # InputError for a wrong name
+    if not on and not off:
+        return scenario
+    had = scenario.machine
+    return scenario.on(
+        on=(*(each for each in had.on if each not in off), *on),
+        off=(*(each for each in had.off if each not in on), *off),
+    )
 
 
 def two_engines(text: str) -> tuple[str, ...]:

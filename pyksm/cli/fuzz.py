@@ -9,12 +9,13 @@ import sys
 import click
 
 from pyksm import profiles
-from pyksm.cli.common import seconds_of, two_engines
+from pyksm.cli.common import seconds_of, switch_options, switched, two_engines
 from pyksm.cli.group import FINE, FOUND
 from pyksm.cli.scenario import print_differences
 from pyksm.errors import InputError
 from pyksm.hunt.fuzz import Finding, fuzz
-from pyksm.scenario.parser import parse, shown
+from pyksm.scenario import Scenario, parse
+from pyksm.scenario.parser import shown
 
 
 def register(group: click.Group) -> None:
@@ -28,6 +29,7 @@ def register(group: click.Group) -> None:
 @click.option("--programs", type=click.IntRange(1, 2**31), default=None, help="How many at most.")
 @click.option("--seed", type=click.IntRange(0, 2**63 - 1), default=None, help="The first program.")
 @click.option("--profile", default=None, help="Kernel profile.")
+@switch_options
 @click.option("--out", default=None, help="Where the shrunk program goes [pyksm-fuzz-SEED.ksm].")
 def fuzz_command(
     names: str,
@@ -35,6 +37,8 @@ def fuzz_command(
     programs: int | None,
     seed: int | None,
     profile: str | None,
+    on: tuple[str, ...],
+    off: tuple[str, ...],
     out: str | None,
 ) -> int:
     """Run random programs on engines; compare results, raw ptes, work counters, events, census.
@@ -45,6 +49,7 @@ def fuzz_command(
     chosen, limit = two_engines(names), seconds_of(seconds)
     if profile is not None:
         profiles.find(profile)
+    switched(Scenario(()), on, off)
     first = secrets.randbelow(10**9) if seed is None else seed
     _writable(out)
     tried, finding = fuzz(
@@ -53,6 +58,7 @@ def fuzz_command(
         programs=programs,
         seed=first,
         profile=profile,
+        prepare=lambda scenario: switched(scenario, on, off),
         progress=_progress if sys.stderr.isatty() else None,
     )
     if sys.stderr.isatty():

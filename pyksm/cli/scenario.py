@@ -9,7 +9,14 @@ from rich.table import Table
 from rich.text import Text
 
 from pyksm import profiles
-from pyksm.cli.common import console, print_json, read_scenario, two_engines
+from pyksm.cli.common import (
+    console,
+    print_json,
+    read_scenario,
+    switch_options,
+    switched,
+    two_engines,
+)
 from pyksm.cli.group import FINE, FOUND
 from pyksm.hunt.fuzz import examine
 from pyksm.scenario import Scenario, engines, run
@@ -28,13 +35,21 @@ def register(group: click.Group) -> None:
 @click.argument("file")
 @click.option("--engine", default="core", show_default=True, help="core or oracle.")
 @click.option("--profile", default=None, help="Kernel profile; goes before the file's own.")
+@switch_options
 @click.option("--json", "as_json", is_flag=True, help="The contract's JSON on standard output.")
-def run_command(file: str, engine: str, profile: str | None, as_json: bool) -> int:
+def run_command(
+    file: str,
+    engine: str,
+    profile: str | None,
+    on: tuple[str, ...],
+    off: tuple[str, ...],
+    as_json: bool,
+) -> int:
     """Run the scenario FILE (- for standard input) and print its answer."""
     engines.factory(engine)
     if profile is not None:
         profiles.find(profile)
-    scenario = read_scenario(file)
+    scenario = switched(read_scenario(file), on, off)
     answer = run(scenario, engine, profile=profile)
     if as_json:
         print_json(answer)
@@ -47,7 +62,10 @@ def run_command(file: str, engine: str, profile: str | None, as_json: bool) -> i
 @click.argument("file")
 @click.option("--engines", "names", default="core,oracle", show_default=True)
 @click.option("--profile", default=None, help="Kernel profile; goes before the file's own.")
-def diff_command(file: str, names: str, profile: str | None) -> int:
+@switch_options
+def diff_command(
+    file: str, names: str, profile: str | None, on: tuple[str, ...], off: tuple[str, ...]
+) -> int:
     """Run FILE on engines and compare all they say: results, raw ptes, work, census.
 
     Exit status 0 where they agree, 1 with the first differing paths where not.
@@ -55,7 +73,7 @@ def diff_command(file: str, names: str, profile: str | None) -> int:
     chosen = two_engines(names)
     if profile is not None:
         profiles.find(profile)
-    scenario = read_scenario(file)
+    scenario = switched(read_scenario(file), on, off)
     found = examine(scenario, chosen, profile)
     if not found:
         click.echo(f"{' and '.join(chosen)} agree: {len(scenario.statements)} statements")

@@ -73,12 +73,14 @@ def fuzz(
     programs: int | None = None,
     seed: int = 0,
     profile: str | None = None,
+    prepare: Callable[[Scenario], Scenario] = lambda scenario: scenario,
     progress: Callable[[int, int], None] | None = None,
 ) -> tuple[int, Finding | None]:
     """Try the programs of ``seed``, ``seed + 1``, … until one is a finding or the budget is used.
 
-    Returns how many were tried and the finding, shrunk. ``progress`` is told how many were tried
-    and the seed under way.
+    ``profile`` and what ``prepare`` changes become part of the program, so that it replays by
+    itself. Returns how many were tried and the finding, shrunk. ``progress`` is told how many were
+    tried and the seed under way.
     """
     end = None if seconds is None else time.monotonic() + seconds
     tried = 0
@@ -88,9 +90,12 @@ def fuzz(
         if progress is not None:
             progress(tried, seed + tried)
         scenario = program(seed + tried)
+        if profile is not None:
+            scenario = scenario.on(profile=profile)
+        scenario = prepare(scenario)
         tried += 1
-        if examine(scenario, names, profile):
-            small = shrink(scenario, lambda each: bool(examine(each, names, profile)))
-            found = tuple(examine(small, names, profile))
+        if examine(scenario, names):
+            small = shrink(scenario, lambda each: bool(examine(each, names)))
+            found = tuple(examine(small, names))
             return tried, Finding(seed + tried - 1, small, found)
     return tried, None

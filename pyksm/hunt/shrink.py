@@ -71,7 +71,7 @@ def _simplified(scenario: st.Scenario, still: Fails) -> st.Scenario:
 
 def _simpler_machines(machine: st.Machine) -> Iterator[st.Machine]:
     plain = st.Machine()
-    for name in ("nodes", "frames", "policy", "bugs"):
+    for name in ("nodes", "frames", "policy", "bugs", "on", "off", "profile"):
         if getattr(machine, name) != getattr(plain, name):
             yield dataclasses.replace(machine, **{name: getattr(plain, name)})
 

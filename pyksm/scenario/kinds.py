@@ -13,6 +13,8 @@ NUMBER_LIMIT = 2**47
 FRAMES_LIMIT = 2**24
 #: Slots of a swap area: 64 GiB.
 SLOTS_LIMIT = 2**24
+#: Milliseconds that one sleep may take: some 24 days.
+SLEEP_LIMIT = 2**31 - 1
 #: Full scans in one statement.
 SCANS_LIMIT = 2**16
 PAGE_BYTES = 4096

@@ -363,13 +363,19 @@ def _ksm(run: Run, statement: st.Ksm) -> Outcome:
     return Outcome(_first([_setting(run, setting) for setting in statement.settings]))
 
 
+#: Files of /sys/kernel/mm/ksm that take these words and no numbers; engines number the words.
+WORDS: dict[str, dict[int | str, int]] = {"advisor_mode": {"none": 0, "scan-time": 1}}
+
+
 def _setting(run: Run, setting: Setting) -> int:
-    """All are tried in order; a word, which no file of these kernels takes, is EINVAL."""
+    """All are tried in order; a word that a file does not take is EINVAL."""
     try:
-        if isinstance(setting.value, str):
+        words = WORDS.get(setting.key)
+        value = setting.value if words is None else words.get(setting.value, "")
+        if isinstance(value, str):
             run.engine.ksm_read(setting.key)
             return errno.EINVAL
-        run.engine.ksm_write(setting.key, setting.value)
+        run.engine.ksm_write(setting.key, value)
     except MachineError as error:
         return error.errno or errno.EIO
     return 0
@@ -378,6 +384,22 @@ def _setting(run: Run, setting: Setting) -> int:
 @_does(st.Scan)
 def _scan(run: Run, statement: st.Scan) -> Outcome:
     return Outcome(0, {"scans": run.engine.ksm_scan(statement.count)})
+
+
+@_does(st.Prctl)
+def _prctl(run: Run, statement: st.Prctl) -> None:
+    process = run.world.process(statement.process)
+    run.engine.prctl_memory_merge(process.pid, bool(statement.value))
+
+
+@_does(st.ClearRefs)
+def _clear_refs(run: Run, statement: st.ClearRefs) -> None:
+    run.engine.clear_refs(run.world.process(statement.process).pid, int(statement.what))
+
+
+@_does(st.Sleep)
+def _sleep(run: Run, statement: st.Sleep) -> None:
+    run.engine.sleep(statement.ms)
 
 
 @_does(st.Observe)

@@ -18,6 +18,7 @@ from pyksm.scenario.kinds import (
     FRAMES_LIMIT,
     PAGE_BYTES,
     SCANS_LIMIT,
+    SLEEP_LIMIT,
     SLOTS_LIMIT,
     Choice,
     Content,
@@ -37,6 +38,9 @@ AGENT_PAGES = 79
 
 ADVICE = ("mergeable", "unmergeable", "dontneed", "pageout", "willneed")
 PROTECTIONS = ("none", "r", "rw")
+PRCTLS = ("memory_merge",)
+#: What clear_refs takes: 1 clears accessed bits, 4 soft-dirty bits.
+REFERENCES = ("1", "4")
 
 PROCESS = Name("a process")
 REGION = Name("a region")
@@ -304,6 +308,33 @@ class Scan(Statement):
 
 
 @dataclass(frozen=True)
+class Prctl(Statement):
+    """prctl(2) of a process: PR_SET_MEMORY_MERGE makes all its vmas mergeable, now and later."""
+
+    op = "prctl"
+    process: str = word(PROCESS)
+    what: str = word(Choice("what", PRCTLS))
+    value: int = word(Number("on or off", 1))
+
+
+@dataclass(frozen=True)
+class ClearRefs(Statement):
+    """Write to /proc/PID/clear_refs: forget accessed bits (1) or soft-dirty bits (4)."""
+
+    op = "clear_refs"
+    process: str = word(PROCESS)
+    what: str = word(Choice("what to clear", REFERENCES))
+
+
+@dataclass(frozen=True)
+class Sleep(Statement):
+    """Time goes by; chain pruning and the advisor look at the clock."""
+
+    op = "sleep"
+    ms: int = word(Number("milliseconds", SLEEP_LIMIT))
+
+
+@dataclass(frozen=True)
 class Observe(Statement):
     """The observation."""
 
@@ -348,7 +379,8 @@ STATEMENTS: dict[str, type[Statement]] = {
     cls.op: cls
     for cls in (
         Machine, Spawn, Mmap, Write, Poke, Read, Fork, Exit, Munmap, Mremap, Madvise, Mprotect,
-        Migrate, Pin, Unpin, Swapon, Swapoff, Swapout, Ksm, Scan, Observe, Inject, Census, At,
+        Migrate, Pin, Unpin, Swapon, Swapoff, Swapout, Ksm, Scan, Prctl, ClearRefs, Sleep,
+        Observe, Inject, Census, At,
     )
 }  # fmt: skip
 

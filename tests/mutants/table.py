@@ -10,6 +10,18 @@ from mutant import Mutant
 
 MUTANTS: tuple[Mutant, ...] = (
     Mutant(
+        "features.c",
+        "*features = without_unmet(*features & ~config->features_off);",
+        "*features &= ~config->features_off;",
+        "a feature is switched off and those that have no meaning without it stay on",
+    ),
+    Mutant(
+        "features.c",
+        "*features = with_needs(profile->mask | config->features);",
+        "*features = profile->mask | config->features;",
+        "a feature is switched on without what it needs, and so at once off again",
+    ),
+    Mutant(
         "ksm_rmap.c",
         "return page_stable_node(page) && !(m->ksm.run & KSM_RUN_UNMERGE);",
         "return page_stable_node(page);",
