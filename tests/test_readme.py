@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -23,7 +24,7 @@ def blocks(kind: str) -> list[str]:
 
 
 def run(command: list[str], cwd: Path) -> str:
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    path = os.pathsep.join([str(Path(sys.executable).parent), str(cwd), os.environ["PATH"]])
     done = subprocess.run(
         command, cwd=cwd, env=os.environ | {"PATH": path}, capture_output=True, text=True
     )
@@ -52,6 +53,11 @@ def test_policies_snippet_shows_what_the_text_says(tmp_path: Path) -> None:
 
 
 def test_shell_snippet(tmp_path: Path) -> None:
+    """With the installed ``pyksm``, or the package under test where none is installed."""
+    if not (Path(sys.executable).parent / "pyksm").exists():
+        script = tmp_path / "pyksm"
+        script.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -m pyksm "$@"\n')
+        script.chmod(0o755)
     run(["bash", "-euo", "pipefail", "-c", blocks("sh")[0]], tmp_path)
 
 
