@@ -110,7 +110,7 @@ FEATURES: tuple[Feature, ...] = (
         needs=("stable-tree-restart",),
     ),
     Feature(
-        "chain-collapse-any", "ksm", "6.12", ("0" * 12,),
+        "chain-collapse-any", "ksm", "6.11", ("a0b856b617c5",),
         "a chain with one dup left is dissolved whenever it is looked at, not only when pruned",
         needs=("max-page-sharing",),
     ),
@@ -167,9 +167,23 @@ FEATURES: tuple[Feature, ...] = (
         needs=("ksm-merging-pages",),
     ),
     Feature(
-        "ksm-counts-start-at-zero", "ksm", "6.7", ("c2dc78b86e08",),
-        "a forked child's ksm counts start at 0 instead of as copies of its parent's",
+        "ksm-counts-start-at-zero", "ksm", "6.10", ("c2dc78b86e08",),
+        "a forked child's ksm counts start at 0 instead of as copies of its parent's; its zero "
+        "pages are counted",
         needs=("ksm-rmap-items",),
+    ),
+    Feature(
+        "ksm-fork-late", "ksm", "6.12", ("985da552a98e",),
+        "fork hands the child to KSM at its very end, and does not fail where that fails",
+    ),
+    Feature(
+        "merge-any-joins-vmas", "ksm", "6.17", ("cf7e7a3503df",),
+        "a new vma of a merge-any process is mergeable before it may merge with its neighbours",
+        needs=("merge-any",),
+    ),
+    Feature(
+        "stable-node-busy-quiet", "ksm", "5.5", ("9a63236f1ad8",),
+        "removing a stable node whose page is still mapped is refused without a warning",
     ),
     Feature(
         "ksm-stat-profit", "ksm", "6.6", ("d21077fbc2fc", "6080d19f0704"),
