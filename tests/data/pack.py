@@ -1,48 +1,70 @@
-"""Pack recordings of a kernel into one compressed file for the tests.
+"""Pack recordings of kernels into one compressed file for the tests.
 
-    pack.py RECORDINGS KERNEL        (RECORDINGS/scenarios/*.ksm, RECORDINGS/KERNEL/*.json)
+    pack.py RECORDINGS        (RECORDINGS/scenarios/*.ksm, RECORDINGS/KERNEL/*.json)
 
-writes recordings-KERNEL.json.xz beside this script: scenario texts and answers by name, the
-unstable paths, the lines from which a full area makes the rest hang on timing. Times are left out.
+writes recordings.json.xz beside this script: each scenario's text and what each kernel answered,
+and for each kernel the unstable paths, the lines from which a full area makes the rest hang on
+timing, and the functions whose calls were counted. Times are left out. All in one file, because
+kernels answer so much alike that five together pack into little more than two apart.
 """
 
 from __future__ import annotations
 
 import json
 import lzma
+import re
 import sys
 from pathlib import Path
+from typing import Any
 
-NOT_A_SCENARIO = {"functions", "unstable", "lingering"}
+TARGET = Path(__file__).parent / "recordings.json.xz"
+#: What a kernel's folder may have beside answers.
+NOTES = ("functions", "unstable", "lingering")
 
 
-def pack(recordings: Path, kernel: str) -> dict[str, object]:
-    """Everything that the tests need of one kernel's recordings."""
-    folder = recordings / kernel
-    scenarios = {}
-    for path in sorted(folder.glob("*.json")):
-        if path.stem in NOT_A_SCENARIO:
-            continue
-        answer = json.loads(path.read_text(encoding="utf-8"))
-        for result in answer["results"]:
-            result.pop("ms", None)
-        text = (recordings / "scenarios" / f"{path.stem}.ksm").read_text(encoding="utf-8")
-        scenarios[path.stem] = {"text": text, "answer": answer}
-    extra = {
-        name: json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
-        for name in ("functions", "unstable", "lingering")
+def pack(recordings: Path) -> dict[str, Any]:
+    """Everything that the tests need."""
+    folders = {path.parent.name for path in recordings.glob("*/*.json")}
+    kernels = sorted(folders, key=lambda name: [int(part) for part in re.findall(r"\d+", name)])
+    texts = {path.stem: path.read_text("utf-8") for path in sorted(recordings.glob("*/*.ksm"))}
+    return {
+        "kernels": {kernel: _notes(recordings / kernel) for kernel in kernels},
+        "scenarios": {
+            name: {
+                "text": text,
+                "answers": {
+                    kernel: _answer(path)
+                    for kernel in kernels
+                    if (path := recordings / kernel / f"{name}.json").exists()
+                },
+            }
+            for name, text in texts.items()
+        },
     }
-    return {"kernel": kernel, "scenarios": scenarios, **extra}
+
+
+def _notes(folder: Path) -> dict[str, Any]:
+    paths = {name: folder / f"{name}.json" for name in NOTES}
+    return {
+        name: json.loads(path.read_text("utf-8")) if path.exists() else {}
+        for name, path in paths.items()
+    }
+
+
+def _answer(path: Path) -> dict[str, Any]:
+    answer: dict[str, Any] = json.loads(path.read_text("utf-8"))
+    for result in answer["results"]:
+        result.pop("ms", None)
+    return answer
 
 
 def main() -> None:
     """Write the file and say how large it is."""
-    if len(sys.argv) != 3:
+    if len(sys.argv) != 2:
         raise SystemExit(__doc__)
-    packed = json.dumps(pack(Path(sys.argv[1]), sys.argv[2]), separators=(",", ":"))
-    target = Path(__file__).parent / f"recordings-{sys.argv[2]}.json.xz"
-    target.write_bytes(lzma.compress(packed.encode(), preset=9 | lzma.PRESET_EXTREME))
-    print(f"{target.name}: {len(packed)} bytes packed into {target.stat().st_size}")
+    packed = json.dumps(pack(Path(sys.argv[1])), separators=(",", ":")).encode()
+    TARGET.write_bytes(lzma.compress(packed, preset=9 | lzma.PRESET_EXTREME))
+    print(f"{TARGET.name}: {len(packed)} bytes packed into {TARGET.stat().st_size}")
 
 
 if __name__ == "__main__":
