@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 
-from pyksm.oracle import interval_tree, ksm_rmap, rmap
-from pyksm.oracle.ksm_tree import page_stable_node
+from pyksm.oracle import census_ksm, interval_tree, ksm_rmap, rmap
 from pyksm.oracle.pgtable import (
     SPECIAL,
     get_pte,
@@ -14,7 +13,6 @@ from pyksm.oracle.pgtable import (
     pte_pfn,
     pte_present,
     pte_to_swp_entry,
-    table_ranges,
 )
 from pyksm.oracle.structs import (
     PAGE_SHIFT,
@@ -24,8 +22,6 @@ from pyksm.oracle.structs import (
     Machine,
     Mm,
     Page,
-    RmapItem,
-    StableNode,
     SwapEntry,
     Vma,
 )
@@ -69,8 +65,9 @@ def census(m: Machine, strict: bool) -> list[str]:
     before = m.counters.copy()
     tally = _Tally(m)
     lines: list[str] = []
-    for check in (_pages, _lru, _swap, _mms, _anon_vmas, _vmas, _rmap, _ksm):
+    for check in (_pages, _lru, _swap, _mms, _anon_vmas, _vmas, _rmap):
         lines += check(m, tally)
+    lines += census_ksm.census(m, tally.mms)
     if strict:
         lines += _strict(m, tally)
     m.counters = before
@@ -215,82 +212,6 @@ def _rmap(m: Machine, tally: _Tally) -> Iterator[str]:
             reached = _reached(m, page)
             if reached < mapcount:
                 yield f"rmap: {reached} of {mapcount} ptes of frame {page.pfn} are found"
-
-
-def _ksm(m: Machine, tally: _Tally) -> Iterator[str]:
-    items = [item for slot in m.ksm.mm_slots for item in slot.rmap_list]
-    in_trees = [node for root in m.ksm.stable for node in root]
-    nodes = [*in_trees, *m.ksm.migrate_nodes]
-    counted = (
-        sum(1 for node in nodes if node.hlist),
-        sum(len(node.hlist) - 1 for node in nodes if node.hlist),
-        sum(1 for item in items if item.unstable),
-        len(items),
-    )
-    k = m.ksm
-    said = (k.pages_shared, k.pages_sharing, k.pages_unshared, k.rmap_items)
-    for name, one, two in zip(
-        ("shared", "sharing", "unshared", "rmap_items"), said, counted, strict=False
-    ):
-        if one != two:
-            yield f"ksm-counts: {name} says {one}, {two} are there"
-    yield from _ksm_nodes(m)
-    yield from _ksm_items(m, items, nodes)
-    yield from _ksm_unmerged(m, tally)
-
-
-def _ksm_nodes(m: Machine) -> Iterator[str]:
-    """A node that is not stale is where its page's content wants it."""
-    for nid, root in enumerate(m.ksm.stable):
-        last: bytes | None = None
-        for node in root:
-            page = m.pages[node.kpfn]
-            if page_stable_node(page) is not node:
-                continue
-            if node.nid != nid or node.node is None or (last is not None and last >= page.data):
-                yield f"ksm-tree: the node of frame {page.pfn} is out of order"
-            last = page.data
-    for node in m.ksm.migrate_nodes:
-        if node.node is not None:
-            yield f"ksm-tree: the node of frame {node.kpfn} is on migrate_nodes and in a tree"
-
-
-def _ksm_items(m: Machine, items: list[RmapItem], nodes: list[StableNode]) -> Iterator[str]:
-    listed = {item: node for node in nodes for item in node.hlist}
-    for item in items:
-        node = listed.pop(item, None)
-        if item.stable != (node is not None) or (node is not None and item.head is not node):
-            yield f"ksm-rmap-item: {item.address:#x} of mm {item.mm.pid} against its node"
-        if item.unstable != (item.node is not None) or (item.stable and item.unstable):
-            yield f"ksm-rmap-item: {item.address:#x} of mm {item.mm.pid} against its flags"
-    for item in listed:
-        yield f"ksm-rmap-item: {item.address:#x} of mm {item.mm.pid} is on no mm_slot"
-    for slot in m.ksm.mm_slots:
-        addresses = [item.address for item in slot.rmap_list]
-        if addresses != sorted(set(addresses)):
-            yield f"ksm-rmap-item: the items of mm {slot.mm.pid} are out of order"
-
-
-def _mapped(mm: Mm, vma: Vma) -> Iterator[int]:
-    """The addresses of a vma that have a page table."""
-    for _, low, high in table_ranges(mm, vma.start, vma.end):
-        yield from range(low, high, 1 << PAGE_SHIFT)
-
-
-def _ksm_unmerged(m: Machine, tally: _Tally) -> Iterator[str]:
-    if m.ksm.run != 2:
-        return
-    for mm in tally.mms:
-        for vma in mm.vmas:
-            if not vma.mergeable:
-                continue
-            for address in _mapped(mm, vma):
-                pte = get_pte(mm, address)
-                if pte_present(pte) and not pte & SPECIAL:
-                    page = m.pages[pte_pfn(pte)]
-                    # One that could not be read is mapped by swapoff as it is, copied by nobody.
-                    if page.ksm and page.stable_node is None and page.uptodate:
-                        yield f"ksm-unmerged: mm {mm.pid} maps frame {page.pfn} at {address:#x}"
 
 
 def _strict(m: Machine, tally: _Tally) -> Iterator[str]:

@@ -31,6 +31,9 @@ def dup_mm(m: Machine, oldmm: Mm) -> Mm | None:
     mm = mm_alloc(m)
     if mm is None:
         return None
+    mm.merge_any = oldmm.merge_any
+    mm.ksm_merging_pages, mm.ksm_rmap_items = oldmm.ksm_merging_pages, oldmm.ksm_rmap_items
+    mm.ksm_zero_pages = oldmm.ksm_zero_pages
     if dup_mmap(m, mm, oldmm):
         mmput(m, mm)
         return None
@@ -38,7 +41,8 @@ def dup_mm(m: Machine, oldmm: Mm) -> Mm | None:
 
 
 def dup_mmap(m: Machine, mm: Mm, oldmm: Mm) -> int:
-    if oldmm.vm_mergeable and ksm.__ksm_enter(m, mm):  # ksm_fork()
+    late = m.has("ksm-fork-late")  # and only if nothing failed (985da552a98e)
+    if not late and ksm.ksm_fork(m, mm, oldmm):
         return -ENOMEM
     for mpnt in oldmm.vmas:
         if not kmem_alloc(m):
@@ -49,5 +53,7 @@ def dup_mmap(m: Machine, mm: Mm, oldmm: Mm) -> int:
         mmap.vma_link(mm, tmp)
         if memory.copy_page_range(m, tmp, mpnt):
             return -ENOMEM
+    if late:
+        ksm.ksm_fork(m, mm, oldmm)
     mlock.agent_fork(m, mm, oldmm)
     return 0

@@ -11,18 +11,21 @@ from errno import EFAULT, EINTR, ENOMEM
 from pyksm.engine import MADV_MERGEABLE
 from pyksm.oracle import memory, mmap, rmap, swapfile
 from pyksm.oracle.jhash import jhash2
-from pyksm.oracle.ksm_tree import (
-    erase_stable_node,
-    find_mergeable_vma,
+from pyksm.oracle.ksm_nodes import (
     get_kpfn_nid,
-    memcmp_pages,
+    mm_slot_alloc,
     move_to_migrate_nodes,
     page_stable_node,
     remove_all_stable_nodes,
+    set_page_stable_node,
+    slab_free,
+    stable_node_dup_del,
+)
+from pyksm.oracle.ksm_tree import (
+    find_mergeable_vma,
+    memcmp_pages,
     remove_rmap_item_from_tree,
     remove_trailing_rmap_items,
-    set_page_stable_node,
-    slab_alloc,
     stable_tree_append,
     stable_tree_insert,
     stable_tree_search,
@@ -40,10 +43,12 @@ from pyksm.oracle.page_alloc import (
 from pyksm.oracle.pgtable import (
     DIRTY,
     RW,
+    SPECIAL,
     get_pte,
     has_table,
     mk_pte,
     next_table,
+    pte_present,
     set_pte,
     vm_page_prot,
 )
@@ -64,6 +69,7 @@ from pyksm.oracle.structs import (
     switched,
 )
 from pyksm.oracle.swap import mark_page_accessed
+from pyksm.oracle.xxhash import xxh64
 
 KSM_RUN_UNMERGE = 2
 
@@ -73,6 +79,8 @@ KSM_RUN_UNMERGE = 2
 def break_ksm(m: Machine, vma: Vma, address: int) -> int:
     """Give the address a page of its own if it maps a KSM page; what is in swap is not seen."""
     m.counters["break_ksm"] += 1
+    if m.has("unshare-break"):
+        return _unshare_ksm(m, vma, address)
     ret = 0
     while not ret & (memory.VM_FAULT_WRITE | memory.VM_FAULT_ERROR):
         page = memory.follow_page(m, vma, address)
@@ -84,6 +92,22 @@ def break_ksm(m: Machine, vma: Vma, address: int) -> int:
             ret = memory.VM_FAULT_WRITE
         put_page(m, page)
     return -ENOMEM if ret & memory.VM_FAULT_OOM else 0
+
+
+def _unshare_ksm(m: Machine, vma: Vma, address: int) -> int:
+    """break_ksm() from 6.2 on (6cce3314b928): the page is shared no more, but still read-only.
+
+    From 6.6 on (79271476b336) what KSM has merged with the zero page is unshared, too."""
+    while True:
+        pte = get_pte(vma.mm, address)
+        if not pte_present(pte):
+            return 0
+        page = memory.vm_normal_page(m, pte)
+        if not (is_ksm_zero_pte(m, pte) if page is None else page.ksm):
+            return 0
+        ret = memory.handle_mm_fault(m, vma, address, write=True)
+        if ret & memory.VM_FAULT_ERROR:
+            return -ENOMEM if ret & memory.VM_FAULT_OOM else 0
 
 
 def break_cow(m: Machine, item: RmapItem) -> None:
@@ -144,8 +168,12 @@ def calc_checksum(m: Machine, page: Page) -> int:
     if page.data not in memo:
         if len(memo) > 65536:
             memo.clear()
-        memo[page.data] = jhash2(page.data, 17)
+        memo[page.data] = _checksum(m, page)
     return memo[page.data]
+
+
+def _checksum(m: Machine, page: Page) -> int:
+    return xxh64(page.data) & 0xFFFFFFFF if m.has("xxhash") else jhash2(page.data, 17)
 
 
 def write_protect_page(m: Machine, vma: Vma, page: Page) -> int:
@@ -177,9 +205,17 @@ def replace_page(m: Machine, vma: Vma, page: Page, kpage: Page, orig_pte: int) -
         return -EFAULT
     if get_pte(vma.mm, address) != orig_pte:
         return -EFAULT
-    get_page(kpage)
-    rmap.page_add_anon_rmap(m, kpage, vma, address)
-    set_pte(vma.mm, address, mk_pte(kpage, vm_page_prot(vma)))
+    newpte = mk_pte(kpage, vm_page_prot(vma))
+    if kpage is m.zero_page:
+        newpte |= SPECIAL
+        if m.has("zero-pages-counted"):  # dirty: it is KSM's doing (79271476b336)
+            newpte |= DIRTY
+            ksm_map_zero_page(m, vma.mm)
+        vma.mm.anonpages -= 1
+    else:
+        get_page(kpage)
+        rmap.page_add_anon_rmap(m, kpage, vma, address)
+    set_pte(vma.mm, address, newpte)
     rmap.page_remove_rmap(page)
     if not page.mapcount:
         swapfile.try_to_free_swap(m, page)
@@ -200,6 +236,8 @@ def try_to_merge_one_page(m: Machine, vma: Vma, page: Page, kpage: Page | None) 
         if kpage is None:
             set_page_stable_node(page, None)
             mark_page_accessed(m, page)
+            if m.has("stable-page-dirty"):
+                page.dirty = True
             err = 0
         elif memcmp_pages(m, page, kpage) == 0:
             err = replace_page(m, vma, page, kpage, orig_pte)
@@ -208,7 +246,10 @@ def try_to_merge_one_page(m: Machine, vma: Vma, page: Page, kpage: Page | None) 
 
 
 def try_to_merge_with_ksm_page(m: Machine, item: RmapItem, page: Page, kpage: Page | None) -> int:
-    vma = mmap.vma_at(item.mm, item.address) if item.mm.users else None
+    if m.has("stable-tree-restart"):
+        vma = find_mergeable_vma(item.mm, item.address)
+    else:
+        vma = mmap.vma_at(item.mm, item.address) if item.mm.users else None
     if vma is None:
         return -EFAULT
     err = try_to_merge_one_page(m, vma, page, kpage)
@@ -234,14 +275,21 @@ def try_to_merge_two_pages(
 
 
 def cmp_and_merge_page(m: Machine, page: Page, item: RmapItem) -> None:
-    """What ksmd does with a page: the stable tree first, then (unless it changes) the unstable."""
+    """What ksmd does with a page: the stable tree first, then (unless it changes) the unstable.
+
+    From 6.11 on (d58a361b0d60) a page that is not a KSM page is only looked for once it has stayed
+    as it was."""
     m.counters["cmp_and_merge_page"] += 1
     node = page_stable_node(page)
     if node is not None:
-        if node.node is not None and get_kpfn_nid(m, node.kpfn) != node.nid:
-            erase_stable_node(m, node)
+        if not node.migrating and get_kpfn_nid(m, node.kpfn) != node.nid:
+            stable_node_dup_del(m, node)
             move_to_migrate_nodes(m, node)
-        if node.node is not None and item.head_address == node.address:
+        if not node.migrating and item.head_address == node.address:
+            return
+    elif m.has("checksum-first"):
+        remove_rmap_item_from_tree(m, item)
+        if _is_done_with(m, page, item):
             return
     kpage = stable_tree_search(m, page)
     if kpage is page and node is not None and item.head_address == node.address:
@@ -251,13 +299,49 @@ def cmp_and_merge_page(m: Machine, page: Page, item: RmapItem) -> None:
     if kpage is not None:
         _merge_with_stable(m, item, page, kpage)
         return
-    checksum = calc_checksum(m, page)
-    if item.oldchecksum != checksum:
-        item.oldchecksum = checksum
+    if not m.has("checksum-first") and _is_done_with(m, page, item):
         return
     match = unstable_tree_search_insert(m, item, page)
     if match is not None:
         _merge_with_unstable(m, item, page, *match)
+
+
+def _is_done_with(m: Machine, page: Page, item: RmapItem) -> bool:
+    """The page has another checksum than its last visit left; or it is the zero page now."""
+    checksum = calc_checksum(m, page)
+    if item.oldchecksum != checksum:
+        item.oldchecksum = checksum
+        return True
+    return try_to_merge_with_zero_page(m, item, page) == 0
+
+
+def try_to_merge_with_zero_page(m: Machine, item: RmapItem, page: Page) -> int:
+    """A page of zeros becomes the zero page if use_zero_pages says so: 0, else -EFAULT."""
+    if not m.ksm.use_zero_pages:
+        return -EFAULT
+    if m.ksm.zero_checksum is None:
+        m.ksm.zero_checksum = _checksum(m, m.zero_page)
+    if item.oldchecksum != m.ksm.zero_checksum:
+        return -EFAULT
+    vma = find_mergeable_vma(item.mm, item.address)
+    return 0 if vma is None else try_to_merge_one_page(m, vma, page, m.zero_page)
+
+
+def is_ksm_zero_pte(m: Machine, pte: int) -> bool:
+    """The zero page, put there by ksmd."""
+    return m.has("zero-pages-counted") and bool(pte & SPECIAL) and bool(pte & DIRTY)
+
+
+def ksm_map_zero_page(m: Machine, mm: Mm) -> None:
+    m.ksm.ksm_zero_pages += 1
+    mm.ksm_zero_pages += 1
+
+
+def ksm_might_unmap_zero_page(m: Machine, mm: Mm, pte: int) -> None:
+    """Who takes a pte of the zero page away says so here."""
+    if is_ksm_zero_pte(m, pte):
+        m.ksm.ksm_zero_pages -= 1
+        mm.ksm_zero_pages -= 1
 
 
 def _merge_with_stable(m: Machine, item: RmapItem, page: Page, kpage: Page) -> None:
@@ -307,6 +391,57 @@ def ksm_unmergeable(m: Machine, vma: Vma, start: int, end: int) -> int:
     return unmerge_ksm_pages(m, vma, start, end) if vma.anon_vma is not None else 0
 
 
+def ksm_add_vma(m: Machine, vma: Vma) -> None:
+    """A new vma of a process that wants all of them merged (6.4, d7597f59d1d3).
+
+    ksmd may have dropped the process while it had none: then it is let in again (590c03ca6a3f)."""
+    if not vma.mm.merge_any:
+        return
+    vma.mergeable = True
+    if not vma.mm.vm_mergeable:
+        __ksm_enter(m, vma.mm)
+
+
+def ksm_enable_merge_any(m: Machine, mm: Mm) -> int:
+    """prctl(PR_SET_MEMORY_MERGE, 1)"""
+    if mm.merge_any:
+        return 0
+    if not mm.vm_mergeable:
+        err = __ksm_enter(m, mm)
+        if err:
+            return err
+    mm.merge_any = True
+    for vma in mm.vmas:
+        vma.mergeable = True
+    return 0
+
+
+def ksm_disable_merge_any(m: Machine, mm: Mm) -> int:
+    """prctl(PR_SET_MEMORY_MERGE, 0): all or nothing, as far as the flags go."""
+    if not mm.merge_any:
+        return 0
+    for vma in mm.vmas:
+        err = ksm_unmergeable(m, vma, vma.start, vma.end) if vma.mergeable else 0
+        if err:
+            for each in mm.vmas:
+                each.mergeable = True
+            return err
+        vma.mergeable = False
+    mm.merge_any = False
+    return 0
+
+
+def ksm_fork(m: Machine, mm: Mm, oldmm: Mm) -> int:
+    """A child of a process that ksmd visits is visited too. What it counts are copies of what its
+    parent counts, which is wrong and was set right in 6.18 (4d6fc29f3634)."""
+    if not oldmm.vm_mergeable:
+        return 0
+    if m.has("ksm-counts-start-at-zero"):
+        mm.ksm_merging_pages = mm.ksm_rmap_items = 0
+        m.ksm.ksm_zero_pages += mm.ksm_zero_pages
+    return __ksm_enter(m, mm)
+
+
 def __ksm_enter(m: Machine, mm: Mm) -> int:
     """Just behind ksmd's cursor; but to the end while everything is unmerged, not to be missed."""
     if not kmem_alloc(m):
@@ -315,7 +450,7 @@ def __ksm_enter(m: Machine, mm: Mm) -> int:
     at = len(slots)
     if m.ksm.run != KSM_RUN_UNMERGE and cursor is not None:
         at = slots.index(cursor)
-    slots.insert(at, MmSlot(slab_alloc(m), mm))
+    slots.insert(at, MmSlot(mm_slot_alloc(m), mm))
     mm.vm_mergeable = True
     return 0
 
@@ -340,7 +475,7 @@ def next_mm_slot(m: Machine, slot: MmSlot) -> MmSlot | None:
 
 def free_mm_slot(m: Machine, slot: MmSlot) -> None:
     m.ksm.mm_slots.remove(slot)
-    m.ksm.slab_free.append(slot.address)
+    slab_free(m, slot.address)
     slot.mm.vm_mergeable = False
 
 
@@ -368,6 +503,8 @@ def ksm_might_need_to_copy(m: Machine, page: Page, vma: Vma, address: int) -> Pa
         return page
     new_page = alloc_page_vma(m, vma)
     if new_page is not None:
+        if m.has("ksm-event-counts"):
+            m.vmstat["ksm_swpin_copy"] += 1
         copy_page(m, new_page, page)
         new_page.dirty = new_page.uptodate = True
         lock_page(new_page)

@@ -1,18 +1,18 @@
-"""mm/ksm.c: ksmd going from page to page, and the files in /sys/kernel/mm/ksm."""
+"""mm/ksm.c: ksmd going from page to page."""
 
 from __future__ import annotations
 
-from errno import EACCES, EBUSY, EDEADLK, EINVAL, ENOENT, ENOMEM
-
 from pyksm.oracle import ksm, memory
+from pyksm.oracle.ksm_advisor import advisor_start_scan, advisor_stop_scan
+from pyksm.oracle.ksm_nodes import get_ksm_page
 from pyksm.oracle.ksm_tree import (
-    get_ksm_page,
-    remove_all_stable_nodes,
+    alloc_rmap_item,
+    free_rmap_item,
     remove_rmap_item_from_tree,
     remove_trailing_rmap_items,
 )
-from pyksm.oracle.page_alloc import put_page
-from pyksm.oracle.pgtable import next_table
+from pyksm.oracle.page_alloc import get_page, put_page
+from pyksm.oracle.pgtable import get_pte, next_table, pte_present
 from pyksm.oracle.rbtree import RbRoot
 from pyksm.oracle.structs import (
     PAGE_SIZE,
@@ -20,14 +20,10 @@ from pyksm.oracle.structs import (
     MmSlot,
     Page,
     RmapItem,
-    kmem_alloc,
     schedule_point,
 )
 
-UINT_MAX = (1 << 32) - 1
-
-
-# --- the scan
+AGE_MAX = 255  #: U8_MAX
 
 
 def ksm_do_scan(m: Machine, npages: int) -> int:
@@ -41,6 +37,7 @@ def ksm_do_scan(m: Machine, npages: int) -> int:
         page, item = found
         ksm.cmp_and_merge_page(m, page, item)
         put_page(m, page)
+        m.ksm.pages_scanned += 1
         done += 1
     return done
 
@@ -54,23 +51,53 @@ def scan_get_next_rmap_item(m: Machine) -> tuple[Page, RmapItem] | None:
         _begin_pass(m)
     while (slot := scan.cursor) is not None:
         page = _next_page(m, slot)
-        if page is not None:
-            item = get_next_rmap_item(m, slot, scan.address)
-            if item is None:
-                put_page(m, page)
-                return None
-            scan.rmap_pos += 1
-            scan.address += PAGE_SIZE
+        if page is None:
+            _end_mm(m, slot)
+            continue
+        item = get_next_rmap_item(m, slot, scan.address)
+        if item is None:
+            put_page(m, page)
+            return None
+        scan.rmap_pos += 1
+        scan.address += PAGE_SIZE
+        if not should_skip_rmap_item(m, page, item):
             return page, item
-        _end_mm(m, slot)
+        put_page(m, page)
+    advisor_stop_scan(m)
     scan.seqnr += 1
     return None
 
 
+def should_skip_rmap_item(m: Machine, page: Page, item: RmapItem) -> bool:
+    """With smart_scan (6.7, 5e924ff54d08) a page that never merges is left out more and more."""
+    if not m.ksm.smart_scan or page.ksm:
+        return False
+    age = item.age
+    item.age = min(age + 1, AGE_MAX)
+    if age < 3:
+        return False
+    if not item.remaining_skips:
+        item.remaining_skips = skip_age(age)
+        return False
+    m.ksm.pages_skipped += 1
+    item.remaining_skips -= 1
+    remove_rmap_item_from_tree(m, item)
+    return True
+
+
+def skip_age(age: int) -> int:
+    """How many visits of an item of that age are left out before the next one counts."""
+    for limit, skips in ((3, 1), (5, 2), (8, 4)):
+        if age <= limit:
+            return skips
+    return 8
+
+
 def _begin_pass(m: Machine) -> None:
+    advisor_start_scan(m)
     if not m.ksm.merge_across_nodes:
         for node in list(m.ksm.migrate_nodes):
-            page = get_ksm_page(m, node, lock_it=False)
+            page = get_ksm_page(m, node)
             if page is not None:
                 put_page(m, page)
     for nid in range(m.ksm.nr_node_ids):
@@ -96,11 +123,11 @@ def _next_page(m: Machine, slot: MmSlot) -> Page | None:
             scan.address = next_table(mm, scan.address, vma.end)
             if scan.address == vma.end:
                 break
-            page = memory.follow_page(m, vma, scan.address)
-            if page is not None:
-                if page.anon:
-                    return page
-                put_page(m, page)
+            pte = get_pte(mm, scan.address)
+            page = memory.vm_normal_page(m, pte) if pte_present(pte) else None
+            if page is not None and page.anon:
+                get_page(page)
+                return page
             scan.address += PAGE_SIZE
     return None
 
@@ -114,13 +141,11 @@ def get_next_rmap_item(m: Machine, slot: MmSlot, address: int) -> RmapItem | Non
         item = items[at]
         del items[at]
         remove_rmap_item_from_tree(m, item)
-        m.ksm.rmap_items -= 1
-    if not kmem_alloc(m):
-        return None
-    m.ksm.rmap_items += 1
-    item = RmapItem(slot.mm, address)
-    items.insert(at, item)
-    return item
+        free_rmap_item(m, item)
+    new = alloc_rmap_item(m, slot.mm, address)
+    if new is not None:
+        items.insert(at, new)
+    return new
 
 
 def _end_mm(m: Machine, slot: MmSlot) -> None:
@@ -153,82 +178,3 @@ def full_scans(m: Machine, n: int) -> int:
             idle = 0 if done else idle + 1
     m.ksm.run = 0
     return scans
-
-
-# --- sysfs
-
-
-def ksm_store(m: Machine, key: str, value: int) -> int:
-    if key == "run":
-        return run_store(m, value)
-    if key == "merge_across_nodes":
-        return merge_across_nodes_store(m, value)
-    if key in ("pages_to_scan", "sleep_millisecs"):
-        if not 0 <= value <= UINT_MAX:
-            return -EINVAL
-        setattr(m.ksm, key, value)
-        return 0
-    return -EACCES if key in ksm_counts(m) else -ENOENT
-
-
-def run_store(m: Machine, value: int) -> int:
-    if not 0 <= value <= ksm.KSM_RUN_UNMERGE:
-        return -EINVAL
-    if m.ksm.mutex_held:
-        return -EDEADLK
-    if m.ksm.run == value:
-        return 0
-    m.ksm.run = value
-    if value != ksm.KSM_RUN_UNMERGE:
-        return 0
-    m.ksm.mutex_held = True
-    try:
-        err = ksm.unmerge_and_remove_all_rmap_items(m)
-    finally:
-        m.ksm.mutex_held = False
-    if err:
-        m.ksm.run = 0
-    return err
-
-
-def merge_across_nodes_store(m: Machine, value: int) -> int:
-    """Only while nothing is merged, not even as far as the counters know."""
-    if value not in (0, 1):
-        return -EINVAL
-    if m.ksm.mutex_held:
-        return -EDEADLK
-    if m.ksm.merge_across_nodes == value:
-        return 0
-    m.ksm.mutex_held = True
-    try:
-        if m.ksm.pages_shared or remove_all_stable_nodes(m):
-            return -EBUSY
-    finally:
-        m.ksm.mutex_held = False
-    if not m.ksm.roots_allocated:
-        if not kmem_alloc(m):
-            return -ENOMEM
-        m.ksm.roots_allocated = True
-    m.ksm.merge_across_nodes = value
-    m.ksm.nr_node_ids = 1 if value else len(m.nodes)
-    return 0
-
-
-def ksm_counts(m: Machine) -> dict[str, int]:
-    k = m.ksm
-    volatile = k.rmap_items - k.pages_shared - k.pages_sharing - k.pages_unshared
-    return {
-        "full_scans": k.seqnr,
-        "pages_shared": k.pages_shared,
-        "pages_sharing": k.pages_sharing,
-        "pages_unshared": k.pages_unshared,
-        "pages_volatile": max(volatile, 0),
-    }
-
-
-def ksm_show(m: Machine, key: str) -> int:
-    """The value of a file, -ENOENT where there is none."""
-    if key in ("run", "merge_across_nodes", "pages_to_scan", "sleep_millisecs"):
-        value: int = getattr(m.ksm, key)
-        return value
-    return ksm_counts(m).get(key, -ENOENT)

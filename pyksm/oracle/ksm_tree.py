@@ -1,21 +1,30 @@
 """mm/ksm.c, the trees: stable nodes sorted by the content of their pages, unstable rmap_items.
 
-A stable node holds no reference to its page. It looks whether the page's mapping still points
-back to it (get_ksm_page), and where not, it goes away with all that hangs on it.
+Nodes and chains of nodes are in ksm_nodes.py.
 """
 
 from __future__ import annotations
 
-from errno import EBUSY
+from dataclasses import dataclass
 
 from pyksm.oracle import memory, mmap, rmap
-from pyksm.oracle.page_alloc import (
-    get_page,
-    lock_page,
-    pfn_to_page,
-    put_page,
-    unlock_page,
+from pyksm.oracle.ksm_nodes import (
+    Found,
+    alloc_stable_node,
+    alloc_stable_node_chain,
+    free_stable_node,
+    get_kpfn_nid,
+    get_ksm_page,
+    is_page_sharing_candidate,
+    leave_migrate_nodes,
+    move_to_migrate_nodes,
+    page_stable_node,
+    set_page_stable_node,
+    stable_node_chain,
+    stable_node_chain_add_dup,
+    stable_node_dup_del,
 )
+from pyksm.oracle.page_alloc import get_page, put_page, unlock_page
 from pyksm.oracle.rbtree import RbNode, RbRoot
 from pyksm.oracle.structs import (
     Machine,
@@ -25,39 +34,13 @@ from pyksm.oracle.structs import (
     RmapItem,
     StableNode,
     Vma,
-    event,
     kmem_alloc,
-    schedule_point,
 )
 
 
 def memcmp_pages(m: Machine, one: Page, two: Page) -> int:
     m.counters["memcmp_pages"] += 1
     return (one.data > two.data) - (one.data < two.data)
-
-
-def get_kpfn_nid(m: Machine, pfn: int) -> int:
-    """Which tree a page belongs to."""
-    return 0 if m.ksm.merge_across_nodes else pfn_to_page(m, pfn).node
-
-
-def page_stable_node(page: Page) -> StableNode | None:
-    return page.stable_node if page.ksm else None
-
-
-def set_page_stable_node(page: Page, node: StableNode | None) -> None:
-    """Make it a KSM page, which it stays for good."""
-    page.ksm, page.anon_vma, page.stable_node = True, None, node
-
-
-def slab_alloc(m: Machine) -> int:
-    """Memory for a stable_node or an mm_slot: both have 48 bytes, so they share a slab cache, which
-    hands out first what was freed last. It shows, for a rmap_item may still have the address of
-    its old node in ``head`` when a new node comes to lie there."""
-    if m.ksm.slab_free:
-        return m.ksm.slab_free.pop()
-    m.ksm.slab_made += 1
-    return m.ksm.slab_made
 
 
 def find_mergeable_vma(mm: Mm, address: int) -> Vma | None:
@@ -77,167 +60,166 @@ def get_mergeable_page(m: Machine, item: RmapItem) -> Page | None:
     return page
 
 
-# --- stable nodes
+# --- the stable tree
 
 
-def get_ksm_page(m: Machine, node: StableNode, lock_it: bool) -> Page | None:
-    """The node's page with a reference; where it is gone, so is the node, and None comes back."""
-    page = pfn_to_page(m, node.kpfn)
-    if page_stable_node(page) is not node:
-        remove_node_from_stable_tree(m, node)
-        return None
-    get_page(page)
-    if lock_it:
-        lock_page(page)
-    return page
+@dataclass(eq=False, slots=True)
+class Place:
+    """Where a descent ended: at what has equal content, or at a leaf of ``parent``."""
+
+    found: Found | None
+    parent: RbNode[StableNode] | None
+    left: bool
 
 
-def erase_stable_node(m: Machine, node: StableNode) -> None:
-    """rb_erase() of a node that is in its tree."""
-    assert node.node is not None
-    m.ksm.stable[node.nid].erase(node.node)
-    node.node = None
+def _descend(m: Machine, root: RbRoot[StableNode], page: Page, prune: bool = False) -> Place | None:
+    """Look for the page's content. None: gave up at a stale node, which the walk has removed (the
+    tree may look different now); from 4.4 on (f2e5ff85ed81) it starts again instead."""
+    while True:
+        place = _walk(m, root, page, prune)
+        if place is not None or not m.has("stable-tree-restart"):
+            return place
 
 
-def move_to_migrate_nodes(m: Machine, node: StableNode) -> None:
-    m.ksm.migrate_nodes.insert(0, node)
-
-
-def remove_node_from_stable_tree(m: Machine, node: StableNode) -> None:
-    """Let go of its rmap_items, which know nothing of it until they are visited."""
-    last = next(iter(node.hlist), None)
-    for item in reversed(node.hlist):
-        if item is last:
-            m.ksm.pages_shared -= 1
-        else:
-            m.ksm.pages_sharing -= 1
-        assert item.anon_vma is not None
-        rmap.put_anon_vma(item.anon_vma)
-        item.stable = False
-    if node.node is None:
-        m.ksm.migrate_nodes.remove(node)
-    else:
-        erase_stable_node(m, node)
-    m.ksm.slab_free.append(node.address)
-
-
-def remove_stable_node(m: Machine, node: StableNode) -> int:
-    """Detach the node from its page, if nobody maps that any more."""
-    page = get_ksm_page(m, node, lock_it=True)
-    if page is None:
-        return 0
-    err = 0
-    if page.mapcount:
-        event(m, "WARN_ON_ONCE remove_stable_node page_mapped")
-        err = -EBUSY
-    else:
-        set_page_stable_node(page, None)
-        remove_node_from_stable_tree(m, node)
-    unlock_page(page)
-    put_page(m, page)
-    return err
-
-
-def remove_all_stable_nodes(m: Machine) -> int:
-    schedule_point(m, "remove_all_stable_nodes:begin")
-    err = 0
-    for root in m.ksm.stable[: m.ksm.nr_node_ids]:
-        while root.rb_node is not None:
-            if remove_stable_node(m, root.rb_node.item):
-                err = -EBUSY
-                break
-    for node in list(m.ksm.migrate_nodes):
-        if remove_stable_node(m, node):
-            err = -EBUSY
-    return err
-
-
-def _descend(
-    m: Machine, root: RbRoot[StableNode], page: Page
-) -> tuple[bool, RbNode[StableNode] | None, RbNode[StableNode] | None, bool]:
-    """(nothing stale met, node of equal content, else the parent and side of a leaf)"""
+def _walk(m: Machine, root: RbRoot[StableNode], page: Page, prune: bool) -> Place | None:
     parent, left, at = None, False, root.rb_node
     while at is not None:
-        tree_page = get_ksm_page(m, at.item, lock_it=False)
-        if tree_page is None:
-            return False, None, None, False
-        order = memcmp_pages(m, page, tree_page)
-        put_page(m, tree_page)
+        found = stable_node_chain(m, at.item, root, prune)
+        if found is None:
+            return None
+        order = memcmp_pages(m, page, found.page)
+        put_page(m, found.page)
         if order == 0:
-            return True, at, None, False
-        parent, left = at, order < 0
-        at = at.left if left else at.right
-    return True, None, parent, left
+            return Place(found, None, False)
+        parent, left = found.node.node, order < 0
+        assert parent is not None
+        at = parent.left if left else parent.right
+    return Place(None, parent, left)
 
 
 def stable_tree_search(m: Machine, page: Page) -> Page | None:
     """A KSM page of the same content, with a reference; the page itself when it is one in place.
 
-    A page whose node waits on migrate_nodes gets its node into the tree of the node it is on."""
+    A page whose node waits on migrate_nodes gets its node into the tree of the memory node it is
+    on. (From 5.1 on a page that is locked is not waited for; here it never is.)"""
     m.counters["stable_tree_search"] += 1
     page_node = page_stable_node(page)
-    if page_node is not None and page_node.node is not None:
+    if page_node is not None and not page_node.migrating:
         get_page(page)
         return page
     nid = get_kpfn_nid(m, page.pfn)
     root = m.ksm.stable[nid]
     while True:
-        fresh, equal, parent, left = _descend(m, root, page)
-        if not fresh:
+        place = _descend(m, root, page, prune=True)
+        if place is None:
             return None
-        if equal is None:
-            break
-        tree_page = get_ksm_page(m, equal.item, lock_it=True)
+        found = place.found
+        if found is None:
+            return _place_page_node(m, root, page, page_node, nid, place)
+        if page_node is not None and page.mapcount > 1 and m.has("max-page-sharing"):
+            return _chain_append(m, root, found, page, page_node, nid)
+        if found.dup is None:
+            return None
+        tree_page = get_ksm_page(m, found.dup, lock_it=True)
         if tree_page is not None:
             unlock_page(tree_page)
-            if get_kpfn_nid(m, equal.item.kpfn) != equal.item.nid:
-                put_page(m, tree_page)
-                return _replace_stable_node(m, root, equal.item, page, page_node, nid)
-            return tree_page
-        if page_node is None:
+            if get_kpfn_nid(m, found.dup.kpfn) == found.dup.nid:
+                return tree_page
+            put_page(m, tree_page)
+            return _replace_stable_node(m, root, found, page, page_node, nid)
+        if page_node is None and not m.has("stable-tree-restart"):
             return None
-    if page_node is None:
+
+
+def _if_candidate(m: Machine, page: Page, node: StableNode) -> Page | None:
+    """The page, with a reference, where its node has room."""
+    if not is_page_sharing_candidate(m, node):
         return None
-    m.ksm.migrate_nodes.remove(page_node)
-    page_node.nid = nid
-    page_node.node = root.insert(page_node, parent, left)
     get_page(page)
     return page
+
+
+def _place_page_node(
+    m: Machine,
+    root: RbRoot[StableNode],
+    page: Page,
+    page_node: StableNode | None,
+    nid: int,
+    place: Place,
+) -> Page | None:
+    """Nothing equal: the page's own node, if it has one, goes to that leaf."""
+    if page_node is None:
+        return None
+    leave_migrate_nodes(m, page_node, nid)
+    page_node.node = root.insert(page_node, place.parent, place.left)
+    return _if_candidate(m, page, page_node)
+
+
+def _chain_append(
+    m: Machine, root: RbRoot[StableNode], found: Found, page: Page, page_node: StableNode, nid: int
+) -> Page | None:
+    """The page is mapped more than once, so it cannot be merged: its node becomes a dup."""
+    chain: StableNode | None = found.node
+    if found.node is found.any:
+        chain = alloc_stable_node_chain(m, found.any, root)
+    if chain is None:
+        return None
+    leave_migrate_nodes(m, page_node, nid)
+    stable_node_chain_add_dup(m, page_node, chain)
+    return _if_candidate(m, page, page_node)
 
 
 def _replace_stable_node(
     m: Machine,
     root: RbRoot[StableNode],
-    found: StableNode,
+    found: Found,
     page: Page,
     page_node: StableNode | None,
     nid: int,
 ) -> Page | None:
     """The node found has its page on another memory node: it makes way."""
-    assert found.node is not None
-    if page_node is not None:
-        m.ksm.migrate_nodes.remove(page_node)
-        page_node.nid = nid
-        page_node.node = root.replace(found.node, page_node)
-        get_page(page)
+    dup = found.dup
+    assert dup is not None
+    kept = None
+    if page_node is None:
+        stable_node_dup_del(m, dup)
     else:
-        root.erase(found.node)
-    found.node = None
-    move_to_migrate_nodes(m, found)
-    return page if page_node is not None else None
+        leave_migrate_nodes(m, page_node, nid)
+        if dup is found.node:
+            assert dup.node is not None
+            page_node.node = root.replace(dup.node, page_node)
+            dup.node = None
+        else:
+            stable_node_dup_del(m, dup)
+            stable_node_chain_add_dup(m, page_node, found.node)
+        kept = _if_candidate(m, page, page_node)
+    move_to_migrate_nodes(m, dup)
+    return kept
 
 
 def stable_tree_insert(m: Machine, kpage: Page) -> StableNode | None:
-    """A node for a new KSM page; None when there is an equal one or a stale one in the way."""
+    """A node for a new KSM page. None: no memory; and until 4.13 also when there is one of equal
+    content, of which the new node becomes a dup from then on; and see :func:`_descend`."""
     m.counters["stable_tree_insert"] += 1
     nid = get_kpfn_nid(m, kpage.pfn)
     root = m.ksm.stable[nid]
-    fresh, equal, parent, left = _descend(m, root, kpage)
-    if not fresh or equal is not None or not kmem_alloc(m):
+    place = _descend(m, root, kpage)
+    if place is None or (place.found is not None and not m.has("max-page-sharing")):
         return None
-    node = StableNode(slab_alloc(m), kpage.pfn, nid)
+    node = alloc_stable_node(m, kpage.pfn, nid)
+    if node is None:
+        return None
+    if place.found is None:
+        node.node = root.insert(node, place.parent, place.left)
+    else:
+        chain: StableNode | None = place.found.node
+        if not place.found.node.is_chain:
+            chain = alloc_stable_node_chain(m, place.found.node, root)
+        if chain is None:
+            free_stable_node(m, node)
+            return None
+        stable_node_chain_add_dup(m, node, chain)
     set_page_stable_node(kpage, node)
-    node.node = root.insert(node, parent, left)
     return node
 
 
@@ -249,6 +231,7 @@ def stable_tree_append(m: Machine, item: RmapItem, node: StableNode) -> None:
     else:
         m.ksm.pages_shared += 1
     node.hlist[item] = None
+    item.mm.ksm_merging_pages += 1
 
 
 # --- rmap_items
@@ -302,8 +285,11 @@ def remove_rmap_item_from_tree(m: Machine, item: RmapItem) -> None:
             m.ksm.pages_sharing -= 1
         else:
             m.ksm.pages_shared -= 1
+        item.mm.ksm_merging_pages -= 1
         assert item.anon_vma is not None
         rmap.put_anon_vma(item.anon_vma)
+        if m.has("stable-head-cleared"):
+            item.head_address = -1
         item.stable = False
     elif item.unstable:
         # The tree of an earlier scan is not there any more: only this scan's item is in one.
@@ -321,4 +307,17 @@ def remove_trailing_rmap_items(m: Machine, slot: MmSlot, position: int) -> None:
         item = slot.rmap_list[position]
         del slot.rmap_list[position]
         remove_rmap_item_from_tree(m, item)
-        m.ksm.rmap_items -= 1
+        free_rmap_item(m, item)
+
+
+def alloc_rmap_item(m: Machine, mm: Mm, address: int) -> RmapItem | None:
+    if not kmem_alloc(m):
+        return None
+    m.ksm.rmap_items += 1
+    mm.ksm_rmap_items += 1
+    return RmapItem(mm, address)
+
+
+def free_rmap_item(m: Machine, item: RmapItem) -> None:
+    m.ksm.rmap_items -= 1
+    item.mm.ksm_rmap_items -= 1

@@ -10,6 +10,7 @@ from errno import (
     EBUSY,
     EDEADLK,
     EINVAL,
+    ENOENT,
     ENOMEM,
     ESRCH,
 )
@@ -30,6 +31,7 @@ from pyksm.oracle import (
     fork,
     ksm,
     ksm_scan,
+    ksm_sysfs,
     madvise,
     memory,
     migrate,
@@ -127,6 +129,11 @@ COUNTERS = (
     "kmem_alloc",
 )
 VMSTAT = ("pswpin", "pswpout", "pgmigrate_success")
+#: Those that a feature brought.
+VMSTAT_SINCE = {
+    "ksm-event-counts": ("ksm_swpin_copy", "cow_ksm"),
+    "swap-zeromap": ("swpin_zero", "swpout_zero"),
+}
 
 
 #: Frame numbers are 32 bits wide, and the last is no frame.
@@ -162,6 +169,9 @@ def _make(config: Config) -> Machine:
     m.mmlist.append(init_mm)
     m.counters.update(dict.fromkeys(COUNTERS, 0))
     m.vmstat.update(dict.fromkeys(VMSTAT, 0))
+    for feature, names in VMSTAT_SINCE.items():
+        if m.has(feature):
+            m.vmstat.update(dict.fromkeys(names, 0))
     return m
 
 
@@ -420,13 +430,33 @@ class Oracle:
     # --- KSM
 
     def ksm_write(self, key: str, value: int) -> None:
-        _check(ksm_scan.ksm_store(self._m(), key, value), f"ksm {key}={value}")
+        number = max(-(1 << 63), min(value, (1 << 63) - 1))
+        _check(ksm_sysfs.ksm_store(self._m(), key, number), f"ksm {key}={value}")
 
     def ksm_read(self, key: str) -> int:
-        return _check(ksm_scan.ksm_show(self._m(), key), f"ksm {key}")
+        value = ksm_sysfs.ksm_show(self._m(), key)
+        if value is None:
+            raise MachineError(ENOENT, f"ksm {key}")
+        return value
 
     def ksm_counts(self) -> dict[str, int]:
-        return ksm_scan.ksm_counts(self._m())
+        return ksm_sysfs.ksm_counts(self._m())
+
+    def ksm_stat(self, pid: int) -> dict[str, int]:
+        m, mm = self._mm(pid)
+        return ksm_sysfs.ksm_stat(m, mm)
+
+    def prctl_memory_merge(self, pid: int, on: bool) -> None:
+        m, mm = self._mm(pid, write=True)
+        if not m.has("merge-any"):
+            raise MachineError(EINVAL, "PR_SET_MEMORY_MERGE")
+        _check((ksm.ksm_enable_merge_any if on else ksm.ksm_disable_merge_any)(m, mm), "prctl")
+
+    def memory_merge(self, pid: int) -> bool:
+        m, mm = self._mm(pid)
+        if not m.has("merge-any"):
+            raise MachineError(EINVAL, "PR_GET_MEMORY_MERGE")
+        return mm.merge_any
 
     @contextmanager
     def _ksmd(self) -> Iterator[Machine]:

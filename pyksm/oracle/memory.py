@@ -18,6 +18,7 @@ from pyksm.oracle.pgtable import (
     ACCESSED,
     DIRTY,
     PRESENT,
+    PROTNONE,
     RW,
     SPECIAL,
     get_pte,
@@ -59,9 +60,10 @@ def vm_normal_page(m: Machine, pte: int) -> Page | None:
 
 
 def follow_page(m: Machine, vma: Vma, address: int) -> Page | None:
-    """The page mapped at address with a reference; the zero page too; PROT_NONE or not."""
+    """The page mapped at address with a reference; the zero page too. PROT_NONE or not, but in
+    6.1 (474098edac26), which does not tell it from ptes marked for NUMA balancing."""
     pte = get_pte(vma.mm, address)
-    if not pte_present(pte):
+    if not pte_present(pte) or (pte & PROTNONE and m.has("break-skips-prot-none")):
         return None
     page = vm_normal_page(m, pte) or m.zero_page
     get_page(page)

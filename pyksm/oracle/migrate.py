@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from errno import EAGAIN, EBUSY, EFAULT, ENODEV, ENOENT, ENOMEM
 
-from pyksm.oracle import ksm_tree, memory, mmap, page_io, rmap
+from pyksm.oracle import ksm_nodes, memory, mmap, page_io, rmap
 from pyksm.oracle.page_alloc import (
     alloc_page,
     copy_page,
@@ -205,10 +205,10 @@ def migrate_page_copy(m: Machine, newpage: Page, page: Page) -> None:
 def ksm_migrate_page(m: Machine, newpage: Page, oldpage: Page) -> None:
     """mm/ksm.c: the stable node follows its page; which tree it is in, ksmd will see to."""
     m.counters["ksm_migrate_page"] += 1
-    node = ksm_tree.page_stable_node(newpage)
+    node = ksm_nodes.page_stable_node(newpage)
     if node is not None:
         node.kpfn = newpage.pfn
-        ksm_tree.set_page_stable_node(oldpage, None)
+        ksm_nodes.set_page_stable_node(oldpage, None)
 
 
 def remove_migration_ptes(m: Machine, old: Page, new: Page) -> None:

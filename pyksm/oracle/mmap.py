@@ -6,7 +6,7 @@ from bisect import bisect_left
 from dataclasses import replace
 from errno import EEXIST, ENOMEM
 
-from pyksm.oracle import interval_tree, memory, rmap
+from pyksm.oracle import interval_tree, ksm, memory, rmap
 from pyksm.oracle.pgtable import free_pgtables
 from pyksm.oracle.structs import (
     PAGE_SHIFT,
@@ -250,11 +250,17 @@ def mmap_region(m: Machine, mm: Mm, start: int, npages: int, node: int) -> int:
     if not is_free:
         return -EEXIST
     pgoff = start >> PAGE_SHIFT
-    if vma_merge(m, mm, prev, start, end, (3, False), None, pgoff, node) is not None:
+    vma = Vma(mm, start, end, pgoff, 3, node)
+    joins = m.has("merge-any-joins-vmas")
+    if joins:
+        ksm.ksm_add_vma(m, vma)
+    if vma_merge(m, mm, prev, start, end, vma.flags(), None, pgoff, node) is not None:
         return start
     if not kmem_alloc(m):
         return -ENOMEM
-    vma_link(mm, Vma(mm, start, end, pgoff, 3, node))
+    vma_link(mm, vma)
+    if not joins:
+        ksm.ksm_add_vma(m, vma)
     return start
 
 

@@ -154,6 +154,10 @@ class Mm:
     anonpages: int = 0
     swapents: int = 0
     vm_mergeable: bool = False  #: MMF_VM_MERGEABLE
+    merge_any: bool = False  #: MMF_VM_MERGE_ANY
+    ksm_merging_pages: int = 0
+    ksm_rmap_items: int = 0
+    ksm_zero_pages: int = 0
     readers: int = 0  #: faults that hold mmap_sem at a schedule point
     forked: bool = False
     agent_pages: list[Page] = field(default_factory=list)  #: of mlock.py, those on the LRU
@@ -192,6 +196,8 @@ class RmapItem:
     oldchecksum: int = 0
     stable: bool = False  #: STABLE_FLAG
     unstable: bool = False  #: UNSTABLE_FLAG
+    age: int = 0  #: visits while smart_scan was on
+    remaining_skips: int = 0
     seqnr: int = 0  #: low byte of the scan that put it into the unstable tree
     nid: int = 0
     anon_vma: AnonVma | None = None
@@ -202,15 +208,21 @@ class RmapItem:
 
 @dataclass(eq=False, slots=True)
 class StableNode:
-    """stable_node of KSM. ``hlist`` holds rmap_items, newest last; node is None on migrate_nodes.
+    """stable_node of KSM: in a tree (``node``), in a chain, or on migrate_nodes (``migrating``).
 
-    ``address`` stands for the memory it lies in, see :func:`ksm_tree.slab_alloc`."""
+    ``hlist`` holds rmap_items, newest last; a chain has ``dups``, newest first, instead.
+    ``address`` stands for the memory it lies in, see :func:`ksm_nodes.slab_alloc`."""
 
     address: int
     kpfn: int
     nid: int
     node: RbNode[StableNode] | None = None
+    migrating: bool = False
+    chain: StableNode | None = None  #: whose dup it is
     hlist: dict[RmapItem, None] = field(default_factory=dict)
+    is_chain: bool = False
+    dups: list[StableNode] = field(default_factory=list)
+    chain_prune_time: int = 0
 
 
 @dataclass(eq=False, slots=True)
@@ -220,6 +232,20 @@ class MmSlot:
     address: int
     mm: Mm
     rmap_list: list[RmapItem] = field(default_factory=list)
+
+
+@dataclass(eq=False, slots=True)
+class Advisor:
+    """The scan-time advisor: its knobs in sysfs, and advisor_ctx (times in ms)."""
+
+    mode: int = 0
+    max_cpu: int = 70
+    min_pages_to_scan: int = 500
+    max_pages_to_scan: int = 30000
+    target_scan_time: int = 200
+    start_scan: int = 0
+    scan_time: int = 0  #: of the last scan, in seconds
+    change: int = 0
 
 
 @dataclass(eq=False, slots=True)
@@ -244,8 +270,19 @@ class Ksm:
     pages_sharing: int = 0
     pages_unshared: int = 0
     rmap_items: int = 0
+    stable_node_chains: int = 0
+    stable_node_dups: int = 0
+    pages_scanned: int = 0
+    pages_skipped: int = 0
+    ksm_zero_pages: int = 0
+    max_page_sharing: int = 256
+    stable_node_chains_prune_millisecs: int = 2000
+    use_zero_pages: int = 0
+    zero_checksum: int | None = None  #: calc_checksum() of a page of zeros, once needed
+    smart_scan: int = 0
+    advisor: Advisor = field(default_factory=Advisor)
     mutex_held: bool = False  #: ksm_thread_mutex
-    slab_free: list[int] = field(default_factory=list)  #: freed 48-byte objects, a stack
+    slab_free: list[int] = field(default_factory=list)  #: a stack
     slab_made: int = 0
     checksums: dict[bytes, int] = field(default_factory=dict)  #: memo of calc_checksum()
 
