@@ -5,21 +5,24 @@ from __future__ import annotations
 import contextlib
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any, TypedDict, TypeVar
 
 import click
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from pyksm import profiles
 from pyksm.cli.common import console, print_json
 from pyksm.engine import POLICIES
+from pyksm.errors import InputError
 from pyksm.jobs import report
 from pyksm.jobs.swapoff import MakeEngine, Options, Result
 from pyksm.jobs.swapoff import estimate as run_estimate
 from pyksm.jobs.swapoff import swapoff as run_swapoff
 from pyksm.scenario import engines
+from pyksm.scenario.parser import shown
 from pyksm.targets import image, signals
 from pyksm.targets.choose import read_targets, source_kind
 from pyksm.targets.memory import Memory
@@ -27,6 +30,7 @@ from pyksm.targets.own import DEFAULT_COUNT, MAX_COUNT
 
 _FINE, _FOUND = 0, 1
 _MAX_FRAMES = (1 << 32) - 2
+_MAX_SCANS = 1 << 20
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
@@ -109,7 +113,20 @@ def _machine_options(function: _F) -> _F:
             type=click.Choice(["all", "advised"]),
             default="all",
             show_default=True,
-            help="What KSM may merge: everything, or what madvise(2) has named.",
+            help="What KSM may merge: everything, or what madvise(2) or prctl(2) has named.",
+        ),
+        click.option("--profile", help="Kernel profile (see pyksm profiles)."),
+        click.option(
+            "--scans",
+            type=click.IntRange(0, _MAX_SCANS),
+            help="Full scans of ksmd. Default: until one changes nothing.",
+        ),
+        click.option(
+            "--ksm",
+            "settings",
+            multiple=True,
+            metavar="FILE=N",
+            help="Write to a file of /sys/kernel/mm/ksm, as use_zero_pages=1. May be repeated.",
         ),
     ):
         function = decorate(function)
@@ -138,6 +155,9 @@ def swapoff(
     as_json: bool,
     engine: str,
     mergeable: str,
+    profile: str | None,
+    scans: int | None,
+    settings: tuple[str, ...],
     policy: str,
     frames: int | None,
 ) -> int:
@@ -148,8 +168,8 @@ def swapoff(
     """
     options = Options(
         policies=POLICIES if policy == "both" else (policy,),
-        advised_only=mergeable == "advised",
         frames=frames,
+        **_ksmd(mergeable, profile, scans, settings),
     )
     make = _maker(engine)
     with _Bar() as bar:
@@ -171,9 +191,12 @@ def estimate(
     as_json: bool,
     engine: str,
     mergeable: str,
+    profile: str | None,
+    scans: int | None,
+    settings: tuple[str, ...],
 ) -> int:
     """Say what KSM would save on the memory of TARGETs (as for swapoff), and stop there."""
-    options = Options(policies=POLICIES[:1], advised_only=mergeable == "advised")
+    options = Options(policies=POLICIES[:1], **_ksmd(mergeable, profile, scans, settings))
     make = _maker(engine)
     with _Bar() as bar:
         memory = _read(bar, targets, stop, procs)
@@ -205,6 +228,27 @@ def capture(targets: tuple[str, ...], stop: bool, procs: int, as_json: bool, out
         report.print_source(out, memory)
         out.print(f"{report.printable(output)}: {report.size_of(size)}", markup=False)
     return _FINE
+
+
+class _Ksmd(TypedDict):
+    advised_only: bool
+    profile: str
+    scans: int | None
+    ksm: dict[str, int]
+
+
+def _ksmd(mergeable: str, profile: str | None, scans: int | None, settings: Sequence[str]) -> _Ksmd:
+    """Those fields of Options that say what ksmd does, checked."""
+    name = profiles.DEFAULT if profile is None else profiles.find(profile).name
+    ksm: dict[str, int] = {}
+    for text in settings:
+        key, equals, value = text.partition("=")
+        if not (key and equals and value.isascii() and value.isdigit()) or len(value) > 19:
+            raise InputError(f"--ksm {shown(text)}: expected FILE=NUMBER, as use_zero_pages=1")
+        if key == "run":
+            raise InputError("--ksm run: the scans are what runs it, expected another file")
+        ksm[key] = int(value)
+    return {"advised_only": mergeable == "advised", "profile": name, "scans": scans, "ksm": ksm}
 
 
 def _maker(engine: str) -> MakeEngine:

@@ -122,6 +122,7 @@ class Seen:
     pfn: NDArray[np.int64]  #: -1 where not present
     mapcount: NDArray[np.int64]
     ksm: NDArray[np.bool_]
+    zero: NDArray[np.bool_]  #: on the zero page
 
 
 def look(loaded: Loaded) -> list[Seen]:
@@ -133,12 +134,19 @@ def _look(engine: Engine, pid: int, vpn: NDArray[np.uint64]) -> Seen:
     pfn: list[int] = []
     mapcount: list[int] = []
     ksm: list[bool] = []
+    zero: list[bool] = []
     for first, end in runs(vpn, RUN):
         infos: list[PageInfo] = engine.pagemap(pid, int(vpn[first]) << PAGE_SHIFT, end - first)
         pfn += [info.pfn for info in infos]
         mapcount += [info.mapcount for info in infos]
         ksm += [info.ksm for info in infos]
-    return Seen(np.array(pfn, np.int64), np.array(mapcount, np.int64), np.array(ksm, np.bool_))
+        zero += [info.state == "Z" for info in infos]
+    return Seen(
+        np.array(pfn, np.int64),
+        np.array(mapcount, np.int64),
+        np.array(ksm, np.bool_),
+        np.array(zero, np.bool_),
+    )
 
 
 def count_rebuilt(loaded: Loaded) -> int:

@@ -11,7 +11,7 @@ unless the name says bytes, times in seconds)::
                               excluded: {reason: pages}}]
                  ptes, distinct_pages      anonymous ptes; different contents among them
                  notes      [text]: what was not seen and why
-    machine      engine, frames                                      swapoff, estimate
+    machine      engine, frames, profile                             swapoff, estimate
     sharing      frames, ptes, ptes_rebuilt                          swapoff, estimate
     ksm          fields of pyksm.jobs.swapoff.Merged                 swapoff, estimate
     policies     {policy: fields of pyksm.jobs.swapoff.PolicyResult} swapoff
@@ -33,6 +33,9 @@ from pyksm.jobs.swapoff import Merged, PolicyResult, Result
 from pyksm.targets.memory import EXCLUDED, PAGE_SIZE, Memory
 
 VERSION = 1
+
+#: Counts that not every kernel has, said where there are any.
+_IF_ANY = ("ksm_zero_pages", "stable_node_chains", "stable_node_dups")
 
 #: Rows of the table of policies: what people read, and the field.
 _ROWS = (
@@ -92,7 +95,11 @@ def result_json(
         "version": VERSION,
         "command": command,
         "source": source,
-        "machine": {"engine": engine, "frames": result.machine_frames},
+        "machine": {
+            "engine": engine,
+            "frames": result.machine_frames,
+            "profile": result.profile,
+        },
         "sharing": asdict(result.sharing),
         "ksm": asdict(result.merged),
     }
@@ -182,6 +189,7 @@ def print_merged(out: Console, merged: Merged) -> None:
         ("pages_sharing", f"{merged.pages_sharing:,}"),
         ("pages_unshared", f"{merged.pages_unshared:,}"),
         ("pages_volatile", f"{merged.pages_volatile:,}"),
+        *((name, f"{merged.counts[name]:,}") for name in _IF_ANY if merged.counts.get(name)),
         ("saved (pages_sharing)", size_of(merged.bytes_saved)),
         ("general profit", size_of(merged.general_profit)),
         ("frames in use", f"{merged.frames_before:,} before, {merged.frames_after:,} after"),

@@ -18,12 +18,24 @@ from pyksm.errors import InputError, MachineError
 from pyksm.jobs.load import RUN, Loaded, Seen, advise, count_rebuilt, load, look, verify
 from pyksm.jobs.plan import Plan, make_plan
 from pyksm.jobs.watch import Nobody, Watch
+from pyksm.profiles import DEFAULT
 from pyksm.targets.memory import PAGE_SIZE, Memory
 
 MakeEngine = Callable[[Config], Engine]
 
 #: sizeof(struct rmap_item) on x86-64, which general_profit takes off.
 RMAP_ITEM_SIZE = 64
+
+#: Counts that a scan moves unless it has changed nothing.
+_MOVING = (
+    "pages_shared",
+    "pages_sharing",
+    "pages_unshared",
+    "pages_volatile",
+    "ksm_zero_pages",
+    "stable_node_chains",
+    "stable_node_dups",
+)
 
 #: Scans after which merging is taken as settled even if the counts still move.
 MAX_SCANS = 32
@@ -54,11 +66,18 @@ CALLS = (
 
 @dataclass(frozen=True)
 class Options:
-    """What the user may choose. ``frames``: free at swapoff, None for as many as it may need."""
+    """What the user may choose. ``frames``: free at swapoff, None for as many as it may need.
+
+    ``scans``: full scans of ksmd, None for as many as change something. ``ksm``: files of
+    /sys/kernel/mm/ksm written before anything is advised.
+    """
 
     policies: Sequence[str] = ("reread", "memcpy")
     advised_only: bool = False
     frames: int | None = None
+    profile: str = DEFAULT
+    scans: int | None = None
+    ksm: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass
@@ -72,6 +91,7 @@ class ProcessResult:
     mergeable_ptes: int
     ksm_ptes: int
     profit: int
+    ksm_zero_ptes: int = 0  #: merged with the zero page (use_zero_pages)
 
 
 @dataclass
@@ -89,6 +109,8 @@ class Merged:
     general_profit: int  #: the same less the rmap_items, bytes
     frames_before: int  #: in use before and after merging
     frames_after: int
+    #: Every file of /sys/kernel/mm/ksm that is a count, as the profile's kernel has them.
+    counts: dict[str, int] = field(default_factory=dict)
     processes: list[ProcessResult] = field(default_factory=list)
 
 
@@ -140,6 +162,7 @@ class Result:
     merged: Merged
     sharing: Sharing
     machine_frames: int
+    profile: str
     policies: list[PolicyResult] = field(default_factory=list)
 
     @property
@@ -197,7 +220,15 @@ class _Job:
         self.loaded: Loaded
 
     def machine(self, policy: str) -> Engine:
-        return self.make(Config(frames=self.frames, policy=policy))
+        options = self.options
+        engine = self.make(Config(frames=self.frames, policy=policy, profile=options.profile))
+        try:
+            for key, value in options.ksm.items():
+                _ksm_write(engine, key, value)
+        except BaseException:
+            engine.close()
+            raise
+        return engine
 
     def _phase(self, prefix: str, name: str) -> _Clock:
         self.watch.begin(prefix + name)
@@ -213,10 +244,10 @@ class _Job:
         before = self.frames - engine.free_frames()
         with self._phase(prefix, "merge"):
             advise(self.loaded, everything=not self.options.advised_only)
-            settled = _scan_until_settled(engine, self.watch)
+            settled = _scan(engine, self.watch, self.options.scans)
         merged = self._merged(engine, before, settled)
         sharing = Sharing(self.plan.shared_frames, self.plan.shared_ptes, rebuilt)
-        return Result(merged, sharing, self.frames)
+        return Result(merged, sharing, self.frames, self.options.profile)
 
     def _merged(self, engine: Engine, before: int, settled: bool) -> Merged:
         counts = engine.ksm_counts()
@@ -233,9 +264,12 @@ class _Job:
             full_scans=counts["full_scans"],
             settled=settled,
             bytes_saved=sharing * PAGE_SIZE,
-            general_profit=sharing * PAGE_SIZE - items * RMAP_ITEM_SIZE,
+            general_profit=counts.get(
+                "general_profit", sharing * PAGE_SIZE - items * RMAP_ITEM_SIZE
+            ),
             frames_before=before,
             frames_after=self.frames - engine.free_frames(),
+            counts=dict(counts),
             processes=self._processes(),
         )
 
@@ -246,7 +280,7 @@ class _Job:
             edges = [(v.start // PAGE_SIZE, v.end // PAGE_SIZE) for v in vmas]
             cuts = np.searchsorted(process.vpn, np.array(edges, dtype=np.uint64).reshape(-1, 2))
             mergeable = int((cuts[:, 1] - cuts[:, 0]).sum())
-            ksm = int(np.count_nonzero(seen.ksm))
+            ksm, zero = int(np.count_nonzero(seen.ksm)), int(np.count_nonzero(seen.zero))
             results.append(
                 ProcessResult(
                     pid=process.pid,
@@ -255,7 +289,10 @@ class _Job:
                     zero_ptes=len(process.zero_vpn),
                     mergeable_ptes=mergeable,
                     ksm_ptes=ksm,
-                    profit=ksm * PAGE_SIZE - mergeable * RMAP_ITEM_SIZE,
+                    # As ksm_process_profit of the kernel; a pte that the zero page took over
+                    # keeps no rmap_item.
+                    profit=(ksm + zero) * PAGE_SIZE - (mergeable - zero) * RMAP_ITEM_SIZE,
+                    ksm_zero_ptes=zero,
                 )
             )
         return results
@@ -348,18 +385,33 @@ class _Clock:
         self.seconds[self.name] = time.perf_counter() - self.begin
 
 
-def _scan_until_settled(engine: Engine, watch: Watch) -> bool:
-    """Full scans until one changes no count. Three at least: checksum, unstable tree, stable."""
+def _ksm_write(engine: Engine, key: str, value: int) -> None:
+    try:
+        engine.ksm_write(key, value)
+    except MachineError as exc:
+        code = errno.errorcode.get(exc.errno or 0, str(exc.errno))
+        raise InputError(
+            f"ksm {key}={value}: {code} on profile {engine.config.profile}; expected a file of its "
+            "/sys/kernel/mm/ksm and a value that it takes"
+        ) from None
+
+
+def _scan(engine: Engine, watch: Watch, scans: int | None) -> bool:
+    """So many full scans, or until one changes no count; whether the last changed none.
+
+    At least three without a number: checksum, unstable tree, stable tree.
+    """
     last: dict[str, int] = {}
-    for scan in range(MAX_SCANS):
+    settled = False
+    for scan in range(MAX_SCANS if scans is None else scans):
         if not engine.ksm_scan(1):
             return True  # nothing is advised
-        counts = {k: v for k, v in engine.ksm_counts().items() if k.startswith("pages_")}
-        if counts == last and scan >= 2:
-            return True
-        last = counts
-        watch.advance(scan + 1, MAX_SCANS)
-    return False
+        counts = {k: v for k, v in engine.ksm_counts().items() if k in _MOVING}
+        settled, last = counts == last, counts
+        if settled and scans is None and scan >= 2:
+            break
+        watch.advance(scan + 1, MAX_SCANS if scans is None else scans)
+    return settled
 
 
 def _used(engine: Engine, area: int) -> int:

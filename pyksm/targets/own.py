@@ -24,10 +24,12 @@ _GRACE_SECONDS = 5.0
 # table that all load alike (their sources), a little data of its own, and then sleep. Parent and
 # child write after the fork, so they share most pages and each has some that the other has not.
 _PROGRAM = r"""
-import argparse, collections, csv, ctypes, email.message, json, logging, os, random, re, sys
+import ctypes, sys
+seed, forks, advise = (int(each) for each in sys.argv[1:])
 prctl = ctypes.CDLL(None).prctl
 prctl(1, 9)
-seed, forks = int(sys.argv[1]), int(sys.argv[2])
+if advise and prctl(67, 1, 0, 0, 0): sys.exit(1)
+import argparse, collections, csv, email.message, json, logging, os, random, re
 draw = random.Random(seed)
 files = sorted(f for m in list(sys.modules.values()) if (f := getattr(m, "__file__", None)))
 alike = b"".join(open(f, "rb").read() for f in files if f.endswith(".py"))
@@ -41,9 +43,10 @@ sys.stdin.buffer.read()
 
 
 @contextlib.contextmanager
-def interpreters(count: int = DEFAULT_COUNT) -> Iterator[list[int]]:
+def interpreters(count: int = DEFAULT_COUNT, mergeable: bool = False) -> Iterator[list[int]]:
     """Spawn ``count`` interpreters, the last with a forked child; their pids, once they wait.
 
+    ``mergeable``: all their memory is advised so (PR_SET_MEMORY_MERGE, Linux 6.4 on, as root).
     They are ended when the block is left, however it is left. InputError where they cannot be
     started or ``count`` is not 1..1000.
     """
@@ -53,7 +56,7 @@ def interpreters(count: int = DEFAULT_COUNT) -> Iterator[list[int]]:
         started = []
         for number in range(count):
             with deferred():  # no process may exist that nobody will end
-                process = _start(number, forks=number == count - 1)
+                process = _start(number, number == count - 1, mergeable)
                 stack.callback(_end, process)
             started.append(process)
         pids = [_await(process) for process in started]
@@ -61,8 +64,9 @@ def interpreters(count: int = DEFAULT_COUNT) -> Iterator[list[int]]:
         yield sorted(pids)
 
 
-def _start(number: int, forks: bool) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-I", "-c", _PROGRAM, str(number), str(int(forks))]
+def _start(number: int, forks: bool, mergeable: bool) -> subprocess.Popen[bytes]:
+    arguments = [str(number), str(int(forks)), str(int(mergeable))]
+    command = [sys.executable, "-I", "-c", _PROGRAM, *arguments]
     try:
         # A session of its own: Ctrl-C at the terminal reaches us, and we end them in order.
         return subprocess.Popen(
