@@ -276,6 +276,10 @@ class Guard:
         self._watchdog: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Guard:
+        with _deferred():
+            return self._enter()
+
+    def _enter(self) -> Guard:
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC
         try:
             self._fd = os.open(self.journal, flags, 0o600)
@@ -296,7 +300,7 @@ class Guard:
         return self
 
     def __exit__(self, *_: object) -> None:
-        with _signals_wait():
+        with _deferred():
             problems = self._close()
         if problems:
             raise StateError(f"not put back: {'; '.join(problems)} (see {self.journal})")
@@ -378,16 +382,11 @@ class Guard:
             self._note(do="kill", pid=pid, started=int(words[19]))
 
 
-@contextlib.contextmanager
-def _signals_wait() -> Iterator[None]:
-    # Not pyksm.targets.signals: this file is run by itself. Blocked rather than handled: nothing
-    # in here but waiting for the watchdog, which the signals do not reach.
-    numbers = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+def _deferred() -> contextlib.AbstractContextManager[None]:
+    # Imported here: the watchdog has no package around it.
+    from pyksm.targets.signals import deferred
+
+    return deferred()
 
 
 def _watch(journal: str) -> None:
