@@ -130,6 +130,37 @@ def test_a_running_process_and_a_core_together(tmp_path: Path, capsys: Capture) 
     assert told["source"]["processes"][1]["ptes"] == 1
 
 
+def test_estimate_with_so_many_scans(engine: str, saved: str, capsys: Capture) -> None:
+    for scans, shared in ((0, 0), (1, 0), (2, 1), (5, 1)):
+        words = ("--engine", engine, "--profile", "3.10", "--scans", str(scans))
+        told = answer(capsys, "estimate", saved, *words)
+        assert told["ksm"]["full_scans"] == told["ksm"]["counts"]["full_scans"] == scans
+        assert told["ksm"]["pages_shared"] == shared
+        assert told["ksm"]["settled"] == (scans == 5)
+        assert told["machine"]["profile"] == "3.9"
+
+
+def test_estimate_with_knobs_of_ksm(engine: str, saved: str, capsys: Capture) -> None:
+    words = ("--engine", engine, "--profile", "3.9")
+    told = answer(capsys, "estimate", saved, *words, "--ksm", "merge_across_nodes=0")
+    assert told["ksm"]["pages_shared"] == 1
+    for setting, why in {
+        "no_such_file=1": "ENOENT",
+        "pages_shared=1": "EACCES",
+        "merge_across_nodes=7": "EINVAL",
+        "use_zero_pages": "FILE=NUMBER",
+        "use_zero_pages=x": "FILE=NUMBER",
+        "=1": "FILE=NUMBER",
+        f"pages_to_scan={'9' * 30}": "FILE=NUMBER",
+        "run=1": "expected another file",
+    }.items():
+        for command in ("estimate", "swapoff"):
+            err = complaint(capsys, command, saved, *words, "--ksm", setting)
+            assert why in err
+    assert "9.9" in complaint(capsys, "estimate", saved, "--profile", "9.9")
+    assert "--scans" in complaint(capsys, "estimate", saved, "--scans", "-1")
+
+
 @pytest.mark.parametrize("command", ["swapoff", "estimate", "capture"])
 def test_bad_input_is_one_line(tmp_path: Path, capsys: Capture, command: str) -> None:
     more = ["-o", str(tmp_path / "new")] if command == "capture" else []

@@ -455,3 +455,20 @@ def test_targets_of_all_kinds(tmp_path: Path, pair: Pair) -> None:
     assert source_kind(["12"]) == "pids"
     assert source_kind(["x"]) == "files"
     assert source_kind(["12", "x"]) == "mixed"
+
+
+def kernel() -> tuple[int, ...]:
+    return tuple(int(each) for each in os.uname().release.split(".")[:2])
+
+
+@pytest.mark.skipif(not ROOT or kernel() < (6, 4), reason="PR_SET_MEMORY_MERGE: root, Linux 6.4")
+def test_mergeable_interpreters_and_what_ksmd_would_see_of_them() -> None:
+    memory = Memory()
+    with interpreters(1, mergeable=True) as pids:
+        capture(pids, memory, stop=True)
+    parent, child = memory.processes
+    for process in (parent, child):  # inherited by fork
+        assert process.vmas
+        assert all(vma.mergeable for vma in process.vmas)
+        labels = {vma.label for vma in process.vmas}
+        assert {"[heap]", "[stack]"} <= labels
