@@ -142,6 +142,8 @@ FRAMES_END = (1 << 32) - 1
 BULK_MAX = 1 << 32
 #: Bytes of one page's record, as C has it.
 PAGE_RECORD = 48
+#: Most milliseconds that one sleep takes.
+SLEEP_MAX = (1 << 31) - 1
 #: Most pages that one call pins.
 PINS_MAX = 1 << 28
 
@@ -482,6 +484,14 @@ class Oracle:
                 ksm_scan.ksm_do_scan(m, npages)
             finally:
                 m.ksm.mutex_held = False
+
+    # --- time
+
+    def sleep(self, ms: int) -> None:
+        m = self._m()
+        if not 0 <= ms <= SLEEP_MAX:
+            raise MachineError(EINVAL, f"sleep {ms}")
+        m.clock += ms
 
     # --- observation
 
