@@ -303,7 +303,7 @@ static void check_anon_vma(struct census *c, struct anon_vma *av)
 
 /* ---- KSM ---- */
 struct ksm_recount {
-	int64_t items, stable, unstable, shared;
+	int64_t items, stable, unstable, shared, chains, dups;
 };
 
 static void count_slot(struct census *c, const struct mm_slot *slot, struct ksm_recount *r)
@@ -325,52 +325,89 @@ static void count_slot(struct census *c, const struct mm_slot *slot, struct ksm_
 		wrong(c, "ksm-rmap-item", "slot of pid %d", slot->mm->pid);
 }
 
-static void check_stable_node(struct census *c, const struct stable_node *node,
-			      const struct stable_node *before, struct ksm_recount *r)
+static void check_items(struct census *c, const struct stable_node *node, struct ksm_recount *r)
 {
-	const struct page *page = pfn_to_page(c->m, node->kpfn);
 	const struct hlist_node *pos;
+	int32_t n = 0;
 
 	r->shared += node->hlist.first != NULL;
-	for (pos = node->hlist.first; pos; pos = pos->next) {
+	for (pos = node->hlist.first; pos; pos = pos->next, n++) {
 		const struct rmap_item *item = container_of(pos, struct rmap_item, hlist);
 
 		if (!(item->address & STABLE_FLAG) || item->head != node)
 			wrong(c, "ksm-rmap-item", "0x%llx is listed by another node",
 			      (unsigned long long)item->address);
 	}
-	/* A node whose page has gone is stale, which is legal; its order cannot be judged then. */
-	if (before && page_stable_node(page) == node) {
-		const struct page *last = pfn_to_page(c->m, before->kpfn);
+	if (n != node->rmap_hlist_len)
+		wrong(c, "ksm-tree", "the node of page %llu counts %d items, there are %d",
+		      (unsigned long long)node->kpfn, node->rmap_hlist_len, n);
+}
 
-		if (page_stable_node(last) == before &&
-		    memcmp(page_content(c->m, last), page_content(c->m, page), c->m->page_size) >=
+/*
+ * The page that a node of the tree stands for, NULL where it cannot be told: a node whose page has gone
+ * is stale, which is legal. A chain stands for what its first live dup has; the others must be equal.
+ */
+static const struct page *page_of_node(struct census *c, const struct stable_node *node,
+				       struct ksm_recount *r)
+{
+	const struct page *page = NULL;
+
+	if (!is_stable_node_chain(node)) {
+		check_items(c, node, r);
+		page = pfn_to_page(c->m, node->kpfn);
+		return page_stable_node(page) == node ? page : NULL;
+	}
+	r->chains++;
+	for (struct hlist_node *pos = node->hlist.first; pos; pos = pos->next) {
+		const struct stable_node *dup = dup_of(pos);
+		const struct page *of_dup = pfn_to_page(c->m, dup->kpfn);
+
+		r->dups++;
+		check_items(c, dup, r);
+		if (page_stable_node(of_dup) != dup)
+			continue;
+		if (page &&
+		    memcmp(page_content(c->m, page), page_content(c->m, of_dup), c->m->page_size))
+			wrong(c, "ksm-tree", "page %llu is no dup of its chain's others",
+			      (unsigned long long)dup->kpfn);
+		page = of_dup;
+	}
+	return page;
+}
+
+static void check_stable_tree(struct census *c, const struct rb_root *root, struct ksm_recount *r)
+{
+	const struct page *before = NULL;
+
+	for (struct rb_node *n = rb_first(root); n; n = rb_next(n)) {
+		const struct page *page =
+			page_of_node(c, container_of(n, struct stable_node, node), r);
+
+		if (page && before &&
+		    memcmp(page_content(c->m, before), page_content(c->m, page), c->m->page_size) >=
 			    0)
 			wrong(c, "ksm-tree", "page %llu is out of order",
-			      (unsigned long long)node->kpfn);
+			      (unsigned long long)page_to_pfn(c->m, page));
+		before = page;
 	}
 }
 
 static void check_ksm(struct census *c)
 {
 	struct ksm *ksm = &c->m->ksm;
-	struct ksm_recount r = { 0, 0, 0, 0 };
+	struct ksm_recount r = { 0, 0, 0, 0, 0, 0 };
 	struct list_head *pos;
 
 	list_for_each (pos, &ksm->ksm_mm_head.mm_list)
 		count_slot(c, container_of(pos, struct mm_slot, mm_list), &r);
-	for (uint32_t nid = 0; nid < c->m->nodes; nid++) {
-		const struct stable_node *before = NULL;
-
-		for (struct rb_node *n = rb_first(&ksm->root_stable_tree[nid]); n; n = rb_next(n)) {
-			const struct stable_node *node = container_of(n, struct stable_node, node);
-
-			check_stable_node(c, node, before, &r);
-			before = node;
-		}
-	}
+	for (uint32_t nid = 0; nid < c->m->nodes; nid++)
+		check_stable_tree(c, &ksm->root_stable_tree[nid], &r);
 	list_for_each (pos, &ksm->migrate_nodes)
-		check_stable_node(c, container_of(pos, struct stable_node, list), NULL, &r);
+		check_items(c, container_of(pos, struct stable_node, list), &r);
+	if (r.chains != ksm->stable_node_chains || r.dups != ksm->stable_node_dups)
+		wrong(c, "ksm-counts", "chains %lld dups %lld, counted %lld %lld",
+		      (long long)ksm->stable_node_chains, (long long)ksm->stable_node_dups,
+		      (long long)r.chains, (long long)r.dups);
 	if (r.items != ksm->rmap_items || r.shared != ksm->pages_shared ||
 	    r.stable - r.shared != ksm->pages_sharing || r.unstable != ksm->pages_unshared)
 		wrong(c, "ksm-counts",

@@ -73,12 +73,18 @@ static int dup_vma(struct pyksm *m, struct mm_struct *mm, struct vm_area_struct 
 /* Copy the parent's address space; on -ENOMEM the caller drops what the child has so far. */
 int dup_mmap(struct pyksm *m, struct mm_struct *mm, struct mm_struct *oldmm)
 {
+	bool late = has(m, FEAT_KSM_FORK_LATE); /* and then it may fail: 985da552a98e */
 	struct vm_area_struct *vma;
-	int err = ksm_fork(m, mm, oldmm);
+	int err;
 
+	ksm_mm_init(mm, oldmm);
+	err = late ? 0 : ksm_fork(m, mm, oldmm);
 	for (vma = oldmm->mmap; vma && !err; vma = vma->vm_next)
 		err = dup_vma(m, mm, vma);
-	if (!err)
-		mlock_fork(m, mm, oldmm);
-	return err;
+	if (err)
+		return err;
+	if (late)
+		ksm_fork(m, mm, oldmm);
+	mlock_fork(m, mm, oldmm);
+	return 0;
 }

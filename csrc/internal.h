@@ -68,6 +68,10 @@ static inline struct page *pfn_to_page(const struct pyksm *m, uint64_t pfn)
 {
 	return &m->mem_map[pfn];
 }
+static inline struct page *zero_page(const struct pyksm *m)
+{
+	return pfn_to_page(m, 0);
+}
 static inline unsigned char *page_content(const struct pyksm *m, const struct page *page)
 {
 	return m->content + page_to_pfn(m, page) * m->page_size;
@@ -348,7 +352,11 @@ int do_move_pages(struct pyksm *m, struct mm_struct *mm, uint64_t addr, uint64_t
 
 /* ksm.c */
 void ksm_init(struct pyksm *m);
-int ksm_fork(struct pyksm *m, struct mm_struct *mm, struct mm_struct *oldmm);
+void ksm_mm_init(struct mm_struct *mm, const struct mm_struct *oldmm);
+int ksm_fork(struct pyksm *m, struct mm_struct *mm, const struct mm_struct *oldmm);
+uint32_t ksm_vma_flags(struct pyksm *m, struct mm_struct *mm, uint32_t vm_flags);
+int ksm_enable_merge_any(struct pyksm *m, struct mm_struct *mm);
+int ksm_disable_merge_any(struct pyksm *m, struct mm_struct *mm);
 void ksm_exit(struct pyksm *m, struct mm_struct *mm);
 int ksm_madvise(struct pyksm *m, struct vm_area_struct *vma, uint64_t start, uint64_t end,
 		int advice, uint32_t *vm_flags);
@@ -362,6 +370,25 @@ int unmerge_ksm_pages(struct pyksm *m, struct vm_area_struct *vma, uint64_t star
 
 /* census.c */
 int census(struct pyksm *m, bool strict, char *buf, size_t len);
+
+/* Zero pages that KSM has put in the place of others (6.6, 79271476b336): no read fault makes them dirty. */
+static inline bool is_ksm_zero_pte(const struct pyksm *m, pte_t pte)
+{
+	return has(m, FEAT_ZERO_PAGES_COUNTED) && pte_present(pte) && (pte & _PAGE_SPECIAL) &&
+	       (pte & _PAGE_DIRTY);
+}
+static inline void ksm_map_zero_page(struct pyksm *m, struct mm_struct *mm)
+{
+	m->ksm.zero_pages++;
+	mm->ksm_zero_pages++;
+}
+static inline void ksm_might_unmap_zero_page(struct pyksm *m, struct mm_struct *mm, pte_t pte)
+{
+	if (!is_ksm_zero_pte(m, pte))
+		return;
+	m->ksm.zero_pages--;
+	mm->ksm_zero_pages--;
+}
 
 static inline struct stable_node *page_stable_node(const struct page *page)
 {

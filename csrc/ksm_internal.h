@@ -1,19 +1,106 @@
 /* SPDX-License-Identifier: MIT */
-/* What ksm.c, ksm_sysfs.c and the public face share. */
+/* What the files of KSM, the census and the public face share, file by file. */
 #ifndef PYKSM_KSM_INTERNAL_H
 #define PYKSM_KSM_INTERNAL_H
 
-#include "mm_types.h"
+#include "internal.h"
 
+static inline struct mm_slot *slot_of(struct list_head *pos)
+{
+	return container_of(pos, struct mm_slot, mm_list);
+}
+static inline bool ksm_test_exit(const struct mm_struct *mm)
+{
+	return mm->mm_users == 0;
+}
+static inline bool on_migrate_list(const struct pyksm *m, const struct stable_node *node)
+{
+	return node->head == &m->ksm.migrate_nodes;
+}
+
+#ifndef FAULT_FLAG_UNSHARE
+#define FAULT_FLAG_UNSHARE 1U /* TODO until faults know it */
+#endif
+/* follow_page(), which for a while (474098edac26, 6.1) passed over PROT_NONE. */
+static inline struct page *follow_mergeable(const struct pyksm *m, const struct mm_struct *mm,
+					    uint64_t addr)
+{
+	const pte_t *pte = pte_lookup(mm, addr);
+
+	if (pte && has(m, FEAT_BREAK_SKIPS_PROT_NONE) && !(*pte & _PAGE_PRESENT))
+		return NULL;
+	return follow_page(m, mm, addr);
+}
+
+/* ksm.c */
+int __ksm_enter(struct pyksm *m, struct mm_struct *mm);
+void forget_mm(struct pyksm *m, struct mm_slot *slot);
+struct vm_area_struct *find_mergeable_vma(const struct mm_struct *mm, uint64_t addr);
+void break_cow(struct pyksm *m, struct rmap_item *item);
+int unmerge_and_remove_all_rmap_items(struct pyksm *m);
+
+/* ksm_chain.c */
+/* What marks a dup: no list has its head there, and no tree node lies there. */
+static inline struct list_head *stable_node_dup_head(struct pyksm *m)
+{
+	return (struct list_head *)(void *)&m->ksm.migrate_nodes.prev;
+}
+static inline bool is_stable_node_chain(const struct stable_node *node)
+{
+	return node->rmap_hlist_len == STABLE_NODE_CHAIN;
+}
+static inline struct stable_node *dup_of(struct hlist_node *pos)
+{
+	return container_of(pos, struct stable_node, hlist_dup);
+}
+struct stable_node *alloc_stable_node(struct pyksm *m);
+void free_stable_node(struct pyksm *m, struct stable_node *node);
+bool __is_page_sharing_candidate(const struct pyksm *m, const struct stable_node *node, int offset);
+bool is_page_sharing_candidate(const struct pyksm *m, const struct stable_node *node);
+void stable_node_chain_add_dup(struct pyksm *m, struct stable_node *dup, struct stable_node *chain);
+void stable_node_dup_del(struct pyksm *m, struct stable_node *node);
+struct stable_node *alloc_stable_node_chain(struct pyksm *m, struct stable_node *dup,
+					    struct rb_root *root);
+void free_stable_node_chain(struct pyksm *m, struct stable_node *chain, struct rb_root *root);
+/* A node of a stable tree and the one that stands for it: itself, or one of a chain's dups. */
+struct chain_place {
+	struct stable_node *node, *dup;
+	bool full; /* dup takes no more pages */
+};
+struct page *chain_lookup(struct pyksm *m, struct rb_root *root, struct chain_place *place,
+			  bool prune);
+
+/* ksm_tree.c */
 int get_kpfn_nid(const struct pyksm *m, uint64_t kpfn);
 struct page *get_ksm_page(struct pyksm *m, struct stable_node *node);
-uint64_t ksm_do_scan(struct pyksm *m, uint64_t npages);
-int unmerge_and_remove_all_rmap_items(struct pyksm *m);
+void move_to_migrate_nodes(struct pyksm *m, struct stable_node *node);
+void remove_node_from_stable_tree(struct pyksm *m, struct stable_node *node);
+void remove_rmap_item_from_tree(struct pyksm *m, struct rmap_item *item);
+void remove_trailing_rmap_items(struct pyksm *m, struct rmap_item **list);
+void free_rmap_item(struct pyksm *m, struct rmap_item *item);
 int remove_all_stable_nodes(struct pyksm *m);
+struct page *stable_tree_search(struct pyksm *m, struct page *page);
+struct stable_node *stable_tree_insert(struct pyksm *m, struct page *kpage);
+void stable_tree_append(struct pyksm *m, struct rmap_item *item, struct stable_node *node);
+struct rmap_item *unstable_tree_search_insert(struct pyksm *m, struct rmap_item *item,
+					      const struct page *page, struct page **tree_pagep);
+
+/* ksm_merge.c */
+uint32_t page_checksum(const struct pyksm *m, const void *content);
+int memcmp_pages(struct pyksm *m, const struct page *a, const struct page *b);
+void cmp_and_merge_page(struct pyksm *m, struct page *page, struct rmap_item *item);
+
+/* ksm_scan.c, ksm_advisor.c */
+uint64_t ksm_do_scan(struct pyksm *m, uint64_t npages);
+void advisor_start_scan(struct pyksm *m);
+void advisor_stop_scan(struct pyksm *m);
+void set_advisor_defaults(struct pyksm *m);
 
 /* ksm_sysfs.c */
 int ksm_show(const struct pyksm *m, const char *key, int64_t *ret);
 int ksm_store(struct pyksm *m, const char *key, int64_t value);
+const char *ksm_count_name(const struct pyksm *m, int i);
+int ksm_stat_show(const struct pyksm *m, const struct mm_struct *mm, const char *key, int64_t *ret);
 int ksm_scan_batch(struct pyksm *m, uint64_t npages);
 int ksm_full_scans(struct pyksm *m, uint32_t n);
 

@@ -44,9 +44,9 @@ struct pyksm *pyksm_new(const struct pyksm_config *config, int *err)
 	m->next_pid = 1;
 	INIT_LIST_HEAD(&m->anon_vmas);
 	swap_init(m);
-	ksm_init(m);
 	if (page_alloc_init(m, config->frames ? config->frames : 65536))
 		return fail_new(m, err, -ENOMEM);
+	ksm_init(m);
 	if (err)
 		*err = 0;
 	return m;
@@ -591,6 +591,43 @@ int pyksm_ksm_write(struct pyksm *m, const char *key, int64_t value)
 int pyksm_ksm_read(struct pyksm *m, const char *key, int64_t *ret)
 {
 	return m && key && ret ? ksm_show(m, key, ret) : -EINVAL;
+}
+
+const char *pyksm_ksm_count_name(struct pyksm *m, int index)
+{
+	return m && index >= 0 ? ksm_count_name(m, index) : NULL;
+}
+
+int pyksm_ksm_stat(struct pyksm *m, int pid, const char *key, int64_t *ret)
+{
+	struct process *p;
+	int err = find_for_read(m, pid, &p);
+
+	if (err || !key || !ret)
+		return err ? err : -EINVAL;
+	return ksm_stat_show(m, p->mm, key, ret);
+}
+
+int pyksm_prctl_memory_merge(struct pyksm *m, int pid, int on)
+{
+	struct process *p;
+	int err = find_for_write(m, pid, &p);
+
+	if (!err && !has(m, FEAT_MERGE_ANY))
+		err = -EINVAL;
+	if (err)
+		return err;
+	return on ? ksm_enable_merge_any(m, p->mm) : ksm_disable_merge_any(m, p->mm);
+}
+
+int pyksm_memory_merge(struct pyksm *m, int pid)
+{
+	struct process *p;
+	int err = find_for_read(m, pid, &p);
+
+	if (!err && !has(m, FEAT_MERGE_ANY))
+		err = -EINVAL;
+	return err ? err : p->mm->merge_any;
 }
 
 int pyksm_ksm_scan(struct pyksm *m, uint32_t n)

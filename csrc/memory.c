@@ -81,8 +81,10 @@ static int do_wp_page(struct pyksm *m, struct vm_area_struct *vma, uint64_t addr
 	page = wp_new_page(m, vma, old);
 	if (!page)
 		return VM_FAULT_OOM;
-	if (!old)
+	if (!old) {
 		vma->vm_mm->anon_rss++;
+		ksm_might_unmap_zero_page(m, vma->vm_mm, *pte);
+	}
 	page_add_new_anon_rmap(m, page, vma, addr);
 	*pte = maybe_mkwrite(mk_pte(m, page, vma) | _PAGE_DIRTY, vma);
 	if (old) {
@@ -351,8 +353,10 @@ static void zap_pte(struct pyksm *m, struct mmu_gather *tlb, struct mm_struct *m
 		return;
 	}
 	page = vm_normal_page(m, pte);
-	if (!page)
+	if (!page) {
+		ksm_might_unmap_zero_page(m, mm, pte);
 		return;
+	}
 	mm->anon_rss--;
 	page_remove_rmap(page);
 	gather(m, tlb, page);

@@ -97,7 +97,9 @@ struct mm_struct {
 	int mm_users, mm_count;
 	int pid;
 	bool mergeable; /* MMF_VM_MERGEABLE */
+	bool merge_any; /* MMF_VM_MERGE_ANY */
 	struct mm_slot *mm_slot; /* KSM's, NULL where it has none */
+	int64_t ksm_merging_pages, ksm_rmap_items, ksm_zero_pages;
 	int readers; /* holds mmap_sem for reading across a schedule point */
 	struct vm_area_struct *mmap;
 	struct rb_root mm_rb;
@@ -138,16 +140,24 @@ struct process {
 };
 
 /* ---- KSM ---- */
+#define STABLE_NODE_CHAIN (-1024)
+
 struct stable_node {
 	union {
 		struct rb_node node;
 		struct {
-			struct list_head *head; /* &migrate_nodes: waits there for its place */
+			/* &migrate_nodes: waits there for its place; STABLE_NODE_DUP_HEAD: is a dup */
+			struct list_head *head;
+			struct hlist_node hlist_dup; /* among its chain's dups */
 			struct list_head list;
 		};
 	};
-	struct hlist_head hlist;
-	uint64_t kpfn;
+	struct hlist_head hlist; /* its items, or a chain's dups */
+	union {
+		uint64_t kpfn;
+		uint64_t chain_prune_time;
+	};
+	int32_t rmap_hlist_len; /* items, or STABLE_NODE_CHAIN */
 	int32_t nid;
 };
 
@@ -160,6 +170,7 @@ struct rmap_item {
 	struct mm_struct *mm;
 	uint64_t address; /* and flags in the low bits */
 	uint32_t oldchecksum;
+	uint8_t age, remaining_skips; /* smart scan's */
 	union {
 		struct rb_node node;
 		struct {
@@ -188,14 +199,29 @@ struct ksm_scan {
 	uint64_t seqnr;
 };
 
+/* What scan-time remembers from scan to scan. */
+struct advisor_ctx {
+	uint64_t start_scan; /* ms */
+	uint64_t scan_time; /* s */
+	uint64_t change; /* percent */
+};
+
 struct ksm {
 	struct rb_root root_stable_tree[MAX_NODES], root_unstable_tree[MAX_NODES];
 	struct list_head migrate_nodes;
 	struct mm_slot ksm_mm_head;
 	struct ksm_scan scan;
 	int64_t pages_shared, pages_sharing, pages_unshared, rmap_items;
+	int64_t zero_pages, pages_scanned, pages_skipped, stable_node_chains, stable_node_dups;
 	uint32_t run, merge_across_nodes, nr_node_ids;
 	uint32_t pages_to_scan, sleep_millisecs;
+	uint32_t max_page_sharing, stable_node_chains_prune_millisecs;
+	uint32_t zero_checksum;
+	bool use_zero_pages, smart_scan;
+	uint32_t advisor; /* 0 none, 1 scan-time */
+	uint64_t advisor_max_cpu, advisor_min_pages_to_scan, advisor_max_pages_to_scan;
+	uint64_t advisor_target_scan_time; /* s */
+	struct advisor_ctx advisor_ctx;
 	bool mutex; /* ksm_thread_mutex */
 	bool trees_allocated; /* those per node, on the first change of merge_across_nodes */
 };
@@ -253,8 +279,8 @@ enum pool_id {
 	POOL_VMA,
 	POOL_AVC,
 	POOL_ANON_VMA,
-	POOL_RMAP_ITEM,
-	POOL_KSM, /* stable_nodes and mm_slots */
+	POOL_RMAP_ITEM, /* since 4.13 (2c653d0ee2ae) stable_nodes too: they got as large */
+	POOL_KSM, /* mm_slots, and before that stable_nodes */
 	POOL_PGTABLE,
 	NR_POOLS,
 };
@@ -264,6 +290,7 @@ struct pyksm {
 	size_t page_size;
 	uint32_t policy, switches, agent_pages;
 	uint64_t features; /* bit k: enum feature k */
+	uint64_t clock; /* ms */
 	struct node node[MAX_NODES];
 	struct page *mem_map;
 	unsigned char *content;

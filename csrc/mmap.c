@@ -382,6 +382,8 @@ int64_t do_mmap(struct pyksm *m, struct mm_struct *mm, uint64_t addr, uint64_t l
 	if (err)
 		return err;
 	prev = vma_before(mm, addr);
+	if (has(m, FEAT_MERGE_ANY_JOINS_VMAS)) /* cf7e7a3503df */
+		flags = ksm_vma_flags(m, mm, flags);
 	if (vma_merge(m, mm, prev, addr, addr + len, flags, NULL, addr >> PAGE_SHIFT, node))
 		return (int64_t)addr;
 	vma = kmem_alloc(m, POOL_VMA);
@@ -391,7 +393,7 @@ int64_t do_mmap(struct pyksm *m, struct mm_struct *mm, uint64_t addr, uint64_t l
 	vma->vm_start = addr;
 	vma->vm_end = addr + len;
 	vma->vm_pgoff = addr >> PAGE_SHIFT;
-	vma->vm_flags = flags;
+	vma->vm_flags = ksm_vma_flags(m, mm, flags);
 	vma->node = node;
 	INIT_LIST_HEAD(&vma->anon_vma_chain);
 	vma_link(mm, vma);

@@ -54,7 +54,14 @@ _VMSTAT = _names(lib.pyksm_nr_vmstat(), lib.pyksm_vmstat_name)
 _POINTS = _names(lib.pyksm_nr_points(), lib.pyksm_point_name)
 _SWITCHES = _names(lib.PYKSM_NR_SWITCHES, lib.pyksm_switch_name)
 _FEATURES = _names(lib.pyksm_nr_features(), lib.pyksm_feature_name)
-_KSM_COUNTS = ("pages_shared", "pages_sharing", "pages_unshared", "pages_volatile", "full_scans")
+_KSM_STAT = (
+    "ksm_rmap_items",
+    "ksm_zero_pages",
+    "ksm_merging_pages",
+    "ksm_process_profit",
+    "ksm_merge_any",
+    "ksm_mergeable",
+)
 
 
 def _clamp(value: SupportsIndex, low: int, high: int) -> int:
@@ -443,7 +450,30 @@ class Core:
         return int(ret[0])
 
     def ksm_counts(self) -> dict[str, int]:
-        return {key: self.ksm_read(key) for key in _KSM_COUNTS}
+        counts: dict[str, int] = {}
+        with self._lock:
+            while (key := self._raw("ksm", lib.pyksm_ksm_count_name, len(counts))) != ffi.NULL:
+                name = ffi.string(key).decode("ascii")
+                counts[name] = self.ksm_read(name)
+        return counts
+
+    def ksm_stat(self, pid: int) -> dict[str, int]:
+        ret = ffi.new("int64_t *")
+        stat: dict[str, int] = {}
+        for key in _KSM_STAT:
+            what = f"ksm_stat of process {pid}"
+            code = self._raw(what, lib.pyksm_ksm_stat, _id(pid), key.encode("ascii"), ret)
+            if code == 0:
+                stat[key] = int(ret[0])
+            elif code != -errno.ENOENT:
+                raise MachineError(-code, what)
+        return stat
+
+    def prctl_memory_merge(self, pid: int, on: bool) -> None:
+        self._call("prctl", lib.pyksm_prctl_memory_merge, _id(pid), int(bool(on)))
+
+    def memory_merge(self, pid: int) -> bool:
+        return bool(self._call("prctl", lib.pyksm_memory_merge, _id(pid)))
 
     def ksm_scan(self, n: int) -> int:
         return self._call("scan", lib.pyksm_ksm_scan, _u32(n, "scans"))

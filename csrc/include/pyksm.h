@@ -184,6 +184,13 @@ PYKSM_API int pyksm_swapout(struct pyksm *m, const struct pyksm_range *ranges, i
 /* KSM. Keys are the names of the files in /sys/kernel/mm/ksm. */
 PYKSM_API int pyksm_ksm_write(struct pyksm *m, const char *key, int64_t value);
 PYKSM_API int pyksm_ksm_read(struct pyksm *m, const char *key, int64_t *ret);
+/* The files that are counts, by index; NULL: there are no more. */
+PYKSM_API const char *pyksm_ksm_count_name(struct pyksm *m, int index);
+/* A line of /proc/PID/ksm_stat (or its ksm_merging_pages); -ENOENT where this kernel has none. */
+PYKSM_API int pyksm_ksm_stat(struct pyksm *m, int pid, const char *key, int64_t *ret);
+/* prctl(PR_SET_MEMORY_MERGE) and PR_GET_MEMORY_MERGE; -EINVAL where this kernel has none. */
+PYKSM_API int pyksm_prctl_memory_merge(struct pyksm *m, int pid, int on);
+PYKSM_API int pyksm_memory_merge(struct pyksm *m, int pid);
 /* N full scans; returns how many happened. */
 PYKSM_API int pyksm_ksm_scan(struct pyksm *m, uint32_t n);
 PYKSM_API int pyksm_ksm_do_scan(struct pyksm *m, uint32_t npages); /* one batch of ksmd */

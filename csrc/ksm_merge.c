@@ -1,0 +1,269 @@
+/* SPDX-License-Identifier: MIT */
+/* Comparing and merging, and ksmd's look at one page (kernel: mm/ksm.c). */
+#include "jhash.h"
+#include "ksm_internal.h"
+#include "xxhash.h"
+
+/* ---- comparing ---- */
+/* xxhash since 5.0 (59e1a2f4bf83), of whose 64 bits the kernel keeps the low half. */
+uint32_t page_checksum(const struct pyksm *m, const void *content)
+{
+	if (has(m, FEAT_XXHASH))
+		return (uint32_t)xxh64(content, m->page_size, 0);
+	return jhash2(content, m->page_size / 4, 17);
+}
+
+static uint32_t calc_checksum(struct pyksm *m, const struct page *page)
+{
+	COUNT(m, calc_checksum);
+	return page_checksum(m, page_content(m, page));
+}
+
+int memcmp_pages(struct pyksm *m, const struct page *a, const struct page *b)
+{
+	COUNT(m, memcmp_pages);
+	return memcmp(page_content(m, a), page_content(m, b), m->page_size);
+}
+
+/* ---- merging ---- */
+/* Make sure that nobody writes to page from now on; -EFAULT where someone might already be at it. */
+static int write_protect_page(struct pyksm *m, struct vm_area_struct *vma, struct page *page,
+			      pte_t *orig_pte)
+{
+	uint64_t addr;
+	pte_t *pte;
+
+	COUNT(m, write_protect_page);
+	addr = page_address_in_vma(m, page, vma);
+	pte = addr == BAD_ADDRESS ? NULL : page_check_address(m, page, vma->vm_mm, addr);
+	if (!pte)
+		return -EFAULT;
+	if (*pte & (_PAGE_RW | _PAGE_DIRTY)) {
+		int swapped = page->flags & PG_swapcache ? 1 : 0;
+
+		/* More references than ptes, cache and ours: direct I/O may be under way. */
+		if (page_mapcount(page) + 1 + swapped != page_count(page))
+			return -EFAULT;
+		if (*pte & _PAGE_DIRTY)
+			page->flags |= PG_dirty;
+		*pte &= ~(_PAGE_RW | _PAGE_DIRTY);
+	}
+	*orig_pte = *pte;
+	return 0;
+}
+
+/* The pte that comes in its place: KSM's zero pages are marked since 6.6 (79271476b336). */
+static pte_t replacing_pte(struct pyksm *m, struct vm_area_struct *vma, struct page *kpage,
+			   uint64_t addr)
+{
+	pte_t pte;
+
+	if (kpage != zero_page(m)) {
+		get_page(kpage);
+		page_add_anon_rmap(m, kpage, vma, addr);
+		return mk_pte(m, kpage, vma);
+	}
+	vma->vm_mm->anon_rss--;
+	pte = vm_page_prot(vma) | _PAGE_SPECIAL;
+	if (has(m, FEAT_ZERO_PAGES_COUNTED)) {
+		pte |= _PAGE_DIRTY;
+		ksm_map_zero_page(m, vma->vm_mm);
+	}
+	return pte;
+}
+
+static int replace_page(struct pyksm *m, struct vm_area_struct *vma, struct page *page,
+			struct page *kpage, pte_t orig_pte)
+{
+	uint64_t addr;
+	pte_t *pte;
+
+	COUNT(m, replace_page);
+	addr = page_address_in_vma(m, page, vma);
+	pte = addr == BAD_ADDRESS ? NULL : pte_lookup(vma->vm_mm, addr);
+	if (!pte || *pte != orig_pte)
+		return -EFAULT;
+	*pte = replacing_pte(m, vma, kpage, addr);
+	page_remove_rmap(page);
+	if (!page_mapped(page))
+		try_to_free_swap(m, page);
+	put_page(m, page);
+	return 0;
+}
+
+/* While the page is locked: from now on it is a KSM page, as yet without a node. */
+static void upgrade_to_ksm_page(struct pyksm *m, struct page *page)
+{
+	set_page_stable_node(page, NULL); /* stable_tree_insert() will fill it in */
+	mark_page_accessed(m, page);
+	/* Else reclaim would just drop a page whose ptes have all been made clean: 337ed7eb5fbd. */
+	if (has(m, FEAT_STABLE_PAGE_DIRTY))
+		page->flags |= PG_dirty;
+}
+
+/* Make page a KSM page (kpage NULL), or put kpage, which may be the zero page, in its place. */
+static int try_to_merge_one_page(struct pyksm *m, struct vm_area_struct *vma, struct page *page,
+				 struct page *kpage)
+{
+	pte_t orig_pte = 0;
+	int err = -EFAULT;
+
+	COUNT(m, try_to_merge_one_page);
+	if (page == kpage) /* a forked KSM page */
+		return 0;
+	if (!(vma->vm_flags & VM_MERGEABLE) || !PageAnon(page) || !trylock_page(page))
+		return -EFAULT;
+	if (write_protect_page(m, vma, page, &orig_pte) == 0) {
+		if (!kpage) {
+			upgrade_to_ksm_page(m, page);
+			err = 0;
+		} else if (!memcmp_pages(m, page, kpage)) {
+			err = replace_page(m, vma, page, kpage, orig_pte);
+		}
+	}
+	unlock_page(page);
+	return err;
+}
+
+static struct vm_area_struct *vma_of_item(const struct pyksm *m, const struct rmap_item *item)
+{
+	struct vm_area_struct *vma;
+
+	if (has(m, FEAT_STABLE_TREE_RESTART)) /* of the same series in 4.4 */
+		return find_mergeable_vma(item->mm, item->address);
+	vma = ksm_test_exit(item->mm) ? NULL : find_vma(item->mm, item->address);
+	return vma && vma->vm_start <= item->address ? vma : NULL;
+}
+
+static int try_to_merge_with_ksm_page(struct pyksm *m, struct rmap_item *item, struct page *page,
+				      struct page *kpage)
+{
+	struct vm_area_struct *vma = vma_of_item(m, item);
+	int err;
+
+	if (!vma)
+		return -EFAULT;
+	err = try_to_merge_one_page(m, vma, page, kpage);
+	if (err)
+		return err;
+	remove_rmap_item_from_tree(m, item); /* before anon_vma, which shares its place with nid */
+	item->anon_vma = vma->anon_vma;
+	get_anon_vma(vma->anon_vma);
+	return 0;
+}
+
+/* The page under scan becomes the KSM page, the one found in the tree goes. */
+static struct page *try_to_merge_two_pages(struct pyksm *m, struct rmap_item *item,
+					   struct page *page, struct rmap_item *tree_item,
+					   struct page *tree_page)
+{
+	if (try_to_merge_with_ksm_page(m, item, page, NULL))
+		return NULL;
+	if (try_to_merge_with_ksm_page(m, tree_item, tree_page, page)) {
+		break_cow(m, item); /* a KSM page with one pte: but see half-KSM pages */
+		return NULL;
+	}
+	return page;
+}
+
+/* Since 4.12 (e86c59b1b12d), if use_zero_pages says so. Whether page is dealt with. */
+static bool try_to_merge_with_zero_page(struct pyksm *m, const struct rmap_item *item,
+					struct page *page)
+{
+	struct vm_area_struct *vma;
+
+	if (!m->ksm.use_zero_pages || item->oldchecksum != m->ksm.zero_checksum)
+		return false;
+	vma = find_mergeable_vma(item->mm, item->address);
+	return !vma || !try_to_merge_one_page(m, vma, page, zero_page(m));
+}
+
+/* ---- ksmd's look at one page ---- */
+/*
+ * Does item hang on node? By address alone: an item that has left a node still has its address (until
+ * 5.13, c89a384e2551), and a new node may lie there since. stable_nodes share a slab cache with mm_slots
+ * (with rmap_items since 4.13), and it gives out first what was freed last. Real 3.10 shows it: sharers
+ * count as volatile.
+ */
+static bool item_is_on(const struct rmap_item *item, const struct stable_node *node)
+{
+	return item->head == node;
+}
+
+static void merge_with_tree_item(struct pyksm *m, struct page *page, struct rmap_item *item)
+{
+	struct page *tree_page = NULL, *kpage;
+	struct rmap_item *tree_item;
+	struct stable_node *node;
+
+	tree_item = unstable_tree_search_insert(m, item, page, &tree_page);
+	if (!tree_item)
+		return;
+	kpage = try_to_merge_two_pages(m, item, page, tree_item, tree_page);
+	put_page(m, tree_page);
+	if (!kpage)
+		return;
+	node = stable_tree_insert(m, kpage);
+	if (node) {
+		stable_tree_append(m, tree_item, node);
+		stable_tree_append(m, item, node);
+	} else {
+		break_cow(m, tree_item);
+		break_cow(m, item);
+	}
+}
+
+/* Returns whether page is where it belongs and item with it. */
+static bool already_merged(struct pyksm *m, const struct rmap_item *item, struct stable_node *node)
+{
+	if (!node)
+		return false;
+	if (!on_migrate_list(m, node) && get_kpfn_nid(m, node->kpfn) != node->nid) {
+		stable_node_dup_del(m, node);
+		move_to_migrate_nodes(m, node);
+	}
+	return !on_migrate_list(m, node) && item_is_on(item, node);
+}
+
+/* Is the page as it was when it was last looked at? It changes: not worth looking for its like yet. */
+static bool checksum_unchanged(struct pyksm *m, const struct page *page, struct rmap_item *item)
+{
+	uint32_t checksum = calc_checksum(m, page);
+	bool same = item->oldchecksum == checksum;
+
+	item->oldchecksum = checksum;
+	return same;
+}
+
+void cmp_and_merge_page(struct pyksm *m, struct page *page, struct rmap_item *item)
+{
+	bool checksum_first = has(m, FEAT_CHECKSUM_FIRST); /* d58a361b0350 */
+	struct stable_node *node = page_stable_node(page);
+	struct page *kpage;
+
+	COUNT(m, cmp_and_merge_page);
+	if (already_merged(m, item, node))
+		return;
+	if (checksum_first && !node) {
+		remove_rmap_item_from_tree(m, item);
+		if (!checksum_unchanged(m, page, item) ||
+		    try_to_merge_with_zero_page(m, item, page))
+			return;
+	}
+	kpage = stable_tree_search(m, page);
+	if (kpage == page && item_is_on(item, node)) {
+		put_page(m, kpage);
+		return;
+	}
+	remove_rmap_item_from_tree(m, item);
+	if (kpage) {
+		if (!try_to_merge_with_ksm_page(m, item, page, kpage))
+			stable_tree_append(m, item, page_stable_node(kpage));
+		put_page(m, kpage);
+		return;
+	}
+	if (!checksum_first &&
+	    (!checksum_unchanged(m, page, item) || try_to_merge_with_zero_page(m, item, page)))
+		return;
+	merge_with_tree_item(m, page, item);
+}

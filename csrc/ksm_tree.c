@@ -1,0 +1,407 @@
+/* SPDX-License-Identifier: MIT */
+/* The stable and the unstable tree, and how items and nodes come and go (kernel: mm/ksm.c). */
+#include "ksm_internal.h"
+
+/* ---- items and nodes leave their trees ---- */
+/* Which tree a frame belongs in. */
+int get_kpfn_nid(const struct pyksm *m, uint64_t kpfn)
+{
+	return m->ksm.merge_across_nodes ? 0 : m->mem_map[kpfn].nid;
+}
+
+/* The items keep their heads, stale as these are now: nothing of 5.13's c89a384e2551 here. */
+void remove_node_from_stable_tree(struct pyksm *m, struct stable_node *node)
+{
+	struct ksm *ksm = &m->ksm;
+	struct hlist_node *pos;
+
+	for (pos = node->hlist.first; pos; pos = pos->next) {
+		struct rmap_item *item = container_of(pos, struct rmap_item, hlist);
+
+		if (pos->next)
+			ksm->pages_sharing--;
+		else
+			ksm->pages_shared--;
+		item->mm->ksm_merging_pages--;
+		put_anon_vma(m, item->anon_vma);
+		item->address &= PAGE_MASK;
+	}
+	if (on_migrate_list(m, node))
+		list_del_init(&node->list);
+	else
+		stable_node_dup_del(m, node);
+	free_stable_node(m, node);
+}
+
+/*
+ * The page of a node with a reference, although the node holds none: the page's mapping says whether it
+ * is still that one. If it is not the node is stale, goes, and NULL is returned.
+ */
+struct page *get_ksm_page(struct pyksm *m, struct stable_node *node)
+{
+	struct page *page = pfn_to_page(m, node->kpfn);
+
+	if (page_stable_node(page) == node && page_count(page) > 0) {
+		get_page(page);
+		return page;
+	}
+	remove_node_from_stable_tree(m, node);
+	return NULL;
+}
+
+void remove_rmap_item_from_tree(struct pyksm *m, struct rmap_item *item)
+{
+	struct ksm *ksm = &m->ksm;
+
+	COUNT(m, remove_rmap_item_from_tree);
+	if (item->address & STABLE_FLAG) {
+		struct stable_node *node = item->head;
+		struct page *page = get_ksm_page(m, node);
+
+		if (!page)
+			return; /* the node went, and this item's flag with it */
+		hlist_del(&item->hlist);
+		put_page(m, page);
+		if (node->hlist.first)
+			ksm->pages_sharing--;
+		else
+			ksm->pages_shared--;
+		item->mm->ksm_merging_pages--;
+		node->rmap_hlist_len--;
+		put_anon_vma(m, item->anon_vma);
+		if (has(m, FEAT_STABLE_HEAD_CLEARED)) /* c89a384e2551 */
+			item->head = NULL;
+		item->address &= PAGE_MASK;
+	} else if (item->address & UNSTABLE_FLAG) {
+		/* An item of the last scan is in no tree any more: the trees were dropped whole. */
+		if ((unsigned char)(ksm->scan.seqnr - item->address) == 0)
+			rb_erase(&item->node, &ksm->root_unstable_tree[item->nid]);
+		ksm->pages_unshared--;
+		item->address &= PAGE_MASK;
+	}
+}
+
+void free_rmap_item(struct pyksm *m, struct rmap_item *item)
+{
+	m->ksm.rmap_items--;
+	item->mm->ksm_rmap_items--;
+	kmem_free(m, POOL_RMAP_ITEM, item);
+}
+
+void remove_trailing_rmap_items(struct pyksm *m, struct rmap_item **list)
+{
+	while (*list) {
+		struct rmap_item *item = *list;
+
+		*list = item->rmap_list;
+		remove_rmap_item_from_tree(m, item);
+		free_rmap_item(m, item);
+	}
+}
+
+static int remove_stable_node(struct pyksm *m, struct stable_node *node)
+{
+	struct page *page = get_ksm_page(m, node);
+	int err = 0;
+
+	if (!page)
+		return 0; /* it was stale and is gone */
+	if (page_mapped(page)) {
+		if (!has(m, FEAT_STABLE_NODE_BUSY_QUIET)) /* 9a63236f1ad8 */
+			event(m, "WARN_ON_ONCE remove_stable_node page_mapped");
+		err = -EBUSY;
+	} else {
+		/* In swap cache, say: from now on a page without a node, only to be copied. */
+		set_page_stable_node(page, NULL);
+		remove_node_from_stable_tree(m, node);
+	}
+	put_page(m, page);
+	return err;
+}
+
+static int remove_stable_node_chain(struct pyksm *m, struct stable_node *node, struct rb_root *root)
+{
+	struct hlist_node *pos, *next;
+
+	if (!is_stable_node_chain(node))
+		return remove_stable_node(m, node);
+	for (pos = node->hlist.first; pos; pos = next) {
+		next = pos->next;
+		if (remove_stable_node(m, dup_of(pos)))
+			return -EBUSY;
+	}
+	free_stable_node_chain(m, node, root);
+	return 0;
+}
+
+int remove_all_stable_nodes(struct pyksm *m)
+{
+	struct ksm *ksm = &m->ksm;
+	struct list_head *pos, *next;
+	int err = 0;
+
+	sched_point(m, PT_REMOVE_STABLE_BEGIN);
+	for (uint32_t nid = 0; nid < ksm->nr_node_ids; nid++) {
+		struct rb_root *root = &ksm->root_stable_tree[nid];
+
+		while (root->node) {
+			if (remove_stable_node_chain(
+				    m, container_of(root->node, struct stable_node, node), root)) {
+				err = -EBUSY;
+				break; /* on to the next tree */
+			}
+		}
+	}
+	list_for_each_safe (pos, next, &ksm->migrate_nodes)
+		if (remove_stable_node(m, container_of(pos, struct stable_node, list)))
+			err = -EBUSY;
+	return err;
+}
+
+/* ---- the stable tree ---- */
+void move_to_migrate_nodes(struct pyksm *m, struct stable_node *node)
+{
+	node->head = &m->ksm.migrate_nodes;
+	list_add(&node->list, node->head);
+}
+
+struct tree_place {
+	struct rb_root *root;
+	struct rb_node *parent, **link;
+	struct chain_place found; /* where the content is equal */
+};
+
+enum found { FOUND_NONE, FOUND_EQUAL, FOUND_STALE };
+
+static void at_root(struct tree_place *at)
+{
+	at->link = &at->root->node;
+	at->parent = NULL;
+}
+
+/*
+ * Descend by content to an equal node or to a free place.  A stale node on the way is a tree that has
+ * changed under us: since 4.4 (f2e5ff85ed81) the search starts again, before that it ends.
+ */
+static enum found descend_stable_tree(struct pyksm *m, const struct page *page,
+				      struct tree_place *at, bool prune)
+{
+	at_root(at);
+	while (*at->link) {
+		struct page *tree_page;
+		int order;
+
+		at->found.node = container_of(*at->link, struct stable_node, node);
+		tree_page = chain_lookup(m, at->root, &at->found, prune);
+		if (!tree_page) {
+			if (!has(m, FEAT_STABLE_TREE_RESTART))
+				return FOUND_STALE;
+			at_root(at);
+			continue;
+		}
+		order = memcmp_pages(m, page, tree_page);
+		put_page(m, tree_page);
+		at->parent = *at->link;
+		if (!order)
+			return FOUND_EQUAL;
+		at->link = order < 0 ? &at->parent->left : &at->parent->right;
+	}
+	return FOUND_NONE;
+}
+
+/* page if its node, which has just come into the tree, can take it once more, with a reference. */
+static struct page *if_candidate(struct pyksm *m, struct page *page, const struct stable_node *node)
+{
+	if (!is_page_sharing_candidate(m, node))
+		return NULL;
+	get_page(page);
+	return page;
+}
+
+static void leave_migrate_nodes(struct stable_node *node, int nid)
+{
+	list_del_init(&node->list);
+	node->nid = nid;
+}
+
+/* The found node's page now lives on a node with another tree: page's node, if any, takes its place. */
+static struct page *replace_misplaced(struct pyksm *m, struct page *page,
+				      struct stable_node *page_node, int nid, struct tree_place *at)
+{
+	struct stable_node *dup = at->found.dup;
+	bool chained = dup != at->found.node;
+
+	if (chained)
+		stable_node_dup_del(m, dup);
+	if (page_node) {
+		leave_migrate_nodes(page_node, nid);
+		if (chained)
+			stable_node_chain_add_dup(m, page_node, at->found.node);
+		else
+			rb_replace_node(&dup->node, &page_node->node, at->root);
+		page = if_candidate(m, page, page_node);
+	} else {
+		if (!chained)
+			rb_erase(&dup->node, at->root);
+		page = NULL;
+	}
+	move_to_migrate_nodes(m, dup);
+	return page;
+}
+
+/* A page that has migrated meets its like in the tree of its new node: both stay, as dups. */
+static struct page *chain_append(struct pyksm *m, struct page *page, struct stable_node *page_node,
+				 int nid, struct tree_place *at)
+{
+	struct stable_node *chain = at->found.node;
+
+	if (at->found.dup == chain)
+		chain = alloc_stable_node_chain(m, at->found.dup, at->root);
+	if (!chain)
+		return NULL;
+	leave_migrate_nodes(page_node, nid);
+	stable_node_chain_add_dup(m, page_node, chain);
+	return if_candidate(m, page, page_node);
+}
+
+/* The KSM page of page's content, with a reference; page itself where it is one. NULL: none. */
+struct page *stable_tree_search(struct pyksm *m, struct page *page)
+{
+	struct stable_node *page_node = page_stable_node(page);
+	int nid = get_kpfn_nid(m, page_to_pfn(m, page));
+	struct tree_place at = { .root = &m->ksm.root_stable_tree[nid] };
+	struct page *tree_page;
+
+	COUNT(m, stable_tree_search);
+	if (page_node && !on_migrate_list(m, page_node)) {
+		get_page(page);
+		return page;
+	}
+	switch (descend_stable_tree(m, page, &at, true)) {
+	case FOUND_STALE:
+		return NULL;
+	case FOUND_NONE:
+		if (!page_node)
+			return NULL;
+		leave_migrate_nodes(page_node, nid);
+		rb_link_node(&page_node->node, at.parent, at.link);
+		rb_insert_color(&page_node->node, at.root);
+		return if_candidate(m, page, page_node);
+	case FOUND_EQUAL:
+		break;
+	}
+	/* One mapping can as well be given the other page, more could not follow. */
+	if (page_node && page_mapcount(page) > 1 && has(m, FEAT_MAX_PAGE_SHARING))
+		return chain_append(m, page, page_node, nid, &at);
+	if (at.found.full)
+		return NULL; /* its like will be found in the unstable tree, and become a dup */
+	tree_page = get_ksm_page(m, at.found.dup);
+	assert(tree_page); /* nothing has run since it was compared */
+	if (get_kpfn_nid(m, at.found.dup->kpfn) == at.found.dup->nid)
+		return tree_page;
+	put_page(m, tree_page);
+	return replace_misplaced(m, page, page_node, nid, &at);
+}
+
+/*
+ * A node for a new KSM page. NULL: no memory, or its content is there already and there are no chains
+ * yet to hold both (before 4.13, 2c653d0ee2ae).
+ */
+struct stable_node *stable_tree_insert(struct pyksm *m, struct page *kpage)
+{
+	int nid = get_kpfn_nid(m, page_to_pfn(m, kpage));
+	struct tree_place at = { .root = &m->ksm.root_stable_tree[nid] };
+	enum found found = descend_stable_tree(m, kpage, &at, false);
+	struct stable_node *node, *chain = at.found.node;
+
+	COUNT(m, stable_tree_insert);
+	if (found == FOUND_STALE || (found == FOUND_EQUAL && !has(m, FEAT_MAX_PAGE_SHARING)))
+		return NULL;
+	node = alloc_stable_node(m);
+	if (!node)
+		return NULL;
+	node->kpfn = page_to_pfn(m, kpage);
+	node->nid = nid;
+	if (found == FOUND_NONE) {
+		rb_link_node(&node->node, at.parent, at.link);
+		rb_insert_color(&node->node, at.root);
+	} else {
+		if (!is_stable_node_chain(chain))
+			chain = alloc_stable_node_chain(m, chain, at.root);
+		if (!chain) {
+			free_stable_node(m, node);
+			return NULL;
+		}
+		stable_node_chain_add_dup(m, node, chain);
+	}
+	set_page_stable_node(kpage, node);
+	return node;
+}
+
+void stable_tree_append(struct pyksm *m, struct rmap_item *item, struct stable_node *node)
+{
+	node->rmap_hlist_len++;
+	item->head = node;
+	item->address |= STABLE_FLAG;
+	hlist_add_head(&item->hlist, &node->hlist);
+	if (item->hlist.next)
+		m->ksm.pages_sharing++;
+	else
+		m->ksm.pages_shared++;
+	item->mm->ksm_merging_pages++;
+}
+
+/* ---- the unstable tree ---- */
+/* The page at an item's address if it is still there to be merged, with a reference. */
+static struct page *get_mergeable_page(struct pyksm *m, const struct rmap_item *item)
+{
+	struct page *page;
+
+	if (!find_mergeable_vma(item->mm, item->address))
+		return NULL;
+	page = follow_mergeable(m, item->mm, item->address & PAGE_MASK);
+	if (!page || !PageAnon(page))
+		return NULL;
+	get_page(page);
+	return page;
+}
+
+/* An item of the unstable tree whose page equals this one, its page referenced; else item goes in. */
+struct rmap_item *unstable_tree_search_insert(struct pyksm *m, struct rmap_item *item,
+					      const struct page *page, struct page **tree_pagep)
+{
+	struct ksm *ksm = &m->ksm;
+	int nid = get_kpfn_nid(m, page_to_pfn(m, page));
+	struct rb_root *root = &ksm->root_unstable_tree[nid];
+	struct rb_node **link = &root->node, *parent = NULL;
+
+	COUNT(m, unstable_tree_search_insert);
+	while (*link) {
+		struct rmap_item *tree_item = container_of(*link, struct rmap_item, node);
+		struct page *tree_page = get_mergeable_page(m, tree_item);
+		int order;
+
+		if (!tree_page)
+			return NULL;
+		if (tree_page == page) { /* forked: not to be merged with itself */
+			put_page(m, tree_page);
+			return NULL;
+		}
+		order = memcmp_pages(m, page, tree_page);
+		if (!order && (ksm->merge_across_nodes || tree_page->nid == nid)) {
+			*tree_pagep = tree_page;
+			return tree_item;
+		}
+		put_page(m, tree_page);
+		if (!order)
+			return NULL; /* it has migrated away since it was put here */
+		parent = *link;
+		link = order < 0 ? &parent->left : &parent->right;
+	}
+	item->address |= UNSTABLE_FLAG | (ksm->scan.seqnr & SEQNR_MASK);
+	item->nid = nid;
+	rb_link_node(&item->node, parent, link);
+	rb_insert_color(&item->node, root);
+	ksm->pages_unshared++;
+	return NULL;
+}

@@ -1,0 +1,72 @@
+/* SPDX-License-Identifier: MIT */
+/* XXH64, Yann Collet's public hash, from its published description: KSM's checksum since 5.0. */
+#ifndef PYKSM_XXHASH_H
+#define PYKSM_XXHASH_H
+
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+#define XXH_PRIME_1 0x9e3779b185ebca87ULL
+#define XXH_PRIME_2 0xc2b2ae3d27d4eb4fULL
+#define XXH_PRIME_3 0x165667b19e3779f9ULL
+#define XXH_PRIME_4 0x85ebca77c2b2ae63ULL
+#define XXH_PRIME_5 0x27d4eb2f165667c5ULL
+
+static inline uint64_t xxh_rol64(uint64_t x, int n)
+{
+	return x << n | x >> (64 - n);
+}
+
+static inline uint64_t xxh_read64(const unsigned char *p)
+{
+	uint64_t x = 0;
+
+	for (int i = 7; i >= 0; i--) /* little-endian whatever the host is; compilers see a load */
+		x = x << 8 | p[i];
+	return x;
+}
+
+static inline uint64_t xxh64_round(uint64_t acc, uint64_t input)
+{
+	return xxh_rol64(acc + input * XXH_PRIME_2, 31) * XXH_PRIME_1;
+}
+
+static inline uint64_t xxh64_merge_round(uint64_t hash, uint64_t acc)
+{
+	return (hash ^ xxh64_round(0, acc)) * XXH_PRIME_1 + XXH_PRIME_4;
+}
+
+static inline uint64_t xxh64_avalanche(uint64_t hash)
+{
+	hash = (hash ^ hash >> 33) * XXH_PRIME_2;
+	hash = (hash ^ hash >> 29) * XXH_PRIME_3;
+	return hash ^ hash >> 32;
+}
+
+/* Of a length that is a multiple of 8, as pages' are: the rules for odd bytes are left out. */
+static inline uint64_t xxh64(const void *data, size_t len, uint64_t seed)
+{
+	const unsigned char *p = data, *end = p + len;
+	uint64_t hash = seed + XXH_PRIME_5;
+
+	if (len >= 32) {
+		uint64_t acc[4] = { seed + XXH_PRIME_1 + XXH_PRIME_2, seed + XXH_PRIME_2, seed,
+				    seed - XXH_PRIME_1 };
+
+		for (; end - p >= 32; p += 32)
+			for (int i = 0; i < 4; i++)
+				acc[i] = xxh64_round(acc[i], xxh_read64(p + 8 * i));
+		hash = xxh_rol64(acc[0], 1) + xxh_rol64(acc[1], 7) + xxh_rol64(acc[2], 12) +
+		       xxh_rol64(acc[3], 18);
+		for (int i = 0; i < 4; i++)
+			hash = xxh64_merge_round(hash, acc[i]);
+	}
+	hash += len;
+	for (; p < end; p += 8)
+		hash = xxh_rol64(hash ^ xxh64_round(0, xxh_read64(p)), 27) * XXH_PRIME_1 +
+		       XXH_PRIME_4;
+	return xxh64_avalanche(hash);
+}
+
+#endif
