@@ -241,8 +241,8 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     Mutant(
         "fork.c",
-        "int err = ksm_fork(m, mm, oldmm);",
-        "int err = 0;",
+        "err = late ? 0 : ksm_fork(m, mm, oldmm);",
+        "err = 0;",
         "a child is not registered with KSM until it advises itself",
     ),
     Mutant(
