@@ -55,7 +55,7 @@ static void scan_time_advisor(struct pyksm *m)
 		per_page_cost = at_least_one(ksm->pages_to_scan); /* at 1 % of a processor */
 
 	change = (ctx->change * (100 - EWMA_WEIGHT) + change * EWMA_WEIGHT) / 100;
-	pages = (uint64_t)ksm->pages_to_scan * 100 / factor;
+	pages = ksm->pages_to_scan * 100 / factor; /* an unsigned int, as it is kept */
 	pages = pages * change / 100;
 	pages = min_of(pages, per_page_cost * ksm->advisor_max_cpu);
 	pages = max_of(pages, per_page_cost * KSM_ADVISOR_MIN_CPU);

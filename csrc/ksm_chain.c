@@ -6,10 +6,10 @@
  */
 #include "ksm_internal.h"
 
-/* Since they are of rmap_items' size the two share a slab: see item_is_on(). */
+/* Since they are larger than mm_slots they have a slab of their own: see item_is_on(). */
 static enum pool_id stable_node_pool(const struct pyksm *m)
 {
-	return has(m, FEAT_MAX_PAGE_SHARING) ? POOL_RMAP_ITEM : POOL_KSM;
+	return has(m, FEAT_MAX_PAGE_SHARING) ? POOL_STABLE_NODE : POOL_KSM;
 }
 
 struct stable_node *alloc_stable_node(struct pyksm *m)

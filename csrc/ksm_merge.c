@@ -181,9 +181,8 @@ static bool try_to_merge_with_zero_page(struct pyksm *m, const struct rmap_item 
 /* ---- ksmd's look at one page ---- */
 /*
  * Does item hang on node? By address alone: an item that has left a node still has its address (until
- * 5.13, c89a384e2551), and a new node may lie there since. stable_nodes share a slab cache with mm_slots
- * (with rmap_items since 4.13), and it gives out first what was freed last. Real 3.10 shows it: sharers
- * count as volatile.
+ * 5.13, c89a384e2551), and a new node may lie there since: the slab cache gives out first what was freed
+ * last. Until 4.13 it serves mm_slots too. Real 3.10 and 4.19 show it: sharers count as volatile.
  */
 static bool item_is_on(const struct rmap_item *item, const struct stable_node *node)
 {

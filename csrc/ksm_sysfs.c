@@ -86,7 +86,7 @@ static bool ksm_process_mergeable(const struct mm_struct *mm)
 
 	while (vma && !(vma->vm_flags & VM_MERGEABLE))
 		vma = vma->vm_next;
-	return mm->merge_any || vma;
+	return vma;
 }
 
 /* A line of /proc/PID/ksm_stat (kernel: fs/proc/base.c). */
@@ -122,6 +122,7 @@ enum store {
 	STORE_PAGES_TO_SCAN,
 	STORE_BOOL,
 	STORE_ULONG,
+	STORE_LOW_HALF, /* taken for an unsigned long, kept as an int */
 	STORE_AT_LEAST_ONE,
 	STORE_ADVISOR,
 	STORE_RUN,
@@ -167,7 +168,7 @@ static bool find_file(const struct pyksm *m, const char *key, struct ksm_file *r
 		{ "pages_skipped", COUNT_FILE, FEAT_SMART_SCAN, ksm->pages_skipped, NULL },
 		{ "smart_scan", STORE_BOOL, FEAT_SMART_SCAN, ksm->smart_scan, &ksm->smart_scan },
 		{ "advisor_mode", STORE_ADVISOR, advisor, ksm->advisor, NULL },
-		{ "advisor_max_cpu", STORE_ULONG, advisor, (int64_t)ksm->advisor_max_cpu,
+		{ "advisor_max_cpu", STORE_LOW_HALF, advisor, ksm->advisor_max_cpu,
 		  &ksm->advisor_max_cpu },
 		{ "advisor_min_pages_to_scan", STORE_ULONG, advisor,
 		  (int64_t)ksm->advisor_min_pages_to_scan, &ksm->advisor_min_pages_to_scan },
@@ -276,6 +277,11 @@ int ksm_store(struct pyksm *m, const char *key, int64_t value)
 		return 0;
 	case STORE_BOOL:
 		return bool_store(file.knob, value);
+	case STORE_LOW_HALF:
+		if (value < 0)
+			return -EINVAL;
+		*(uint32_t *)file.knob = (uint32_t)value;
+		return 0;
 	case STORE_ULONG:
 	case STORE_AT_LEAST_ONE:
 		if (value < (file.store == STORE_AT_LEAST_ONE))

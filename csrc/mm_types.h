@@ -219,7 +219,8 @@ struct ksm {
 	uint32_t zero_checksum;
 	bool use_zero_pages, smart_scan;
 	uint32_t advisor; /* 0 none, 1 scan-time */
-	uint64_t advisor_max_cpu, advisor_min_pages_to_scan, advisor_max_pages_to_scan;
+	uint32_t advisor_max_cpu;
+	uint64_t advisor_min_pages_to_scan, advisor_max_pages_to_scan;
 	uint64_t advisor_target_scan_time; /* s */
 	struct advisor_ctx advisor_ctx;
 	bool mutex; /* ksm_thread_mutex */
@@ -279,8 +280,9 @@ enum pool_id {
 	POOL_VMA,
 	POOL_AVC,
 	POOL_ANON_VMA,
-	POOL_RMAP_ITEM, /* since 4.13 (2c653d0ee2ae) stable_nodes too: they got as large */
-	POOL_KSM, /* mm_slots, and before that stable_nodes */
+	POOL_RMAP_ITEM,
+	POOL_STABLE_NODE,
+	POOL_KSM, /* mm_slots, and until 4.13 (2c653d0ee2ae) stable_nodes, which were no larger */
 	POOL_PGTABLE,
 	NR_POOLS,
 };

@@ -10,11 +10,10 @@ static const size_t pool_size[NR_POOLS] = {
 	[POOL_AVC] = sizeof(struct anon_vma_chain),
 	[POOL_ANON_VMA] = sizeof(struct anon_vma),
 	[POOL_RMAP_ITEM] = sizeof(struct rmap_item),
-	[POOL_KSM] = sizeof(struct stable_node), /* the largest there */
+	[POOL_STABLE_NODE] = sizeof(struct stable_node),
+	[POOL_KSM] = sizeof(struct stable_node), /* the larger of the two */
 	[POOL_PGTABLE] = PTRS_PER_PTE * sizeof(pte_t),
 };
-
-_Static_assert(sizeof(struct stable_node) == sizeof(struct rmap_item), "they share a slab");
 
 /* Room for need elements in a growing array. NULL: no memory, the array is as it was. */
 void *grow(void *array, size_t *max, size_t need, size_t size)
