@@ -320,9 +320,9 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     Mutant(
         "ksm_chain.c",
-        "m->ksm.stable_node_chains--;",
+        "m->ksm.stable_node_dups++;",
         ";",
-        "a chain that is dissolved still counts",
+        "a dup that joins a chain does not count",
     ),
     Mutant(
         "ksm_advisor.c",
