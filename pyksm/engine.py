@@ -34,6 +34,9 @@ SWITCHES = ("unuse_pte-no-copy", "no-unmerge-check", "unuse_vma-brute-force")
 #: Kinds of failure that :meth:`Engine.inject` orders.
 FAULT_KINDS = ("page", "kmem", "read", "write", "signal")
 
+#: Files of /sys/kernel/mm/ksm that take words and no numbers; engines number the words.
+KSM_WORDS: Mapping[str, tuple[str, ...]] = {"advisor_mode": ("none", "scan-time")}
+
 #: Points at which the hook runs, by name: kernel function and place.
 SCHEDULE_POINTS = (
     "try_to_unuse:next_entry",
@@ -70,6 +73,15 @@ class Config:
     def features(self) -> frozenset[str]:
         """What the machine is like (names of :mod:`pyksm.features`); InputError for wrong names."""
         return effective(self.profile, self.on, self.off)
+
+
+def ksm_value(key: str, value: int | str) -> int | None:
+    """The number that an engine takes for what one writes to a file, None where the file takes
+    no such word (or, for a file that takes words, no number)."""
+    words = KSM_WORDS.get(key)
+    if words is None:
+        return None if isinstance(value, str) else value
+    return words.index(value) if isinstance(value, str) and value in words else None
 
 
 @dataclass(frozen=True)

@@ -38,15 +38,15 @@ FEATURES: tuple[Feature, ...] = (
         "slots are in use; pages come in on the vma's node",
     ),
     Feature(
-        "swapoff-error-entries", "swapoff", "5.19", ("9f186f9e5fa9", "af19487f00f3"),
+        "swapoff-error-entries", "swapoff", "5.19", ("9f186f9e5fa9",),
         "a page that swapoff cannot read leaves an entry that faults with SIGBUS instead of a page "
         "of garbage",
         needs=("swapoff-per-mm",),
     ),
     Feature(
         "swapin-poison-marker", "swapoff", "6.6", ("af19487f00f3",),
-        "that entry is a POISONED pte marker, which faults as hardware poison does (EHWPOISON), "
-        "not a swap type of its own",
+        "the entry that a failed read leaves is a POISONED pte marker, which faults as hardware "
+        "poison does (EHWPOISON), not a swap type of its own",
         needs=("swapoff-error-entries",),
     ),
     Feature(
@@ -67,7 +67,7 @@ FEATURES: tuple[Feature, ...] = (
         needs=("reuse-by-refcount",),
     ),
     Feature(
-        "swapin-maps-writable", "fault", "6.9", ("c18160dba5ff",),
+        "swapin-maps-writable", "fault", "6.11", ("c18160dba5ff",),
         "a read fault on an exclusive page in a writable vma maps it writable (and clean) at once",
         needs=("anon-exclusive",),
     ),
@@ -77,8 +77,8 @@ FEATURES: tuple[Feature, ...] = (
         needs=("anon-exclusive",),
     ),
     Feature(
-        "ksm-event-counts", "fault", "5.18", ("94bfe85bde18", "4d45c3aff5eb"),
-        "vmstat counts cow_ksm and ksm_swpin_copy",
+        "ksm-event-counts", "fault", "5.19", ("94bfe85bde18", "4d45c3aff5eb"),
+        "vmstat counts cow_ksm and (already 5.18) ksm_swpin_copy",
     ),
     # ---- anon_vma ----
     Feature(
@@ -87,20 +87,20 @@ FEATURES: tuple[Feature, ...] = (
     ),
     Feature(
         "anon-vma-active-vmas", "rmap", "6.0", ("2555283eb40d",),
-        "that reuse counts children and active vmas apart instead of one degree",
+        "reuse of anon_vmas counts children and active vmas apart instead of one degree",
         needs=("anon-vma-reuse",),
     ),
     Feature(
-        "migrate-swapcache-entries", "rmap", "3.16", ("57a3d1d3c1b2",),
+        "migrate-swapcache-entries", "rmap", "4.4", (),
         "migrating a page that is in the swap cache leaves migration entries, not swap entries",
     ),
     # ---- KSM ----
     Feature(
-        "stable-tree-restart", "ksm", "4.4", ("f2e5ff85ed81",),
+        "stable-tree-restart", "ksm", "4.4", (),
         "a stale stable node met on the way makes the search start again instead of giving up",
     ),
     Feature(
-        "stable-page-dirty", "ksm", "4.5", ("337ed7eb5fbd",),
+        "stable-page-dirty", "ksm", "4.5", (),
         "a page that becomes a KSM page is marked dirty",
     ),
     Feature(
@@ -115,12 +115,13 @@ FEATURES: tuple[Feature, ...] = (
         needs=("max-page-sharing",),
     ),
     Feature(
-        "zero-pages", "ksm", "4.12", ("e86c59b1b12d",),
+        "zero-pages", "ksm", "4.11", ("e86c59b1b12d",),
         "use_zero_pages: pages of zeros are merged with the zero page",
     ),
     Feature(
         "zero-pages-counted", "ksm", "6.6", ("79271476b336", "e2942062e01d"),
-        "those ptes are marked (dirty), counted in ksm_zero_pages and unshared by unmerging",
+        "ptes merged with the zero page are marked (dirty), counted in ksm_zero_pages and unshared "
+        "by unmerging",
         needs=("zero-pages",),
     ),
     Feature(
@@ -132,12 +133,12 @@ FEATURES: tuple[Feature, ...] = (
         "an rmap_item that leaves a stable node forgets it",
     ),
     Feature(
-        "checksum-first", "ksm", "6.11", ("d58a361b0d60",),
+        "checksum-first", "ksm", "6.11", ("d58a361b0350",),
         "a page's checksum must be unchanged before the stable tree is searched: a newcomer merges "
         "on the second visit",
     ),
     Feature(
-        "smart-scan", "ksm", "6.7", ("5e924ff54d08", "e5a68991268a"),
+        "smart-scan", "ksm", "6.7", ("5e924ff54d08", "e5a689912689"),
         "smart_scan: pages that never merge are skipped more and more; pages_skipped",
     ),
     Feature(
@@ -158,7 +159,7 @@ FEATURES: tuple[Feature, ...] = (
         "prctl(PR_SET_MEMORY_MERGE): every vma of a process, inherited by fork",
     ),
     Feature(
-        "ksm-merging-pages", "ksm", "5.18", ("7609385337a4",),
+        "ksm-merging-pages", "ksm", "5.19", ("7609385337a4",),
         "each process counts its merged pages (ksm_merging_pages)",
     ),
     Feature(
@@ -167,10 +168,9 @@ FEATURES: tuple[Feature, ...] = (
         needs=("ksm-merging-pages",),
     ),
     Feature(
-        # 6.18, and in the 6.12 that was recorded
-        "ksm-counts-start-at-zero", "ksm", "6.12", ("4d6fc29f3634",),
+        "ksm-counts-start-at-zero", "ksm", "6.18", ("4d6fc29f3634",),
         "a forked child's ksm counts start at 0 instead of as copies of its parent's; its zero "
-        "pages are counted",
+        "pages are counted (stable 6.12.117 has it too)",
         needs=("ksm-rmap-items",),
     ),
     Feature(
@@ -183,7 +183,7 @@ FEATURES: tuple[Feature, ...] = (
         needs=("merge-any",),
     ),
     Feature(
-        "stable-node-busy-quiet", "ksm", "5.5", ("9a63236f1ad8",),
+        "stable-node-busy-quiet", "ksm", "5.4", ("9a63236f1ad8",),
         "removing a stable node whose page is still mapped is refused without a warning",
     ),
     Feature(
@@ -192,12 +192,12 @@ FEATURES: tuple[Feature, ...] = (
         needs=("ksm-rmap-items",),
     ),
     Feature(
-        "ksm-stat-merge-any", "ksm", "6.16", ("0" * 12,),
+        "ksm-stat-merge-any", "ksm", "6.14", ("3ab76c767bc7",),
         "ksm_stat says ksm_merge_any and ksm_mergeable",
         needs=("ksm-stat-profit", "merge-any"),
     ),
     Feature(
-        "smaps-ksm", "ksm", "6.8", ("0" * 12,),
+        "smaps-ksm", "ksm", "6.6", ("8b47933544a6",),
         "smaps counts the KSM pages of each vma",
     ),
     Feature(
@@ -212,7 +212,7 @@ FEATURES: tuple[Feature, ...] = (
     ),
     # ---- swap and reclaim ----
     Feature(
-        "inverted-offset", "pte", "4.19", ("6b28baca9b1f", "bcd11afa7ade"),
+        "inverted-offset", "pte", "4.19", (),
         "swap ptes hold type and inverted offset in their high bits, against L1TF",
     ),
     Feature(
@@ -220,7 +220,7 @@ FEATURES: tuple[Feature, ...] = (
         "ptes carry a soft-dirty bit, through swap too",
     ),
     Feature(
-        "swapoff-soft-dirty", "pte", "5.1", ("b56a2d8af914", "64cf264e2f2b"),
+        "swapoff-soft-dirty", "pte", "5.19", ("14a762dd1977",),
         "swapoff keeps the soft-dirty bit of a swap pte",
         needs=("soft-dirty", "swapoff-per-mm"),
     ),
@@ -233,14 +233,15 @@ FEATURES: tuple[Feature, ...] = (
         "automatic priorities count down from -2, not -1",
     ),
     Feature(
-        "overcommit-guess-total", "swapoff", "5.1", ("8c7829b04c52",),
+        "overcommit-guess-total", "swapoff", "5.2", ("8c7829b04c52",),
         "swapoff is refused up front only if the area is larger than all memory and swap, not by "
         "an estimate of what is free",
     ),
     Feature(
-        "kpageflags-ksm-wrong", "ksm", "6.10", ("0" * 12,),
-        "/proc/kpageflags says KSM for every anonymous page: observations leave it out",
-        until="6.18",
+        "kpageflags-ksm-wrong", "ksm", "6.10", ("dee3d0bef2b0", "81401cebfc15"),
+        "/proc/kpageflags says KSM for every anonymous page, so observations leave it out (stable "
+        "6.18.44 has the mending too, 6.12.117 has not)",
+        until="7.2",
     ),
     Feature(
         "madvise-pageout", "reclaim", "5.4", ("1a4e58cce84e",),
@@ -309,7 +310,7 @@ class Profile:
     aliases: tuple[str, ...]
     recorded: str  #: the real kernel whose recordings this profile answers like
     summary: str
-    features: frozenset[str]
+    features: frozenset[str]  #: those of the release, and what its recorded stable version mends
 
 
 DEFAULT = "3.9"  # TODO 6.18 when all engines have it
@@ -335,10 +336,13 @@ PROFILES: dict[str, Profile] = {
             "swapoff mm by mm, exclusive anonymous pages", of_release("6.1"),
         ),
         Profile(
-            "6.12", (), "Debian 13's 6.12.117",
+            "6.12", (), "Debian 12's 6.12.117",
             "smart scan, advisor, checksum first, zero pages counted and never written",
-            of_release("6.12"),
+            switch(of_release("6.12"), on=frozenset({"ksm-counts-start-at-zero"})),
         ),
-        Profile("6.18", (), "6.18.44", "today's", of_release("6.18")),
+        Profile(
+            "6.18", (), "6.18.44", "today's",
+            switch(of_release("6.18"), off=frozenset({"kpageflags-ksm-wrong"})),
+        ),
     )
 }  # fmt: skip

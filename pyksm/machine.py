@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from pyksm import profiles
 from pyksm.arrays import PAGE_DTYPE, Buffer
-from pyksm.engine import POLICIES, SWITCHES, AreaInfo, Config, Engine, VmaInfo
+from pyksm.engine import POLICIES, SWITCHES, AreaInfo, Config, Engine, VmaInfo, ksm_value
 from pyksm.errors import InputError, MachineError
 from pyksm.scenario import engines as _engines
 from pyksm.scenario.observe import observation
@@ -337,6 +337,25 @@ class Process:
         machine._world.fork(self._names, name, pid)
         return machine._process(name, pid)
 
+    @property
+    def memory_merge(self) -> bool:
+        """prctl(PR_GET_MEMORY_MERGE), and writing it PR_SET_MEMORY_MERGE: all of the process'
+        memory, now and later, is mergeable; children inherit it. EINVAL before 6.4."""
+        return self.machine.engine.memory_merge(self.pid)
+
+    @memory_merge.setter
+    def memory_merge(self, on: bool) -> None:
+        self.machine.engine.prctl_memory_merge(self.pid, on)
+
+    @property
+    def ksm_stat(self) -> dict[str, int]:
+        """The counts of /proc/PID/ksm_stat; empty where the kernel has none."""
+        return self.machine.engine.ksm_stat(self.pid)
+
+    def clear_refs(self, what: int = 1) -> None:
+        """Write to /proc/PID/clear_refs: 1 forgets accessed bits, 4 soft-dirty bits (3.11 on)."""
+        self.machine.engine.clear_refs(self.pid, what)
+
     def exit(self) -> None:
         """The process ends; using it afterwards is ESRCH."""
         self.machine.engine.exit(self.pid)
@@ -432,8 +451,13 @@ class Ksm:
     def __getitem__(self, key: str) -> int:
         return self._machine.engine.ksm_read(key)
 
-    def __setitem__(self, key: str, value: int) -> None:
-        self._machine.engine.ksm_write(key, value)
+    def __setitem__(self, key: str, value: int | str) -> None:
+        """Write to a file: a number, or a word where it takes words (``advisor_mode``)."""
+        number = ksm_value(key, value)
+        if number is None:
+            self[key]  # ENOENT goes before EINVAL
+            raise MachineError(errno.EINVAL, f"ksm {key}={value}")
+        self._machine.engine.ksm_write(key, number)
 
     def scan(self, n: int = 1) -> int:
         """Run ksmd for ``n`` full scans; returns how many really happened."""
@@ -594,6 +618,10 @@ class Machine:
             if process.pid not in alive:
                 self._forget(process)
         return observation(self.engine, self._world, self._vmstat)
+
+    def sleep(self, ms: int) -> None:
+        """Let the clock go on: chain pruning and the advisor look at it."""
+        self.engine.sleep(ms)
 
     @property
     def counters(self) -> Mapping[str, int]:

@@ -148,23 +148,28 @@ def _listed(name: str, value: Any) -> list[str]:
     return [f"{name}: {', '.join(value)}"]
 
 
+#: Keys of a region that make a better column by another name.
+_COLUMNS = {"swapcache": "cached", "ksm_pages": "KSM pages"}
+
+
 def _print_observation(out: Any, result: dict[str, Any]) -> None:
     seen = result["observation"]
     table = Table(box=None, pad_edge=False)
-    columns = ("process", "region", "state", "page", "slot", "ksm", "cached", "mapcount", "node")
-    shown = columns if any("node" in region for _, _, region in _regions(seen)) else columns[:-1]
-    for column in shown:
-        table.add_column(column, overflow="fold")
-    for process, name, region in _regions(seen):
-        cells = [process, name, region["state"], _classes(region["page"])]
-        cells += [_classes(region["slot"]), region["ksm"], region["swapcache"]]
-        cells += [_classes(region[key]) for key in ("mapcount", "node") if key in region]
-        table.add_row(*map(Text, cells))
+    regions = _regions(seen)
+    columns = regions[0][2] if regions else ("state",)
+    for column in ("process", "region", *columns):
+        table.add_column(_COLUMNS.get(column, column), overflow="fold")
+    for process, name, region in regions:
+        cells = [_classes(each) if isinstance(each, list) else str(each) for each in region.values()]
+        table.add_row(*map(Text, (process, name, *cells)))
     label = f" {result['label']}" if "label" in result else ""
     out.print(Text(f"\nobserve{label} (line {result['line']})", "bold"))
     out.print(table)
     swap = ", ".join(f"{name} {area['used']}" for name, area in seen["swap"].items()) or "none on"
     out.print(Text(f"ksm: {', '.join(f'{key} {value}' for key, value in seen['ksm'].items())}"))
+    for process, stat in seen.get("ksm_stat", {}).items():
+        said = ", ".join(f"{key} {value}" for key, value in stat.items())
+        out.print(Text(f"ksm_stat of {process}: {said}"))
     out.print(Text(f"swap: {swap}; swap cache {seen['swapcached']}"))
     out.print(Text(f"vmstat: {', '.join(f'{key} {n}' for key, n in seen['vmstat'].items())}"))
 

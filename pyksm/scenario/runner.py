@@ -18,6 +18,7 @@ from pyksm.engine import (
     PROT_READ,
     PROT_WRITE,
     Engine,
+    ksm_value,
 )
 from pyksm.errors import MachineError
 from pyksm.scenario import contents, engines
@@ -363,16 +364,11 @@ def _ksm(run: Run, statement: st.Ksm) -> Outcome:
     return Outcome(_first([_setting(run, setting) for setting in statement.settings]))
 
 
-#: Files of /sys/kernel/mm/ksm that take these words and no numbers; engines number the words.
-WORDS: dict[str, dict[int | str, int]] = {"advisor_mode": {"none": 0, "scan-time": 1}}
-
-
 def _setting(run: Run, setting: Setting) -> int:
     """All are tried in order; a word that a file does not take is EINVAL."""
     try:
-        words = WORDS.get(setting.key)
-        value = setting.value if words is None else words.get(setting.value, "")
-        if isinstance(value, str):
+        value = ksm_value(setting.key, setting.value)
+        if value is None:
             run.engine.ksm_read(setting.key)
             return errno.EINVAL
         run.engine.ksm_write(setting.key, value)
