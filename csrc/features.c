@@ -95,3 +95,8 @@ int pyksm_profile_features(const char *name, uint64_t *features)
 	*features = profile->mask;
 	return 0;
 }
+
+uint64_t pyksm_features(const struct pyksm *m)
+{
+	return m ? m->features : 0;
+}

@@ -44,7 +44,8 @@ def header(features: ModuleType) -> str:
     ]
     for each in features.FEATURES:
         since = f"{each.since}{f' to {each.until}' if each.until else ''}"
-        lines += [f"\t{constant(each.name)}, /* {since}, {', '.join(each.commits)} */"]
+        commits = ", ".join(each.commits) or "not traced"
+        lines += [f"\t{constant(each.name)}, /* {since}, {commits} */"]
     lines += ["\tNR_FEATURES", "};", "", "/* X(name, features it has no meaning without) */"]
     lines += ["#define PYKSM_FEATURES(X) \\"]
     lines += [

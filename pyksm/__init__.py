@@ -39,6 +39,10 @@ if TYPE_CHECKING:
     from pyksm.errors import InputError as InputError
     from pyksm.errors import MachineError as MachineError
     from pyksm.errors import PyksmError as PyksmError
+    from pyksm.features import FEATURES as FEATURES
+    from pyksm.features import PROFILES as PROFILES
+    from pyksm.features import Feature as Feature
+    from pyksm.features import Profile as Profile
     from pyksm.machine import Area as Area
     from pyksm.machine import Ksm as Ksm
     from pyksm.machine import Machine as Machine
@@ -68,6 +72,7 @@ _WHERE = {
         "VmaInfo",
     ),
     "pyksm.errors": ("InputError", "MachineError", "PyksmError"),
+    "pyksm.features": ("FEATURES", "PROFILES", "Feature", "Profile"),
     "pyksm.machine": ("Area", "Ksm", "Machine", "Process", "Region", "Swap"),
 }
 _MODULE = {name: module for module, names in _WHERE.items() for name in names}

@@ -61,17 +61,29 @@ def _raise_first(errors: Iterable[int], what: str) -> None:
             raise MachineError(code, what)
 
 
+def _names(names: Iterable[str]) -> frozenset[str]:
+    """Names given as one or as several."""
+    return frozenset([names] if isinstance(names, str) else names)
+
+
 def _config_of(
-    nodes: int, frames: int, page_size: int, profile: str, policy: str, switches: Iterable[str]
+    nodes: int,
+    frames: int,
+    page_size: int,
+    profile: str,
+    policy: str,
+    switches: Iterable[str],
+    on: Iterable[str],
+    off: Iterable[str],
 ) -> Config:
     """InputError for names that no engine knows; numbers are the engine's to judge."""
-    wanted = frozenset([switches] if isinstance(switches, str) else switches)
-    profiles.find(profile)
+    wanted, on, off = _names(switches), _names(on), _names(off)
+    profiles.effective(profile, on, off)
     if policy not in POLICIES:
         raise InputError(f"policy {policy!r} is not known, expected {' or '.join(POLICIES)}")
     for name in wanted - set(SWITCHES):
         raise InputError(f"switch {name!r} is not known, expected {' or '.join(SWITCHES)}")
-    return Config(nodes, frames, page_size, profile, policy, wanted)
+    return Config(nodes, frames, page_size, profile, policy, wanted, on=on, off=off)
 
 
 class Region:
@@ -529,6 +541,9 @@ class Machine:
     :param policy: what swapoff does with an entry that other processes still need:
         ``"reread"`` as Linux 3.9, or ``"memcpy"``.
     :param switches: names in :data:`pyksm.SWITCHES`: checks or shortcuts taken away.
+    :param on: features (names in :data:`pyksm.FEATURES`) that it has beside the profile's, with
+        all that they need.
+    :param off: features of the profile that it does not have, nor any that needs them.
     """
 
     def __init__(
@@ -538,11 +553,13 @@ class Machine:
         nodes: int = 1,
         frames: int = 65536,
         page_size: int = 4096,
-        profile: str = "3.9",
+        profile: str = profiles.DEFAULT,
         policy: str = "reread",
         switches: Iterable[str] = (),
+        on: Iterable[str] = (),
+        off: Iterable[str] = (),
     ) -> None:
-        config = _config_of(nodes, frames, page_size, profile, policy, switches)
+        config = _config_of(nodes, frames, page_size, profile, policy, switches, on, off)
         make = _engines.factory(engine) if isinstance(engine, str) else engine
         self.engine = make(config)
         self.config = config

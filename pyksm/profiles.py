@@ -13,7 +13,16 @@ from pyksm import features
 from pyksm.errors import InputError
 from pyksm.features import DEFAULT, PROFILES, Profile
 
-__all__ = ["DEFAULT", "PROFILES", "Profile", "effective", "find", "for_release", "names"]
+__all__ = [
+    "DEFAULT",
+    "PROFILES",
+    "Profile",
+    "effective",
+    "find",
+    "for_release",
+    "names",
+    "release_of",
+]
 
 
 def find(name: str) -> Profile:
@@ -40,6 +49,11 @@ def effective(
                 f"feature {each!r} is not known, expected one of {', '.join(features.NAMES)}"
             )
     return features.switch(find(name).features, on, off)
+
+
+def release_of(profile: Profile) -> tuple[int, ...]:
+    """The release that a profile is of, as numbers that compare as releases do."""
+    return features.release(profile.name.partition("-")[0])
 
 
 def for_release(release: str) -> Profile | None:

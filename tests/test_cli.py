@@ -15,6 +15,7 @@ import pytest
 from scn import SCENARIOS
 
 from pyksm import cli
+from pyksm.features import release
 from pyksm.profiles import DEFAULT, PROFILES
 from pyksm.scenario import parse, run
 
@@ -145,6 +146,51 @@ def test_profiles(capsys: pytest.CaptureFixture[str]) -> None:
     assert [each["name"] for each in listed] == list(PROFILES)
     assert [each["name"] for each in listed if each["default"]] == [DEFAULT]
     assert listed[0]["aliases"] == ["3.10", "3.10.65"]
+    assert listed[0]["features"] == []
+
+
+def test_one_profile(capsys: pytest.CaptureFixture[str]) -> None:
+    said = Ran(capsys, "profiles", "6.1").out
+    assert "ksm_rmap_items" not in said.splitlines()[0]
+    assert "unmerging a PROT_NONE range finds no pages" in said
+    profile = json.loads(Ran(capsys, "profiles", "6.1", "--json").out)
+    (feature,) = [each for each in profile["features"] if each["name"] == "swapoff-per-mm"]
+    assert (feature["since"], feature["commits"]) == ("5.1", ["b56a2d8af914"])
+    assert {each["name"] for each in profile["features"]} == PROFILES["6.1"].features
+
+
+def test_upgrade(capsys: pytest.CaptureFixture[str]) -> None:
+    """What changes between two profiles, in the order of the releases that changed it."""
+    said = Ran(capsys, "profiles", "6.1", "6.12").out
+    gained, lost = said.index("gained"), said.index("lost")
+    assert gained < said.index("smart-scan") < lost < said.index("break-skips-prot-none")
+    changed = json.loads(Ran(capsys, "profiles", "6.1", "6.12", "--json").out)
+    assert (changed["from"]["name"], changed["to"]["name"]) == ("6.1", "6.12")
+    names = {key: [each["name"] for each in changed[key]] for key in ("gained", "lost")}
+    assert set(names["gained"]) == PROFILES["6.12"].features - PROFILES["6.1"].features
+    assert set(names["lost"]) == PROFILES["6.1"].features - PROFILES["6.12"].features
+    releases = [each["release"] for each in changed["gained"]]
+    assert releases == sorted(releases, key=release)
+    assert [each["release"] for each in changed["lost"]] == ["6.2"]
+    back = json.loads(Ran(capsys, "profiles", "6.12", "6.1", "--json").out)
+    assert {each["name"]: each["release"] for each in back["lost"]} == {
+        each["name"]: each["release"] for each in changed["gained"]
+    }
+    assert [each["release"] for each in back["gained"]] == ["6.2"]
+    assert "nothing changes" in Ran(capsys, "profiles", "3.9", "3.10").out
+
+
+def test_switched_features_run(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """--with and --without go before what the file says."""
+    path = tmp_path / "switched.ksm"
+    path.write_text(
+        "machine profile=6.12 without=kpageflags-ksm-wrong\nspawn A\nmmap A r 1\nobserve\n"
+    )
+    name, said = "kpageflags-ksm-wrong", []
+    for options in ([], ["--with", name], ["--without", name], ["--with", name, "--without", name]):
+        answer = json.loads(Ran(capsys, "run", str(path), "--json", *options).out)
+        said.append("ksm" in answer["results"][2]["observation"]["processes"]["A"]["r"])
+    assert said == [True, False, True, True]
 
 
 def test_fuzz_finds_nothing(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
@@ -197,6 +243,8 @@ BAD = {
     "profile": (["run", "x", "--profile", "2.6"], "'2.6' is not known, expected 3.9 or 3.10"),
     "profile, diff": (["diff", "x", "--profile", "2.6"], "'2.6' is not known"),
     "profile, fuzz": (["fuzz", "--profile", "2.6"], "'2.6' is not known"),
+    "three profiles": (["profiles", "3.9", "4.19", "6.1"], "expected one profile or two"),
+    "unknown profile": (["profiles", "3.9", "7.3"], "profile '7.3' is not known, expected 3.9"),
     "with": (
         ["run", SOME, "--with", "magic"],
         "feature 'magic' is not known, expected one of swap",

@@ -236,6 +236,7 @@ PYKSM_API int pyksm_nr_features(void);
 PYKSM_API const char *pyksm_feature_name(int index);
 PYKSM_API const char *pyksm_profile_name(int index);
 PYKSM_API int pyksm_profile_features(const char *name, uint64_t *features);
+PYKSM_API uint64_t pyksm_features(const struct pyksm *m); /* what the machine has */
 
 /* CDEF-END */
 

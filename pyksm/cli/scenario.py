@@ -160,7 +160,9 @@ def _print_observation(out: Any, result: dict[str, Any]) -> None:
     for column in ("process", "region", *columns):
         table.add_column(_COLUMNS.get(column, column), overflow="fold")
     for process, name, region in regions:
-        cells = [_classes(each) if isinstance(each, list) else str(each) for each in region.values()]
+        cells = [
+            _classes(each) if isinstance(each, list) else str(each) for each in region.values()
+        ]
         table.add_row(*map(Text, (process, name, *cells)))
     label = f" {result['label']}" if "label" in result else ""
     out.print(Text(f"\nobserve{label} (line {result['line']})", "bold"))
