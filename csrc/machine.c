@@ -640,6 +640,14 @@ int pyksm_ksm_do_scan(struct pyksm *m, uint32_t npages)
 	return m ? ksm_scan_batch(m, npages) : -EINVAL;
 }
 
+int pyksm_sleep(struct pyksm *m, int64_t ms)
+{
+	if (!m || ms < 0 || ms > INT32_MAX)
+		return -EINVAL;
+	m->clock += (uint64_t)ms;
+	return 0;
+}
+
 /* ---- observation ---- */
 static void observe_present(struct pyksm *m, pte_t pte, struct pyksm_page *ret)
 {

@@ -481,6 +481,11 @@ class Core:
     def ksm_do_scan(self, npages: int) -> None:
         self._call("ksm_do_scan", lib.pyksm_ksm_do_scan, _u32(npages, "pages to scan"))
 
+    # time and references
+
+    def sleep(self, ms: int) -> None:
+        self._call("sleep", lib.pyksm_sleep, _clamp(ms, -1, _I32_MAX + 1))
+
     # observation
 
     def pagemap_array(self, pid: int, addr: int, npages: int) -> NDArray[np.void]:

@@ -195,6 +195,9 @@ PYKSM_API int pyksm_memory_merge(struct pyksm *m, int pid);
 PYKSM_API int pyksm_ksm_scan(struct pyksm *m, uint32_t n);
 PYKSM_API int pyksm_ksm_do_scan(struct pyksm *m, uint32_t npages); /* one batch of ksmd */
 
+/* The machine's clock, which nothing else moves, goes on: chain pruning and the advisor look at it. */
+PYKSM_API int pyksm_sleep(struct pyksm *m, int64_t ms); /* 0..2^31-1 */
+
 /* What is there. */
 PYKSM_API int pyksm_pagemap(struct pyksm *m, int pid, uint64_t addr, uint64_t npages,
 			    struct pyksm_page *ret);
