@@ -45,8 +45,8 @@ class _Tally:
 
     def _count(self, m: Machine, mm: Mm, pte: int) -> None:
         if not pte_present(pte):
-            entry = pte_to_swp_entry(pte)
-            if not non_swap_entry(entry):
+            entry = pte_to_swp_entry(m, pte)
+            if not non_swap_entry(m, entry):
                 self.swapped[entry] += 1
                 self.swapents[mm] += 1
         elif not pte & SPECIAL:

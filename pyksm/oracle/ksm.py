@@ -479,6 +479,13 @@ def free_mm_slot(m: Machine, slot: MmSlot) -> None:
     slot.mm.vm_mergeable = False
 
 
+# --- zero pages
+
+
+def ksm_might_unmap_zero_page(m: Machine, mm: Mm, pte: int) -> None:
+    """A pte of the zero page goes: was it KSM that had put it there?"""
+
+
 # --- swap-in
 
 

@@ -51,6 +51,7 @@ from pyksm.oracle.pgtable import (
     pte_pfn,
     pte_present,
     pte_to_swp_entry,
+    special_types,
 )
 from pyksm.oracle.rbtree import RbRoot
 from pyksm.oracle.structs import (
@@ -168,6 +169,7 @@ def _make(config: Config) -> Machine:
     state = Ksm([RbRoot() for _ in nodes], [RbRoot() for _ in nodes])
     m = Machine(config, nodes, zero_page, init_mm, state)
     m.features = config.features
+    m.swp_types = special_types(m)
     m.mmlist.append(init_mm)
     m.counters.update(dict.fromkeys(COUNTERS, 0))
     m.vmstat.update(dict.fromkeys(VMSTAT, 0))
@@ -564,8 +566,8 @@ def _page_info(m: Machine, mm: Mm, address: int) -> PageInfo:
     if not pte:
         return PageInfo(".", 0, -1, -1, -1, False, False, -1, -1)
     if not pte_present(pte):
-        kind, offset = entry = pte_to_swp_entry(pte)
-        if non_swap_entry(entry):
+        kind, offset = entry = pte_to_swp_entry(m, pte)
+        if non_swap_entry(m, entry):
             kind = offset = -1
         return PageInfo("S", pte, -1, kind, offset, False, False, -1, -1)
     if pte & SPECIAL:

@@ -91,8 +91,8 @@ def force_swapin_readahead(m: Machine, vma: Vma, start: int, end: int) -> None:
     for _, low, high in table_ranges(vma.mm, start, end):
         for address in range(low, high, PAGE_SIZE):
             pte = get_pte(vma.mm, address)
-            if not pte or pte_present(pte) or non_swap_entry(pte_to_swp_entry(pte)):
+            if not pte or pte_present(pte) or non_swap_entry(m, pte_to_swp_entry(m, pte)):
                 continue
-            page = swap_state.read_swap_cache_async(m, pte_to_swp_entry(pte), vma)
+            page = swap_state.read_swap_cache_async(m, pte_to_swp_entry(m, pte), vma)
             if page is not None:
                 put_page(m, page)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from errno import EFAULT, EIO, ENOMEM
+from errno import EFAULT, EHWPOISON, EIO, ENOMEM
 
 from pyksm.oracle import ksm, memcontrol, mmap, rmap, swap_state, swapfile
 from pyksm.oracle.page_alloc import (
@@ -12,6 +12,7 @@ from pyksm.oracle.page_alloc import (
     lock_page,
     pfn_to_page,
     put_page,
+    trylock_page,
     unlock_page,
 )
 from pyksm.oracle.pgtable import (
@@ -20,16 +21,21 @@ from pyksm.oracle.pgtable import (
     PRESENT,
     PROTNONE,
     RW,
+    SOFT_DIRTY,
     SPECIAL,
     get_pte,
+    is_error_entry,
     maybe_mkwrite,
     mk_pte,
     non_swap_entry,
     pte_alloc,
+    pte_mkdirty,
     pte_pfn,
     pte_present,
     pte_to_swp_entry,
     set_pte,
+    swp_exclusive,
+    swp_soft_dirty_of,
     table_ranges,
     vm_page_prot,
 )
@@ -49,7 +55,8 @@ VM_FAULT_OOM = 1
 VM_FAULT_SIGBUS = 2
 VM_FAULT_MAJOR = 4
 VM_FAULT_WRITE = 8  #: COW was broken
-VM_FAULT_ERROR = VM_FAULT_OOM | VM_FAULT_SIGBUS
+VM_FAULT_HWPOISON = 16
+VM_FAULT_ERROR = VM_FAULT_OOM | VM_FAULT_SIGBUS | VM_FAULT_HWPOISON
 
 PROT_WRITE = 2
 
@@ -86,6 +93,8 @@ def access_page(m: Machine, mm: Mm, address: int, write: bool) -> tuple[Page | N
         fault = handle_mm_fault(m, vma, address & PAGE_MASK, write)
         if fault & VM_FAULT_OOM:
             return None, ENOMEM
+        if fault & VM_FAULT_HWPOISON:
+            return None, EHWPOISON
         if fault & VM_FAULT_SIGBUS:
             return None, EIO
 
@@ -93,21 +102,25 @@ def access_page(m: Machine, mm: Mm, address: int, write: bool) -> tuple[Page | N
 # --- faults
 
 
-def handle_mm_fault(m: Machine, vma: Vma, address: int, write: bool) -> int:
+def handle_mm_fault(
+    m: Machine, vma: Vma, address: int, write: bool, unshare: bool = False
+) -> int:
+    """``unshare`` (FAULT_FLAG_UNSHARE, without ``write``): make the page this process's alone, but
+    leave it read-only."""
     m.counters["handle_mm_fault"] += 1
     pte_alloc(vma.mm, address)
-    return handle_pte_fault(m, vma, address, write)
+    return handle_pte_fault(m, vma, address, write, unshare)
 
 
-def handle_pte_fault(m: Machine, vma: Vma, address: int, write: bool) -> int:
+def handle_pte_fault(m: Machine, vma: Vma, address: int, write: bool, unshare: bool = False) -> int:
     pte = get_pte(vma.mm, address)
     if pte == 0:
         return do_anonymous_page(m, vma, address, write)
     if not pte_present(pte):
         return do_swap_page(m, vma, address, pte, write)
-    if write and not pte & RW:
-        return do_wp_page(m, vma, address, pte)
-    set_pte(vma.mm, address, pte | ACCESSED | (DIRTY if write else 0))
+    if (write or unshare) and not pte & RW:
+        return do_wp_page(m, vma, address, pte, unshare)
+    set_pte(vma.mm, address, (pte_mkdirty(m, pte) if write else pte) | ACCESSED)
     return 0
 
 
@@ -125,30 +138,61 @@ def do_anonymous_page(m: Machine, vma: Vma, address: int, write: bool) -> int:
     page.uptodate = True
     pte = mk_pte(page, vm_page_prot(vma))
     if vma.prot & PROT_WRITE:
-        pte |= RW | DIRTY
+        pte = pte_mkdirty(m, pte) | RW
     vma.mm.anonpages += 1
     rmap.page_add_new_anon_rmap(m, page, vma, address)
     set_pte(vma.mm, address, pte)
     return 0
 
 
-def do_wp_page(m: Machine, vma: Vma, address: int, pte: int) -> int:
+def do_wp_page(m: Machine, vma: Vma, address: int, pte: int, unshare: bool = False) -> int:
     """A write to a read-only pte: the page itself if nobody else has it, else a copy."""
     m.counters["do_wp_page"] += 1
     old_page = vm_normal_page(m, pte)
-    if old_page is not None and not old_page.ksm:
-        lock_page(old_page)
-        reuse = swapfile.reuse_swap_page(m, old_page)
-        if reuse:
-            rmap.page_move_anon_rmap(old_page, vma)
-        unlock_page(old_page)
-        if reuse:
-            set_pte(vma.mm, address, maybe_mkwrite(pte | ACCESSED | DIRTY, vma))
-            return VM_FAULT_WRITE
-    return _wp_page_copy(m, vma, address, old_page)
+    if old_page is None and unshare and not m.has("zero-pages-counted"):
+        return 0  # unsharing the zero page came with KSM's own marks on it (d7c0e68dab98)
+    if old_page is not None and _wp_can_reuse(m, vma, old_page):
+        if unshare:
+            return 0
+        set_pte(vma.mm, address, maybe_mkwrite(pte_mkdirty(m, pte | ACCESSED), vma))
+        return VM_FAULT_WRITE
+    if old_page is not None and old_page.ksm and m.has("ksm-event-counts"):
+        m.vmstat["cow_ksm"] += 1
+    return _wp_page_copy(m, vma, address, pte, old_page, unshare)
 
 
-def _wp_page_copy(m: Machine, vma: Vma, address: int, old_page: Page | None) -> int:
+def _wp_can_reuse(m: Machine, vma: Vma, page: Page) -> bool:
+    """Whether the page may be written where it is; then it belongs to the vma's own anon_vma."""
+    if m.has("anon-exclusive"):
+        return page.exclusive or _reuse_by_refcount(m, vma, page)
+    if page.ksm:
+        return False
+    if m.has("reuse-by-refcount"):  # 5.9 to 5.18: who is in the swap cache is copied
+        return page.count == 1
+    lock_page(page)
+    reuse = swapfile.reuse_swap_page(m, page)
+    if reuse:
+        rmap.page_move_anon_rmap(m, page, vma)
+    unlock_page(page)
+    return reuse
+
+
+def _reuse_by_refcount(m: Machine, vma: Vma, page: Page) -> bool:
+    """wp_can_reuse_anon_folio(): no reference but this mapping's, once it is out of swap cache."""
+    if page.ksm or page.count > 1 + page.swapcache or not trylock_page(page):
+        return False
+    if page.swapcache:
+        swapfile.try_to_free_swap(m, page)
+    reuse = page.count == 1
+    if reuse:
+        rmap.page_move_anon_rmap(m, page, vma)
+    unlock_page(page)
+    return reuse
+
+
+def _wp_page_copy(
+    m: Machine, vma: Vma, address: int, orig_pte: int, old_page: Page | None, unshare: bool
+) -> int:
     if rmap.anon_vma_prepare(m, vma):
         return VM_FAULT_OOM
     new_page = alloc_page_vma(m, vma)
@@ -157,22 +201,31 @@ def _wp_page_copy(m: Machine, vma: Vma, address: int, old_page: Page | None) -> 
     if old_page is not None:
         copy_page(m, new_page, old_page)
     else:
+        ksm.ksm_might_unmap_zero_page(m, vma.mm, orig_pte)
         vma.mm.anonpages += 1
     new_page.uptodate = True
     rmap.page_add_new_anon_rmap(m, new_page, vma, address)
-    pte = maybe_mkwrite(mk_pte(new_page, vm_page_prot(vma)) | DIRTY, vma)
+    pte = mk_pte(new_page, vm_page_prot(vma))
+    if unshare:
+        pte |= orig_pte & SOFT_DIRTY
+    else:
+        pte = maybe_mkwrite(pte_mkdirty(m, pte), vma)
     set_pte(vma.mm, address, pte)
     if old_page is not None:
-        rmap.page_remove_rmap(old_page)
+        rmap.page_remove_rmap(m, old_page)
+        if m.has("anon-exclusive"):  # f4c4a3f48480: nobody but the swap cache may be left
+            swap_state.free_swap_cache(m, old_page)
         put_page(m, old_page)
-    return VM_FAULT_WRITE
+    return 0 if unshare else VM_FAULT_WRITE
 
 
 def do_swap_page(m: Machine, vma: Vma, address: int, orig_pte: int, write: bool) -> int:
     """Bring a swapped page back, from the swap cache or from its slot."""
     m.counters["do_swap_page"] += 1
-    entry = pte_to_swp_entry(orig_pte)
-    if non_swap_entry(entry):
+    entry = pte_to_swp_entry(m, orig_pte)
+    if is_error_entry(m, entry):
+        return VM_FAULT_HWPOISON if m.has("swapin-poison-marker") else VM_FAULT_SIGBUS
+    if non_swap_entry(m, entry):
         return 0  # under migration: it ends before anyone else runs
     ret = 0
     swapcache = swap_state.lookup_swap_cache(m, entry)
@@ -206,25 +259,11 @@ def _map_swap_page(
     m: Machine, vma: Vma, address: int, page: Page, swapcache: Page, write: bool, ret: int
 ) -> int:
     """The end of do_swap_page(): both pages are locked. The reference becomes the mapping's."""
-    entry = pte_to_swp_entry(get_pte(vma.mm, address))
-    charge = memcontrol.try_charge_swapin(page)
-    vma.mm.anonpages += 1
-    vma.mm.swapents -= 1
-    pte = mk_pte(page, vm_page_prot(vma))
-    exclusive = write and swapfile.reuse_swap_page(m, page)
-    if exclusive:
-        pte = maybe_mkwrite(pte | DIRTY, vma)
+    map_it = _map_exclusive if m.has("anon-exclusive") else _map_by_swap_count
+    pte = map_it(m, vma, address, page, swapcache, write)
+    if write and pte & RW:
         write = False
         ret |= VM_FAULT_WRITE
-    set_pte(vma.mm, address, pte)
-    if page is swapcache:
-        rmap.do_page_add_anon_rmap(m, page, vma, address, exclusive)
-    else:
-        rmap.page_add_new_anon_rmap(m, page, vma, address)
-    memcontrol.commit_charge_swapin(m, page, charge)
-    swapfile.swap_free(m, entry)
-    if swapfile.vm_swap_full(m):
-        swapfile.try_to_free_swap(m, page)
     unlock_page(page)
     if page is not swapcache:
         unlock_page(swapcache)
@@ -234,6 +273,68 @@ def _map_swap_page(
         if ret & VM_FAULT_ERROR:
             ret &= VM_FAULT_ERROR
     return ret
+
+
+def _map_by_swap_count(
+    m: Machine, vma: Vma, address: int, page: Page, swapcache: Page, write: bool
+) -> int:
+    """Until 5.17: writable where reuse_swap_page() says so. Returns the new pte."""
+    orig_pte = get_pte(vma.mm, address)
+    charge = memcontrol.try_charge_swapin(page)
+    vma.mm.anonpages += 1
+    vma.mm.swapents -= 1
+    pte = mk_pte(page, vm_page_prot(vma))
+    exclusive = write and swapfile.reuse_swap_page(m, page)
+    if exclusive:
+        pte = maybe_mkwrite(pte_mkdirty(m, pte), vma)
+    pte |= swp_soft_dirty_of(m, orig_pte)
+    set_pte(vma.mm, address, pte)
+    if page is swapcache:
+        rmap.do_page_add_anon_rmap(m, page, vma, address, exclusive)
+    else:
+        rmap.page_add_new_anon_rmap(m, page, vma, address)
+    memcontrol.commit_charge_swapin(m, page, charge)
+    swapfile.swap_free(m, pte_to_swp_entry(m, orig_pte))
+    if swapfile.vm_swap_full(m):
+        swapfile.try_to_free_swap(m, page)
+    return pte
+
+
+def _map_exclusive(
+    m: Machine, vma: Vma, address: int, page: Page, swapcache: Page, write: bool
+) -> int:
+    """From 5.18 on (c145e0b47c77): the slot is given up first, then references are counted."""
+    orig_pte = get_pte(vma.mm, address)
+    exclusive = page is not swapcache or bool(orig_pte & swp_exclusive(m))
+    swapfile.swap_free(m, pte_to_swp_entry(m, orig_pte))
+    if should_try_to_free_swap(m, page, write):
+        swapfile.try_to_free_swap(m, page)
+    vma.mm.anonpages += 1
+    vma.mm.swapents -= 1
+    pte = mk_pte(page, vm_page_prot(vma)) | swp_soft_dirty_of(m, orig_pte)
+    exclusive = not page.ksm and (exclusive or page.count == 1)
+    if exclusive and write:
+        pte = maybe_mkwrite(pte_mkdirty(m, pte), vma)
+    elif exclusive and m.has("swapin-maps-writable") and not _tracks_soft_dirty(m, vma, pte):
+        pte = maybe_mkwrite(pte, vma)
+    if page is swapcache:
+        rmap.do_page_add_anon_rmap(m, page, vma, address, exclusive)
+    else:
+        rmap.page_add_new_anon_rmap(m, page, vma, address)
+    set_pte(vma.mm, address, pte)
+    return pte
+
+
+def should_try_to_free_swap(m: Machine, page: Page, write: bool) -> bool:
+    """Slots are short, or a writer may turn out to be the only user."""
+    if not page.swapcache:
+        return False
+    return swapfile.vm_swap_full(m) or (write and not page.ksm and page.count == 2)
+
+
+def _tracks_soft_dirty(m: Machine, vma: Vma, pte: int) -> bool:
+    """pte_needs_soft_dirty_wp(): the next write has to fault to be noticed."""
+    return m.has("soft-dirty") and not vma.softdirty and not pte & SOFT_DIRTY
 
 
 # --- fork
@@ -256,7 +357,7 @@ def copy_pte_range(m: Machine, dst: Vma, src: Vma, address: int, end: int) -> in
         pte = get_pte(src.mm, address)
         if pte and not copy_one_pte(m, dst, src, address, pte):
             # A second chance, now that no pte lock is held.
-            if add_swap_count_continuation(m, pte_to_swp_entry(pte)) < 0:
+            if add_swap_count_continuation(m, pte_to_swp_entry(m, pte)) < 0:
                 return -ENOMEM
             continue
         address += PAGE_SIZE
@@ -266,20 +367,30 @@ def copy_pte_range(m: Machine, dst: Vma, src: Vma, address: int, end: int) -> in
 def copy_one_pte(m: Machine, dst: Vma, src: Vma, address: int, pte: int) -> bool:
     """False: the swap count needs a continuation page first."""
     if not pte_present(pte):
-        entry = pte_to_swp_entry(pte)
+        return copy_nonpresent_pte(m, dst, src, address, pte)
+    set_pte(src.mm, address, pte & ~RW)
+    pte &= ~(RW | ACCESSED)
+    page = vm_normal_page(m, pte)
+    if page is not None:
+        get_page(page)
+        rmap.page_dup_rmap(page)
+        dst.mm.anonpages += 1
+    m.counters["copy_one_pte"] += 1
+    set_pte(dst.mm, address, pte)
+    return True
+
+
+def copy_nonpresent_pte(m: Machine, dst: Vma, src: Vma, address: int, pte: int) -> bool:
+    """A swap pte, from now on of both; or the mark of a page that could not be read."""
+    entry = pte_to_swp_entry(m, pte)
+    if not is_error_entry(m, entry):
         if swapfile.swap_duplicate(m, entry) < 0:
             return False
         if dst.mm not in m.mmlist:
             m.mmlist.insert(m.mmlist.index(src.mm) + 1, dst.mm)
+        pte &= ~swp_exclusive(m)
+        set_pte(src.mm, address, pte)
         dst.mm.swapents += 1
-    else:
-        set_pte(src.mm, address, pte & ~RW)
-        pte &= ~(RW | ACCESSED)
-        page = vm_normal_page(m, pte)
-        if page is not None:
-            get_page(page)
-            rmap.page_dup_rmap(page)
-            dst.mm.anonpages += 1
     m.counters["copy_one_pte"] += 1
     set_pte(dst.mm, address, pte)
     return True
@@ -328,8 +439,10 @@ def zap_pte_range(
             page = vm_normal_page(m, pte)
             if page is not None:
                 mm.anonpages -= 1
-                rmap.page_remove_rmap(page)
+                rmap.page_remove_rmap(m, page)
                 tlb.pages.append(page)
-        else:
+            else:
+                ksm.ksm_might_unmap_zero_page(m, mm, pte)
+        elif not is_error_entry(m, entry := pte_to_swp_entry(m, pte)):
             mm.swapents -= 1
-            swapfile.free_swap_and_cache(m, pte_to_swp_entry(pte))
+            swapfile.free_swap_and_cache(m, entry)

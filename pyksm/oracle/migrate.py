@@ -16,14 +16,15 @@ from pyksm.oracle.page_alloc import (
 )
 from pyksm.oracle.pgtable import (
     ACCESSED,
-    MIGRATION_READ,
-    MIGRATION_WRITE,
+    DIRTY,
     RW,
+    SOFT_DIRTY,
     get_pte,
     mk_pte,
     pte_present,
     pte_to_swp_entry,
     set_pte,
+    swp_soft_dirty_of,
     vm_page_prot,
 )
 from pyksm.oracle.structs import PAGE_SIZE, Machine, Mm, Page, Vma
@@ -217,14 +218,36 @@ def remove_migration_ptes(m: Machine, old: Page, new: Page) -> None:
     def remove_migration_pte(page: Page, vma: Vma, address: int) -> int:
         pte = get_pte(vma.mm, address)
         if pte and not pte_present(pte):
-            kind, pfn = pte_to_swp_entry(pte)
-            if kind in (MIGRATION_READ, MIGRATION_WRITE) and pfn == old.pfn:
-                get_page(page)
-                pte = mk_pte(page, vm_page_prot(vma)) & ~ACCESSED
-                if kind == MIGRATION_WRITE:
-                    pte |= RW
-                set_pte(vma.mm, address, pte)
-                rmap.page_add_anon_rmap(m, page, vma, address)
+            kind, offset = pte_to_swp_entry(m, pte)
+            if kind in _migration_types(m) and offset & PFN_BITS == old.pfn:
+                _map_again(m, page, vma, address, pte)
         return rmap.SWAP_AGAIN
 
     rmap.rmap_walk(m, new, remove_migration_pte)
+
+
+#: The bits of a migration entry's offset that are the pfn.
+PFN_BITS = rmap.SWP_MIG_YOUNG - 1
+
+
+def _migration_types(m: Machine) -> list[int]:
+    return [number for name, number in m.swp_types.items() if name.startswith("migration")]
+
+
+def _map_again(m: Machine, page: Page, vma: Vma, address: int, swp_pte: int) -> None:
+    kind, offset = pte_to_swp_entry(m, swp_pte)
+    get_page(page)
+    pte = mk_pte(page, vm_page_prot(vma)) | swp_soft_dirty_of(m, swp_pte)
+    if not offset & rmap.SWP_MIG_YOUNG:
+        pte &= ~ACCESSED
+    if page.dirty and offset & rmap.SWP_MIG_DIRTY:
+        pte |= DIRTY
+        if not m.has("migration-exact-soft-dirty"):
+            pte |= SOFT_DIRTY
+    if kind == m.swp_types["migration-write"]:
+        pte |= RW
+    exclusive = not page.ksm and kind != m.swp_types["migration-read"]
+    if not m.has("anon-exclusive"):
+        exclusive = False
+    set_pte(vma.mm, address, pte)
+    rmap.do_page_add_anon_rmap(m, page, vma, address, exclusive)

@@ -1,4 +1,4 @@
-"""arch/x86 page tables: pte bits, the 3.9 swap pte, and last-level tables as lists of 512 ptes."""
+"""arch/x86 page tables: pte bits, swap ptes, and last-level tables as lists of 512 ptes."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pyksm.oracle.structs import (
     PAGE_SIZE,
     PMD_SHIFT,
     PMD_SIZE,
+    Machine,
     Mm,
     Page,
     SwapEntry,
@@ -22,15 +23,16 @@ ACCESSED = 1 << 5
 DIRTY = 1 << 6
 PROTNONE = 1 << 8
 SPECIAL = 1 << 9
+SOFT_DIRTY = 1 << 11
 NX = 1 << 63
 
 PTRS_PER_PTE = 512
 PFN_MASK = ((1 << 46) - 1) & ~(PAGE_SIZE - 1)
-CHG_MASK = PFN_MASK | SPECIAL | ACCESSED | DIRTY  #: what pte_modify() keeps
+CHG_MASK = PFN_MASK | SPECIAL | ACCESSED | DIRTY | SOFT_DIRTY  #: what pte_modify() keeps
 
-MIGRATION_READ = 30
-MIGRATION_WRITE = 31
-MAX_SWAPFILES = 29
+SWP_TYPES = 32  #: of swap ptes; the last ones are no areas
+
+PTE_MARKER_POISONED = 2
 
 
 def vm_page_prot(vma: Vma) -> int:
@@ -60,20 +62,78 @@ def maybe_mkwrite(pte: int, vma: Vma) -> int:
     return pte | RW if vma.prot & 2 else pte
 
 
-def swp_entry_to_pte(entry: SwapEntry) -> int:
+def pte_mkdirty(m: Machine, pte: int) -> int:
+    """Soft-dirty too, which hardware knows nothing of."""
+    return pte | DIRTY | (SOFT_DIRTY if m.has("soft-dirty") else 0)
+
+
+# --- swap ptes
+
+OFFSET_MASK = (1 << 50) - 1  #: of the inverted form
+
+
+def swp_entry_to_pte(m: Machine, entry: SwapEntry) -> int:
+    """The entry alone. Against L1TF (6b28baca9b1f) the offset is stored inverted, in high bits."""
+    if m.has("inverted-offset"):
+        return entry[0] << 59 | (~entry[1] & OFFSET_MASK) << 9
     return entry[0] << 1 | entry[1] << 9
 
 
-def pte_to_swp_entry(pte: int) -> SwapEntry:
+def pte_to_swp_entry(m: Machine, pte: int) -> SwapEntry:
+    if m.has("inverted-offset"):
+        return (pte >> 59, ~(pte >> 9) & OFFSET_MASK)
     return (pte >> 1 & 31, pte >> 9)
 
 
-def non_swap_entry(entry: SwapEntry) -> bool:
-    return entry[0] >= MAX_SWAPFILES
+def swp_soft_dirty(m: Machine) -> int:
+    """The bit of a swap pte; bits 1 to 5 are the type in the old form."""
+    return 1 << 1 if m.has("inverted-offset") else 1 << 7
 
 
-def is_migration_entry(entry: SwapEntry) -> bool:
-    return entry[0] in (MIGRATION_READ, MIGRATION_WRITE)
+def swp_exclusive(m: Machine) -> int:
+    return 1 << 3 if m.has("inverted-offset") else 1 << 6
+
+
+def swp_soft_dirty_of(m: Machine, pte: int) -> int:
+    """For a present pte, what a swap pte says of soft-dirty."""
+    return SOFT_DIRTY if pte & swp_soft_dirty(m) else 0
+
+
+def pte_swp_clear_flags(m: Machine, pte: int) -> int:
+    return pte & ~(swp_soft_dirty(m) | swp_exclusive(m))
+
+
+def special_types(m: Machine) -> dict[str, int]:
+    """The types behind those of swap areas, by name (include/linux/swap.h)."""
+    names = ["hwpoison", "migration-read"]
+    if m.has("anon-exclusive"):
+        names.append("migration-read-exclusive")
+    names.append("migration-write")
+    if m.has("swap-types-device"):
+        names += ["device-write", "device-read"]
+    if m.has("swap-types-device-exclusive"):
+        names.append("device-exclusive")
+        if not m.has("swap-types-one-exclusive"):
+            names.append("device-exclusive-read")
+    if m.has("swapoff-error-entries"):  # pte markers are of the same release, 5.19
+        names.append("marker")
+        if not m.has("swapin-poison-marker"):
+            names.append("swapin-error")
+    return {name: SWP_TYPES - len(names) + i for i, name in enumerate(names)}
+
+
+def max_swapfiles(m: Machine) -> int:
+    return m.swp_types["hwpoison"]
+
+
+def non_swap_entry(m: Machine, entry: SwapEntry) -> bool:
+    return entry[0] >= m.swp_types["hwpoison"]
+
+
+def is_error_entry(m: Machine, entry: SwapEntry) -> bool:
+    """What swapoff leaves of a page that could not be read."""
+    name = "marker" if m.has("swapin-poison-marker") else "swapin-error"
+    return entry[0] == m.swp_types.get(name)
 
 
 def get_pte(mm: Mm, address: int) -> int:

@@ -10,14 +10,15 @@ from pyksm.oracle.page_alloc import put_page
 from pyksm.oracle.pgtable import (
     ACCESSED,
     DIRTY,
-    MIGRATION_READ,
-    MIGRATION_WRITE,
     RW,
+    SOFT_DIRTY,
     get_pte,
     pte_pfn,
     pte_present,
     set_pte,
     swp_entry_to_pte,
+    swp_exclusive,
+    swp_soft_dirty,
 )
 from pyksm.oracle.structs import (
     PAGE_SHIFT,
@@ -36,6 +37,10 @@ from pyksm.oracle.swap import lru_cache_add_lru
 SWAP_SUCCESS, SWAP_AGAIN, SWAP_FAIL = 0, 1, 2
 
 TTU_UNMAP, TTU_MIGRATION = 0, 1  #: migration also ignores the accessed bit
+
+GUP_PIN_COUNTING_BIAS = 1 << 10
+
+SWP_MIG_YOUNG, SWP_MIG_DIRTY = 1 << 40, 1 << 41  #: in the offset of a migration entry
 
 RmapOne = Callable[[Page, Vma, int], int]
 
@@ -71,35 +76,55 @@ def anon_vma_prepare(m: Machine, vma: Vma) -> int:
     if anon_vma is None:
         if not kmem_alloc(m):
             return -ENOMEM
-        anon_vma = AnonVma()
+        anon_vma = AnonVma(num_children=1)
     vma.anon_vma = anon_vma
+    anon_vma.num_active_vmas += 1
     anon_vma_chain_link(vma, anon_vma)
     return 0
 
 
 def anon_vma_clone(m: Machine, dst: Vma, src: Vma) -> int:
-    """Chain dst to all that src is chained to, oldest first so that the order stays."""
+    """Chain dst to all that src is chained to, oldest first so that the order stays.
+
+    A dst without an anon_vma (fork's) takes an idle one of these, if there is one."""
     m.counters["anon_vma_clone"] += 1
     for pavc in reversed(src.chain):
         if not kmem_alloc(m) and not kmem_alloc(m):  # GFP_NOWAIT, then GFP_KERNEL
+            dst.anon_vma = None
             unlink_anon_vmas(m, dst)
             return -ENOMEM
         anon_vma_chain_link(dst, pavc.anon_vma)
+        if dst.anon_vma is None and _is_idle(m, pavc.anon_vma, src):
+            dst.anon_vma = pavc.anon_vma
+    if dst.anon_vma is not None:
+        dst.anon_vma.num_active_vmas += 1
     return 0
+
+
+def _is_idle(m: Machine, anon_vma: AnonVma, src: Vma) -> bool:
+    """May a child have it: nobody's pages and at most one child's are in it. Never a root."""
+    if m.has("anon-vma-active-vmas"):
+        return anon_vma.num_children < 2 and anon_vma.num_active_vmas == 0
+    degree = anon_vma.num_children + anon_vma.num_active_vmas
+    return m.has("anon-vma-reuse") and anon_vma is not src.anon_vma and degree < 2
 
 
 def anon_vma_fork(m: Machine, vma: Vma, pvma: Vma) -> int:
     """The child's vma: all of the parent's anon_vmas, and one of its own for new pages."""
     m.counters["anon_vma_fork"] += 1
+    vma.anon_vma = None
     if pvma.anon_vma is None:
         return 0
     if anon_vma_clone(m, vma, pvma):
         return -ENOMEM
+    if vma.anon_vma is not None:
+        return 0
     if not kmem_alloc(m) or not kmem_alloc(m):  # anon_vma, avc
         unlink_anon_vmas(m, vma)
         return -ENOMEM
-    anon_vma = AnonVma()
-    anon_vma.root = pvma.anon_vma.root
+    anon_vma = AnonVma(num_active_vmas=1)
+    anon_vma.root, anon_vma.parent = pvma.anon_vma.root, pvma.anon_vma
+    anon_vma.parent.num_children += 1
     get_anon_vma(anon_vma.root)
     vma.anon_vma = anon_vma
     anon_vma_chain_link(vma, anon_vma)
@@ -111,6 +136,10 @@ def unlink_anon_vmas(m: Machine, vma: Vma) -> None:
     m.counters["unlink_anon_vmas"] += 1
     for avc in vma.chain:
         interval_tree.remove(avc)
+        if not avc.anon_vma.tree:
+            avc.anon_vma.parent.num_children -= 1
+    if vma.anon_vma is not None:
+        vma.anon_vma.num_active_vmas -= 1
     for avc in vma.chain:
         if not avc.anon_vma.tree:
             put_anon_vma(avc.anon_vma)
@@ -120,9 +149,10 @@ def unlink_anon_vmas(m: Machine, vma: Vma) -> None:
 # --- adding and removing a mapping
 
 
-def page_move_anon_rmap(page: Page, vma: Vma) -> None:
+def page_move_anon_rmap(m: Machine, page: Page, vma: Vma) -> None:
     """A page that only this process has belongs to its own anon_vma; the index stays."""
     page.anon_vma = vma.anon_vma
+    page.exclusive = m.has("anon-exclusive")
 
 
 def __page_set_anon_rmap(page: Page, vma: Vma, address: int, exclusive: bool) -> None:
@@ -151,6 +181,8 @@ def do_page_add_anon_rmap(m: Machine, page: Page, vma: Vma, address: int, exclus
     page.mapcount += 1
     if page.ksm:
         return
+    if exclusive:
+        page.exclusive = m.has("anon-exclusive")
     if page.mapcount == 1:
         __page_set_anon_rmap(page, vma, address, exclusive)
     else:
@@ -158,20 +190,39 @@ def do_page_add_anon_rmap(m: Machine, page: Page, vma: Vma, address: int, exclus
 
 
 def page_add_new_anon_rmap(m: Machine, page: Page, vma: Vma, address: int) -> None:
+    """A page that is nobody's yet; with it onto the LRU, which later kernels do beside it."""
     page.mapcount = 1
+    page.exclusive = m.has("anon-exclusive")
     memcontrol.newpage_charge(page)
     __page_set_anon_rmap(page, vma, address, exclusive=True)
-    lru_cache_add_lru(m, page, active=True)
+    lru_cache_add_lru(m, page, active=not m.has("keep-young-once"))
 
 
 def page_dup_rmap(page: Page) -> None:
+    """For a child: from now on the page is not known to be one process's."""
     page.mapcount += 1
+    page.exclusive = False
 
 
-def page_remove_rmap(page: Page) -> None:
+def page_maybe_dma_pinned(page: Page) -> bool:
+    """Pins count 1024 references each; whoever has as many plain ones (pin() takes such) is taken
+    for pinned."""
+    return page.count >= GUP_PIN_COUNTING_BIAS
+
+
+def page_try_share_anon_rmap(page: Page) -> bool:
+    """Before an exclusive page loses its pte, or its writability to KSM: not any more, unless
+    somebody may have it pinned."""
+    if page_maybe_dma_pinned(page):
+        return False
+    page.exclusive = False
+    return True
+
+
+def page_remove_rmap(m: Machine, page: Page) -> None:
     """The owner stays known after the last mapping: swapoff and swap-in look at it."""
     page.mapcount -= 1
-    memcontrol.uncharge_page(page)
+    memcontrol.uncharge_page(m, page)
 
 
 # --- from a page to an address
@@ -208,25 +259,23 @@ def page_lock_anon_vma_read(page: Page) -> AnonVma | None:
 
 def page_referenced(m: Machine, page: Page) -> int:
     """How many ptes of the page were young; they no longer are. A KSM page without node: none."""
-    if not page.mapcount:
+    if not page.mapcount or (page.ksm and page.stable_node is None):
         return 0
-    if page.ksm:
-        return ksm_rmap.page_referenced_ksm(m, page) if page.stable_node else 0
-    return page_referenced_anon(m, page)
-
-
-def page_referenced_anon(m: Machine, page: Page) -> int:
-    anon_vma = page_lock_anon_vma_read(page)
-    if anon_vma is None:
+    if page.ksm and not m.has("rmap-walk"):
+        return ksm_rmap.page_referenced_ksm(m, page)
+    if not page.ksm and page_lock_anon_vma_read(page) is None:
         return 0
     referenced, mapcount = 0, page.mapcount
-    for avc in interval_tree.foreach(m, anon_vma, page.index, page.index):
-        found = page_referenced_one(m, page, avc.vma, vma_address(page, avc.vma))
+
+    def look(page: Page, vma: Vma, address: int) -> int:
+        nonlocal referenced, mapcount
+        found = page_referenced_one(m, page, vma, address)
         if found is not None:
             referenced += found
             mapcount -= 1
-        if mapcount == 0:
-            break
+        return SWAP_AGAIN if mapcount else SWAP_SUCCESS
+
+    rmap_walk(m, page, look)
     return referenced
 
 
@@ -248,54 +297,91 @@ def ptep_clear_flush_young(vma: Vma, address: int, pte: int) -> bool:
 
 
 def try_to_unmap(m: Machine, page: Page, action: int) -> int:
+    """try_to_migrate() too, which became a function of its own."""
     m.counters["try_to_unmap"] += 1
-    if page.ksm:
+    if page.ksm and not m.has("rmap-walk"):
         ret = ksm_rmap.try_to_unmap_ksm(m, page, action)
+    elif not page.ksm and page_lock_anon_vma_read(page) is None:
+        ret = SWAP_AGAIN
     else:
-        ret = try_to_unmap_anon(m, page, action)
+        ret = _unmap_walk(m, page, action)
     return ret if page.mapcount else SWAP_SUCCESS
 
 
-def try_to_unmap_anon(m: Machine, page: Page, action: int) -> int:
+def _unmap_walk(m: Machine, page: Page, action: int) -> int:
     ret = SWAP_AGAIN
-    anon_vma = page_lock_anon_vma_read(page)
-    if anon_vma is None:
-        return ret
-    for avc in interval_tree.foreach(m, anon_vma, page.index, page.index):
-        ret = try_to_unmap_one(m, page, avc.vma, vma_address(page, avc.vma), action)
-        if ret != SWAP_AGAIN or not page.mapcount:
-            break
+
+    def unmap_one(page: Page, vma: Vma, address: int) -> int:
+        nonlocal ret
+        ret = try_to_unmap_one(m, page, vma, address, action)
+        return ret if page.mapcount else SWAP_SUCCESS
+
+    rmap_walk(m, page, unmap_one)
     return ret
 
 
 def try_to_unmap_one(m: Machine, page: Page, vma: Vma, address: int, action: int) -> int:
-    """Replace one pte by a swap or a migration entry. In the swap cache it is always swap's."""
+    """Replace one pte by a swap or a migration entry."""
     m.counters["try_to_unmap_one"] += 1
     pte = page_check_address(page, vma, address)
     if pte is None:
         return SWAP_AGAIN
-    if action == TTU_UNMAP and ptep_clear_flush_young(vma, address, pte):
+    if action == TTU_UNMAP and _unmap_is_refused(m, vma, address, pte):
         return SWAP_FAIL
     if pte & DIRTY:
         page.dirty = True
-    if page.swapcache:
-        assert page.private is not None
-        entry: SwapEntry = page.private
-        if swapfile.swap_duplicate(m, entry) < 0:
-            return SWAP_FAIL  # the pte was never taken out here, so it need not be put back
-        if vma.mm not in m.mmlist:
-            m.mmlist.insert(1, vma.mm)
-        vma.mm.anonpages -= 1
-        vma.mm.swapents += 1
-    else:
-        entry = (MIGRATION_WRITE if pte & RW else MIGRATION_READ, page.pfn)
-    set_pte(vma.mm, address, swp_entry_to_pte(entry))
+    to_swap = page.swapcache and (
+        action == TTU_UNMAP or not m.has("migrate-swapcache-entries")  # 57a3d1d3c1b2
+    )
+    new_pte = _swap_pte(m, vma, page) if to_swap else _migration_pte(m, page, pte)
+    if new_pte is None:
+        return SWAP_FAIL  # the pte was never taken out here, so it need not be put back
+    if pte & SOFT_DIRTY:
+        new_pte |= swp_soft_dirty(m)
+    set_pte(vma.mm, address, new_pte)
     charged = page.charged
-    page_remove_rmap(page)
+    page_remove_rmap(m, page)
     if action == TTU_MIGRATION:
         page.charged = charged  # it is not gone, only on its way
     put_page(m, page)
     return SWAP_AGAIN
+
+
+def _unmap_is_refused(m: Machine, vma: Vma, address: int, pte: int) -> bool:
+    """Used since it was looked at; later kernels look in page_referenced() alone."""
+    return not m.has("unmap-ignores-young") and ptep_clear_flush_young(vma, address, pte)
+
+
+def _swap_pte(m: Machine, vma: Vma, page: Page) -> int | None:
+    assert page.private is not None
+    entry: SwapEntry = page.private
+    if swapfile.swap_duplicate(m, entry) < 0:
+        return None
+    exclusive = page.exclusive
+    if exclusive and not page_try_share_anon_rmap(page):
+        swapfile.swap_free(m, entry)
+        return None
+    if vma.mm not in m.mmlist:
+        m.mmlist.insert(1, vma.mm)
+    vma.mm.anonpages -= 1
+    vma.mm.swapents += 1
+    return swp_entry_to_pte(m, entry) | (swp_exclusive(m) if exclusive else 0)
+
+
+def _migration_pte(m: Machine, page: Page, pte: int) -> int | None:
+    """Whether the pte was young and dirty is in high bits of the offset (2e3468778dbe)."""
+    exclusive = page.exclusive
+    if exclusive and not page_try_share_anon_rmap(page):
+        return None
+    kind = "migration-read"
+    if pte & RW:
+        kind = "migration-write"
+    elif exclusive:
+        kind = "migration-read-exclusive"
+    offset = page.pfn
+    if m.has("migration-keeps-young"):
+        offset |= (SWP_MIG_YOUNG if pte & ACCESSED else 0) | (SWP_MIG_DIRTY if pte & DIRTY else 0)
+    return swp_entry_to_pte(m, (m.swp_types[kind], offset))
 
 
 # --- rmap_walk

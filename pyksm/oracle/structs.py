@@ -64,6 +64,7 @@ class Page:
     count: int = 0  #: _count
     mapcount: int = 0  #: _mapcount + 1: ptes that map it
     anon_vma: AnonVma | None = None  #: page_anon_vma(): owner of a plain anonymous page
+    exclusive: bool = False  #: PageAnonExclusive
     ksm: bool = False  #: PageKsm
     stable_node: StableNode | None = None  #: page_stable_node(), None also while a KSM page
     index: int = 0
@@ -109,11 +110,14 @@ class AnonVma:
     """anon_vma. ``tree`` is the interval tree in its in-order: (start pgoff, insertion)."""
 
     root: AnonVma = field(init=False, repr=False)
+    parent: AnonVma = field(init=False, repr=False)
     refcount: int = 1
+    num_children: int = 0  #: a root counts itself
+    num_active_vmas: int = 0  #: vmas whose anon_vma this is; ``degree`` was the sum of both
     tree: list[AnonVmaChain] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.root = self
+        self.root = self.parent = self
 
 
 @dataclass(eq=False, slots=True)
@@ -134,6 +138,7 @@ class Vma:
     pgoff: int
     prot: int  #: VM_READ and VM_WRITE, with the values of PROT_READ and PROT_WRITE
     node: int = -1  #: MPOL_BIND node, -1 for none
+    softdirty: bool = True  #: VM_SOFTDIRTY: all of it counts as written since clear_refs
     mergeable: bool = False  #: VM_MERGEABLE
     anon_vma: AnonVma | None = None
     chain: list[AnonVmaChain] = field(default_factory=list)  #: newest first
@@ -332,6 +337,7 @@ class Machine:
     hook: Callable[[str], None] | None = None
     in_hook: bool = False
     features: frozenset[str] = frozenset()  #: of pyksm/features.py
+    swp_types: dict[str, int] = field(default_factory=dict)  #: of swap ptes that are no areas
     clock: int = 0  #: milliseconds
 
     def has(self, feature: str) -> bool:

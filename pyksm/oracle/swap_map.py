@@ -40,7 +40,7 @@ def swap_byte(m: Machine, entry: SwapEntry) -> int:
 
 def __swap_duplicate(m: Machine, entry: SwapEntry, usage: int) -> int:
     """Count one more pte, or claim the slot's place in the swap cache (SWAP_HAS_CACHE)."""
-    if non_swap_entry(entry) or entry[0] >= len(m.swap_info):
+    if non_swap_entry(m, entry) or entry[0] >= len(m.swap_info):
         return -EINVAL
     area = m.swap_info[entry[0]]
     if entry[1] >= area.max or area.swap_map is None:

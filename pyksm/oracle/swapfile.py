@@ -12,7 +12,7 @@ from errno import EBUSY, EINVAL, ENOMEM, EPERM
 
 from pyksm.oracle import swap_state, unuse
 from pyksm.oracle.page_alloc import put_page, trylock_page, unlock_page
-from pyksm.oracle.pgtable import MAX_SWAPFILES, non_swap_entry
+from pyksm.oracle.pgtable import max_swapfiles, non_swap_entry
 from pyksm.oracle.structs import Machine, Page, SwapEntry, SwapInfo, kmem_alloc
 from pyksm.oracle.swap_map import (
     COUNT_CONTINUED,
@@ -264,7 +264,7 @@ def try_to_free_swap(m: Machine, page: Page) -> bool:
 def free_swap_and_cache(m: Machine, entry: SwapEntry) -> None:
     """A swap pte goes away; if it was the last, so does an unmapped page in the swap cache."""
     m.counters["free_swap_and_cache"] += 1
-    if non_swap_entry(entry):
+    if non_swap_entry(m, entry):
         return
     area = swap_info_get(m, entry)
     if area is None or swap_entry_free(m, area, entry[1], 1) != SWAP_HAS_CACHE:
@@ -328,7 +328,7 @@ def _alloc_swap_info(m: Machine) -> SwapInfo | int:
     for area in m.swap_info:
         if not area.used:
             return area
-    if len(m.swap_info) >= MAX_SWAPFILES:
+    if len(m.swap_info) >= max_swapfiles(m):
         return -EPERM
     return SwapInfo(len(m.swap_info), used=False)
 
