@@ -15,7 +15,7 @@ class MachineError(PyksmError, OSError):
 
     def __init__(self, code: int, what: str) -> None:
         OSError.__init__(self, code, f"{what}: {os.strerror(code)}")
-        self.name = _errno.errorcode.get(code, f"E{code}")
+        self.name = "EHWPOISON" if code == 133 else _errno.errorcode.get(code, f"E{code}")
 
 
 class InputError(PyksmError, ValueError):

@@ -77,6 +77,15 @@ FEATURES: tuple[Feature, ...] = (
         needs=("anon-exclusive",),
     ),
     Feature(
+        "cow-frees-swap-cache", "fault", "5.14", ("f4c4a3f48480",),
+        "a page left behind by a copy is taken out of the swap cache if nobody maps it any more",
+    ),
+    Feature(
+        "swapin-activates", "fault", "4.8", ("1a8018fb4c69",),
+        "a page found in the swap cache by a fault is activated when it is mapped",
+        until="5.9",
+    ),
+    Feature(
         "ksm-event-counts", "fault", "5.19", ("94bfe85bde18", "4d45c3aff5eb"),
         "vmstat counts cow_ksm and (already 5.18) ksm_swpin_copy",
     ),
@@ -93,6 +102,23 @@ FEATURES: tuple[Feature, ...] = (
     Feature(
         "migrate-swapcache-entries", "rmap", "4.4", (),
         "migrating a page that is in the swap cache leaves migration entries, not swap entries",
+    ),
+    Feature(
+        "unmap-ignores-young", "rmap", "5.11", ("013339df116c",),
+        "try_to_unmap takes pages out whose accessed bit is set; only page_referenced looks at it",
+    ),
+    Feature(
+        "unmap-failure-activates", "rmap", "4.12", ("666e5a406c3e",),
+        "reclaim activates a page that some pte still maps after try_to_unmap, for whatever reason",
+    ),
+    Feature(
+        "migration-keeps-young", "rmap", "6.1", ("2e3468778dbe",),
+        "a migrated page's ptes are young and dirty where they were before",
+    ),
+    Feature(
+        "migration-exact-soft-dirty", "rmap", "6.12", (),
+        "a dirty pte does not become soft-dirty by migration",
+        needs=("migration-keeps-young",),
     ),
     # ---- KSM ----
     Feature(
@@ -216,6 +242,20 @@ FEATURES: tuple[Feature, ...] = (
         "swap ptes hold type and inverted offset in their high bits, against L1TF",
     ),
     Feature(
+        "swap-types-device", "pte", "4.14", ("5042db43cc26",),
+        "two swap types are device memory's: fewer swap areas",
+    ),
+    Feature(
+        "swap-types-device-exclusive", "pte", "5.14", ("b756a3b5e7ea",),
+        "two more are device-exclusive entries'",
+        needs=("swap-types-device",),
+    ),
+    Feature(
+        "swap-types-one-exclusive", "pte", "6.15", (),
+        "device-exclusive entries are of one type",
+        needs=("swap-types-device-exclusive",),
+    ),
+    Feature(
         "soft-dirty", "pte", "3.11", ("0f8975ec4db2", "179ef71cbc08"),
         "ptes carry a soft-dirty bit, through swap too",
     ),
@@ -242,6 +282,16 @@ FEATURES: tuple[Feature, ...] = (
         "/proc/kpageflags says KSM for every anonymous page, so observations leave it out (stable "
         "6.18.44 has the mending too, 6.12.117 has not)",
         until="7.2",
+    ),
+    Feature(
+        "uncharge-at-free", "reclaim", "3.17", ("0a31bc97c80c",),
+        "a page is charged to its memory cgroup until it is freed, mapped or not",
+    ),
+    Feature(
+        "swapin-charged-at-read", "reclaim", "5.8", ("4c6355b25e8b",),
+        "a page read from swap is charged at once, to whom the slot was charged: MADV_WILLNEED's "
+        "too",
+        needs=("uncharge-at-free",),
     ),
     Feature(
         "madvise-pageout", "reclaim", "5.4", ("1a4e58cce84e",),

@@ -209,14 +209,14 @@ def replace_page(m: Machine, vma: Vma, page: Page, kpage: Page, orig_pte: int) -
     if kpage is m.zero_page:
         newpte |= SPECIAL
         if m.has("zero-pages-counted"):  # dirty: it is KSM's doing (79271476b336)
-            newpte |= DIRTY
+            newpte = pte_mkdirty(m, newpte)
             ksm_map_zero_page(m, vma.mm)
         vma.mm.anonpages -= 1
     else:
         get_page(kpage)
         rmap.page_add_anon_rmap(m, kpage, vma, address)
     set_pte(vma.mm, address, newpte)
-    rmap.page_remove_rmap(page)
+    rmap.page_remove_rmap(m, page)
     if not page.mapcount:
         swapfile.try_to_free_swap(m, page)
     put_page(m, page)
@@ -477,13 +477,6 @@ def free_mm_slot(m: Machine, slot: MmSlot) -> None:
     m.ksm.mm_slots.remove(slot)
     slab_free(m, slot.address)
     slot.mm.vm_mergeable = False
-
-
-# --- zero pages
-
-
-def ksm_might_unmap_zero_page(m: Machine, mm: Mm, pte: int) -> None:
-    """A pte of the zero page goes: was it KSM that had put it there?"""
 
 
 # --- swap-in

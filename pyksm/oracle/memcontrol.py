@@ -34,13 +34,13 @@ def commit_charge_swapin(m: Machine, page: Page, charge: bool) -> None:
         lru_cache_add_lru(m, page, page.active)
 
 
-def uncharge_page(page: Page) -> None:
-    """The last mapping went."""
-    if not page.mapcount and not page.swapcache:
+def uncharge_page(m: Machine, page: Page) -> None:
+    """The last mapping went. From 3.17 on only the page's end uncharges (0a31bc97c80c)."""
+    if not m.has("uncharge-at-free") and not page.mapcount and not page.swapcache:
         page.charged = False
 
 
-def uncharge_swapcache(page: Page) -> None:
+def uncharge_swapcache(m: Machine, page: Page) -> None:
     """The page left the swap cache. Which list it is on does not change until it is put back."""
-    if not page.mapcount:
+    if not m.has("uncharge-at-free") and not page.mapcount:
         page.charged = False

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from errno import EFAULT, EHWPOISON, EIO, ENOMEM
+from errno import EFAULT, EIO, ENOMEM
 
 from pyksm.oracle import ksm, memcontrol, mmap, rmap, swap_state, swapfile
 from pyksm.oracle.page_alloc import (
@@ -50,6 +50,8 @@ from pyksm.oracle.structs import (
     schedule_point,
 )
 from pyksm.oracle.swap_map import add_swap_count_continuation
+
+EHWPOISON = 133  # errno does not have it everywhere
 
 VM_FAULT_OOM = 1
 VM_FAULT_SIGBUS = 2
@@ -102,9 +104,7 @@ def access_page(m: Machine, mm: Mm, address: int, write: bool) -> tuple[Page | N
 # --- faults
 
 
-def handle_mm_fault(
-    m: Machine, vma: Vma, address: int, write: bool, unshare: bool = False
-) -> int:
+def handle_mm_fault(m: Machine, vma: Vma, address: int, write: bool, unshare: bool = False) -> int:
     """``unshare`` (FAULT_FLAG_UNSHARE, without ``write``): make the page this process's alone, but
     leave it read-only."""
     m.counters["handle_mm_fault"] += 1
@@ -213,7 +213,7 @@ def _wp_page_copy(
     set_pte(vma.mm, address, pte)
     if old_page is not None:
         rmap.page_remove_rmap(m, old_page)
-        if m.has("anon-exclusive"):  # f4c4a3f48480: nobody but the swap cache may be left
+        if m.has("cow-frees-swap-cache"):
             swap_state.free_swap_cache(m, old_page)
         put_page(m, old_page)
     return 0 if unshare else VM_FAULT_WRITE

@@ -110,9 +110,9 @@ def _is_idle(m: Machine, anon_vma: AnonVma, src: Vma) -> bool:
 
 
 def anon_vma_fork(m: Machine, vma: Vma, pvma: Vma) -> int:
-    """The child's vma: all of the parent's anon_vmas, and one of its own for new pages."""
+    """The child's vma, without one so far: all of the parent's anon_vmas, and for new pages one of
+    its own or an idle ancestor's."""
     m.counters["anon_vma_fork"] += 1
-    vma.anon_vma = None
     if pvma.anon_vma is None:
         return 0
     if anon_vma_clone(m, vma, pvma):
@@ -261,7 +261,7 @@ def page_referenced(m: Machine, page: Page) -> int:
     """How many ptes of the page were young; they no longer are. A KSM page without node: none."""
     if not page.mapcount or (page.ksm and page.stable_node is None):
         return 0
-    if page.ksm and not m.has("rmap-walk"):
+    if page.ksm:
         return ksm_rmap.page_referenced_ksm(m, page)
     if not page.ksm and page_lock_anon_vma_read(page) is None:
         return 0
@@ -299,7 +299,7 @@ def ptep_clear_flush_young(vma: Vma, address: int, pte: int) -> bool:
 def try_to_unmap(m: Machine, page: Page, action: int) -> int:
     """try_to_migrate() too, which became a function of its own."""
     m.counters["try_to_unmap"] += 1
-    if page.ksm and not m.has("rmap-walk"):
+    if page.ksm:
         ret = ksm_rmap.try_to_unmap_ksm(m, page, action)
     elif not page.ksm and page_lock_anon_vma_read(page) is None:
         ret = SWAP_AGAIN

@@ -41,7 +41,7 @@ def __delete_from_swap_cache(m: Machine, page: Page) -> SwapEntry:
 def delete_from_swap_cache(m: Machine, page: Page) -> None:
     m.counters["delete_from_swap_cache"] += 1
     swapfile.swapcache_free(m, __delete_from_swap_cache(m, page))
-    memcontrol.uncharge_swapcache(page)
+    memcontrol.uncharge_swapcache(m, page)
     put_page(m, page)
 
 

@@ -22,6 +22,7 @@ from pyksm.oracle.pgtable import (
     ACCESSED,
     get_pte,
     mk_pte,
+    pte_swp_clear_flags,
     set_pte,
     swp_entry_to_pte,
     table_ranges,
@@ -235,23 +236,34 @@ def unuse_pte_range(
     m: Machine, vma: Vma, table: list[int], start: int, end: int, entry: SwapEntry, page: Page
 ) -> int:
     m.counters["unuse_pte_range"] += 1
-    swp_pte = swp_entry_to_pte(entry)
+    swp_pte = swp_entry_to_pte(m, entry)
     address = start
     while address < end:
         first = address >> PAGE_SHIFT & 511
         beyond = first + ((end - address) >> PAGE_SHIFT)
-        try:
-            found = table.index(swp_pte, first, beyond)
-        except ValueError:
-            m.counters["unuse_pte_compared"] += beyond - first
+        found = _find(m, table, swp_pte, first, beyond)
+        m.counters["unuse_pte_compared"] += min(found + 1, beyond) - first
+        if found == beyond:
             return 0
-        m.counters["unuse_pte_compared"] += found - first + 1
         address += (found - first) << PAGE_SHIFT
         ret = unuse_pte(m, vma, address, entry, page)
         if ret:
             return ret
         address += PAGE_SIZE
     return 0
+
+
+def _find(m: Machine, table: list[int], swp_pte: int, first: int, beyond: int) -> int:
+    """The first place in the range that holds the entry, whatever flags it has; else beyond."""
+    if m.has("soft-dirty") or m.has("anon-exclusive"):
+        for i in range(first, beyond):
+            if table[i] and pte_swp_clear_flags(m, table[i]) == swp_pte:
+                return i
+        return beyond
+    try:
+        return table.index(swp_pte, first, beyond)
+    except ValueError:
+        return beyond
 
 
 def unuse_pte(m: Machine, vma: Vma, address: int, entry: SwapEntry, page: Page) -> int:
@@ -265,7 +277,7 @@ def unuse_pte(m: Machine, vma: Vma, address: int, entry: SwapEntry, page: Page) 
         page = mapped
     ret = 0
     mm = vma.mm
-    if get_pte(mm, address) == swp_entry_to_pte(entry):
+    if pte_swp_clear_flags(m, get_pte(mm, address)) == swp_entry_to_pte(m, entry):
         ret = 1
         mm.swapents -= 1
         mm.anonpages += 1

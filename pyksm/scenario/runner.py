@@ -50,7 +50,7 @@ CALLS = (
 #: The statements that say them.
 COUNTED = (st.Swapout, st.Swapoff, st.Scan, st.Ksm, st.Migrate)
 
-_NAMES = {errno.EDEADLK: "EDEADLK", errno.EOPNOTSUPP: "EOPNOTSUPP"}
+_NAMES = {errno.EDEADLK: "EDEADLK", errno.EOPNOTSUPP: "EOPNOTSUPP", 133: "EHWPOISON"}
 
 #: Pages that one read or write statement hands to the engine at a time.
 _CHUNK = 1024
