@@ -77,6 +77,16 @@ FEATURES: tuple[Feature, ...] = (
         needs=("anon-exclusive",),
     ),
     Feature(
+        "mprotect-gives-writable", "fault", "6.0", ("64fe24a3e05e",),
+        "mprotect makes dirty ptes of exclusive pages writable at once",
+        needs=("anon-exclusive",),
+    ),
+    Feature(
+        "mprotect-clean-writable", "fault", "6.2", ("7ea7e333842e",),
+        "and clean ones",
+        needs=("mprotect-gives-writable",),
+    ),
+    Feature(
         "cow-frees-swap-cache", "fault", "5.14", ("f4c4a3f48480",),
         "a page left behind by a copy is taken out of the swap cache if nobody maps it any more",
     ),

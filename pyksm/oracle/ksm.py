@@ -48,6 +48,7 @@ from pyksm.oracle.pgtable import (
     has_table,
     mk_pte,
     next_table,
+    pte_mkdirty,
     pte_present,
     set_pte,
     vm_page_prot,

@@ -40,6 +40,7 @@ from pyksm.oracle import (
     mremap,
     swap_map,
     swapfile,
+    task_mmu,
     vmscan,
 )
 from pyksm.oracle.census import census
@@ -494,6 +495,10 @@ class Oracle:
         if not 0 <= ms <= SLEEP_MAX:
             raise MachineError(EINVAL, f"sleep {ms}")
         m.clock += ms
+
+    def clear_refs(self, pid: int, what: int) -> None:
+        m, mm = self._mm(pid, write=True)
+        _check(task_mmu.clear_refs_write(m, mm, what), f"clear_refs {what}")
 
     # --- observation
 

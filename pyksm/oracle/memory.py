@@ -315,7 +315,7 @@ def _map_exclusive(
     exclusive = not page.ksm and (exclusive or page.count == 1)
     if exclusive and write:
         pte = maybe_mkwrite(pte_mkdirty(m, pte), vma)
-    elif exclusive and m.has("swapin-maps-writable") and not _tracks_soft_dirty(m, vma, pte):
+    elif exclusive and m.has("swapin-maps-writable") and not tracks_soft_dirty(m, vma, pte):
         pte = maybe_mkwrite(pte, vma)
     if page is swapcache:
         rmap.do_page_add_anon_rmap(m, page, vma, address, exclusive)
@@ -332,7 +332,7 @@ def should_try_to_free_swap(m: Machine, page: Page, write: bool) -> bool:
     return swapfile.vm_swap_full(m) or (write and not page.ksm and page.count == 2)
 
 
-def _tracks_soft_dirty(m: Machine, vma: Vma, pte: int) -> bool:
+def tracks_soft_dirty(m: Machine, vma: Vma, pte: int) -> bool:
     """pte_needs_soft_dirty_wp(): the next write has to fault to be noticed."""
     return m.has("soft-dirty") and not vma.softdirty and not pte & SOFT_DIRTY
 

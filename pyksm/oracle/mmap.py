@@ -254,7 +254,9 @@ def mmap_region(m: Machine, mm: Mm, start: int, npages: int, node: int) -> int:
     joins = m.has("merge-any-joins-vmas")
     if joins:
         ksm.ksm_add_vma(m, vma)
-    if vma_merge(m, mm, prev, start, end, vma.flags(), None, pgoff, node) is not None:
+    merged = vma_merge(m, mm, prev, start, end, vma.flags(), None, pgoff, node)
+    if merged is not None:
+        merged.softdirty = True
         return start
     if not kmem_alloc(m):
         return -ENOMEM

@@ -4,8 +4,16 @@ from __future__ import annotations
 
 from errno import ENOMEM
 
-from pyksm.oracle import mmap
-from pyksm.oracle.pgtable import pte_modify, pte_present, table_ranges, vm_page_prot
+from pyksm.oracle import memory, mmap
+from pyksm.oracle.pgtable import (
+    DIRTY,
+    PROTNONE,
+    RW,
+    pte_modify,
+    pte_present,
+    table_ranges,
+    vm_page_prot,
+)
 from pyksm.oracle.structs import PAGE_SHIFT, Machine, Mm, Vma
 
 
@@ -47,15 +55,29 @@ def mprotect_fixup(
         if end != vma.end and mmap.split_vma(m, vma, end, new_below=False):
             return -ENOMEM, vma
     vma.prot = prot
-    change_protection(vma, start, end)
+    change_protection(m, vma, start, end)
     return 0, vma
 
 
-def change_protection(vma: Vma, start: int, end: int) -> None:
-    """Writability is never given here: a fault has to find out whether the page is shared."""
+def change_protection(m: Machine, vma: Vma, start: int, end: int) -> None:
+    """Writability is given only where no fault need find out whether the page is shared."""
     prot = vm_page_prot(vma)
     for table, low, high in table_ranges(vma.mm, start, end):
         first = low >> PAGE_SHIFT & 511
         for i in range(first, first + ((high - low) >> PAGE_SHIFT)):
             if pte_present(table[i]):
                 table[i] = pte_modify(table[i], prot)
+                if can_change_pte_writable(m, vma, table[i]):
+                    table[i] |= RW
+
+
+def can_change_pte_writable(m: Machine, vma: Vma, pte: int) -> bool:
+    """Of a page known to be this process's; until 6.1 only if the pte is dirty already."""
+    if not m.has("mprotect-gives-writable") or not vma.prot & memory.PROT_WRITE:
+        return False
+    if not (pte & DIRTY or m.has("mprotect-clean-writable")):
+        return False
+    if pte & PROTNONE or memory.tracks_soft_dirty(m, vma, pte):
+        return False
+    page = memory.vm_normal_page(m, pte)
+    return page is not None and page.exclusive

@@ -5,7 +5,16 @@ from __future__ import annotations
 from errno import EFAULT, EINVAL, ENOMEM
 
 from pyksm.oracle import ksm, mmap
-from pyksm.oracle.pgtable import get_pte, next_table, pmd_addr_end, pte_alloc, set_pte
+from pyksm.oracle.pgtable import (
+    SOFT_DIRTY,
+    get_pte,
+    next_table,
+    pmd_addr_end,
+    pte_alloc,
+    pte_present,
+    set_pte,
+    swp_soft_dirty,
+)
 from pyksm.oracle.structs import PAGE_SHIFT, PAGE_SIZE, Machine, Mm, Vma
 
 
@@ -52,6 +61,13 @@ def move_page_tables(m: Machine, vma: Vma, start: int, end: int, new_start: int)
             if pte:
                 m.counters["move_pte"] += 1
                 set_pte(mm, address, 0)
-                set_pte(mm, new_start + address - start, pte)
+                set_pte(mm, new_start + address - start, move_soft_dirty_pte(m, pte))
         new_start += upto - start
         start = upto
+
+
+def move_soft_dirty_pte(m: Machine, pte: int) -> int:
+    """What was moved counts as written there."""
+    if not m.has("soft-dirty"):
+        return pte
+    return pte | (SOFT_DIRTY if pte_present(pte) else swp_soft_dirty(m))
