@@ -99,6 +99,7 @@ void facts_observe(const struct span *spans, unsigned count);
 uint64_t facts_resident(const struct span *spans, unsigned count);
 uint64_t facts_swapcached(void);
 uint64_t facts_vmstat(const char *name);
+uint64_t facts_writeback(void);
 
 /* ---- calls.c: how often kernel functions are called ---- */
 

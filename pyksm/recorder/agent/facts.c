@@ -261,3 +261,9 @@ uint64_t facts_vmstat(const char *name)
 {
 	return number_in("/proc/vmstat", name);
 }
+
+uint64_t facts_writeback(void)
+{
+	refresh_counters();
+	return number_in("/proc/vmstat", "nr_writeback");
+}
