@@ -1,0 +1,43 @@
+"""What of an answer is noise: paths that differ between runs, and the line where timing sets in."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pyksm.scenario import statements as st
+from pyksm.scenario.compare import differences
+
+
+def lingering(scenario: st.Scenario, answer: dict[str, Any]) -> int | None:
+    """The line of the first observation with a full area and swap-cache pages that nobody maps.
+
+    From there on it hangs on the device's speed what is still in the swap cache. None: never.
+    """
+    sizes = {each.area: each.npages for each in scenario.body if isinstance(each, st.Swapon)}
+    for result in answer["results"]:
+        seen = result.get("observation")
+        if seen is None:
+            continue
+        full = any(area["used"] >= sizes[name] - 1 for name, area in seen["swap"].items())
+        if full and seen["swapcached"] > _mapped_and_cached(seen):
+            line: int = result["line"]
+            return line
+    return None
+
+
+def _mapped_and_cached(seen: dict[str, Any]) -> int:
+    frames = {
+        frame
+        for regions in seen["processes"].values()
+        for region in regions.values()
+        for frame, cached in zip(region["page"], region["swapcache"], strict=True)
+        if cached == "1"
+    }
+    return len(frames)
+
+
+def unstable(answers: list[dict[str, Any]]) -> list[str]:
+    """Paths at which answers of the same kernel to the same scenario differ."""
+    first, *others = answers
+    found = {each.path: None for other in others for each in differences(first, other)}
+    return list(found)
