@@ -57,11 +57,12 @@ def switched(scenario: Scenario, on: Iterable[str] = (), off: Iterable[str] = ()
     )
 
 
-def two_engines(text: str) -> tuple[str, ...]:
-    """``core,oracle``: two engines or more, all known and different."""
+def two_engines(text: str, kernel: bool = False) -> tuple[str, ...]:
+    """``core,oracle``: two engines or more, all known and different; ``kernel`` where it may be."""
     names = tuple(name.strip() for name in text.split(","))
     for name in names:
-        engines.factory(name)
+        if not (kernel and name == engines.KERNEL):
+            engines.factory(name)
     if len(names) < 2 or len(set(names)) != len(names):
         raise InputError(f"--engines {text!r}: expected two different engines, as core,oracle")
     return names

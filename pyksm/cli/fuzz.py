@@ -5,16 +5,20 @@ from __future__ import annotations
 import os
 import secrets
 import sys
+from collections.abc import Callable
+from typing import TypedDict
 
 import click
 
 from pyksm import profiles
 from pyksm.cli.common import seconds_of, switch_options, switched, two_engines
 from pyksm.cli.group import FINE, FOUND
+from pyksm.cli.record import Where, kernel_options
 from pyksm.cli.scenario import print_differences
 from pyksm.errors import InputError
+from pyksm.hunt.against import fuzz_against
 from pyksm.hunt.fuzz import Finding, fuzz
-from pyksm.scenario import Scenario, parse
+from pyksm.scenario import Scenario, engines, parse
 from pyksm.scenario.parser import shown
 
 
@@ -30,6 +34,13 @@ def register(group: click.Group) -> None:
 @click.option("--seed", type=click.IntRange(0, 2**63 - 1), default=None, help="The first program.")
 @click.option("--profile", default=None, help="Kernel profile.")
 @switch_options
+@click.option(
+    "--against",
+    type=click.Choice((engines.KERNEL,)),
+    default=None,
+    help="Hold the first engine against a booted kernel instead.",
+)
+@kernel_options
 @click.option("--out", default=None, help="Where the shrunk program goes [pyksm-fuzz-SEED.ksm].")
 def fuzz_command(
     names: str,
@@ -39,12 +50,15 @@ def fuzz_command(
     profile: str | None,
     on: tuple[str, ...],
     off: tuple[str, ...],
+    against: str | None,
+    where: Where,
     out: str | None,
 ) -> int:
     """Run random programs on engines; compare results, raw ptes, work counters, events, census.
 
     Exit status 0 where nothing was found; 1 with a finding, shrunk and written to a file that
-    `pyksm diff` replays. Program k of `--seed N` is that of seed N + k.
+    `pyksm diff` replays. Program k of `--seed N` is that of seed N + k. With `--against kernel` the
+    programs are others, which a kernel can carry out, and --kernel says which.
     """
     chosen, limit = two_engines(names), seconds_of(seconds)
     if profile is not None:
@@ -52,15 +66,20 @@ def fuzz_command(
     switched(Scenario(()), on, off)
     first = secrets.randbelow(10**9) if seed is None else seed
     _writable(out)
-    tried, finding = fuzz(
-        names=chosen,
-        seconds=limit,
-        programs=programs,
-        seed=first,
-        profile=profile,
-        prepare=lambda scenario: switched(scenario, on, off),
-        progress=_progress if sys.stderr.isatty() else None,
-    )
+    if against is not None:
+        chosen = (chosen[0], against)
+    common: Common = {
+        "seconds": limit,
+        "programs": programs,
+        "seed": first,
+        "profile": profile,
+        "prepare": lambda scenario: switched(scenario, on, off),
+        "progress": _progress if sys.stderr.isatty() else None,
+    }
+    if against is None:
+        tried, finding = fuzz(names=chosen, **common)
+    else:
+        tried, finding = fuzz_against(lambda: where.opened([]), engine=chosen[0], **common)
     if sys.stderr.isatty():
         click.echo("\r\033[K", nl=False, err=True)
     if finding is None:
@@ -68,6 +87,17 @@ def fuzz_command(
         return FINE
     _report(chosen, tried, finding, out or f"pyksm-fuzz-{finding.seed}.ksm")
     return FOUND
+
+
+class Common(TypedDict):
+    """What both ways to fuzz take."""
+
+    seconds: float
+    programs: int | None
+    seed: int
+    profile: str | None
+    prepare: Callable[[Scenario], Scenario]
+    progress: Callable[[int, int], None] | None
 
 
 def _progress(tried: int, seed: int) -> None:
@@ -89,7 +119,9 @@ def _writable(out: str | None) -> None:
 
 
 def _report(names: tuple[str, ...], tried: int, finding: Finding, out: str) -> None:
-    text = [f"# pyksm fuzz --engines {','.join(names)} --seed {finding.seed} --programs 1"]
+    how = f"--engines {','.join(names)}"
+    made = f"--against {engines.KERNEL}" if engines.KERNEL in names else how
+    text = [f"# pyksm fuzz {made} --seed {finding.seed} --programs 1"]
     text += [f"# {shown(str(each))}" for each in finding.differences[:3]]
     written = "\n".join([*text, str(finding.scenario)])
     with open(out, "w", encoding="utf-8") as file:
@@ -98,4 +130,5 @@ def _report(names: tuple[str, ...], tried: int, finding: Finding, out: str) -> N
     # Parsed again, so that lines are those of the file.
     print_differences(names, parse(written), list(finding.differences))
     click.echo(f"shrunk to {len(finding.scenario.statements)} statements in {shown(out)}")
-    click.echo(f"replay: pyksm diff {shown(out)} --engines {','.join(names)}")
+    kernel = " --kernel IMAGE" if engines.KERNEL in names else ""
+    click.echo(f"replay: pyksm diff {shown(out)} {how}{kernel}")

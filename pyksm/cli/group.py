@@ -19,6 +19,7 @@ MODULES = {
     "run": "pyksm.cli.scenario",
     "diff": "pyksm.cli.scenario",
     "fuzz": "pyksm.cli.fuzz",
+    "record": "pyksm.cli.record",
     "swapoff": "pyksm.cli.targets",
     "estimate": "pyksm.cli.targets",
     "capture": "pyksm.cli.targets",

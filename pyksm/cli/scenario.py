@@ -18,7 +18,9 @@ from pyksm.cli.common import (
     two_engines,
 )
 from pyksm.cli.group import FINE, FOUND
+from pyksm.cli.record import Where, kernel_options, record
 from pyksm.hunt.fuzz import examine
+from pyksm.recorder import check
 from pyksm.scenario import Scenario, engines, run
 from pyksm.scenario.compare import Difference
 
@@ -33,9 +35,10 @@ def register(group: click.Group) -> None:
 
 @click.command("run", short_help="Run a scenario on an engine.")
 @click.argument("file")
-@click.option("--engine", default="core", show_default=True, help="core or oracle.")
+@click.option("--engine", default="core", show_default=True, help="core, oracle or kernel.")
 @click.option("--profile", default=None, help="Kernel profile; goes before the file's own.")
 @switch_options
+@kernel_options
 @click.option("--json", "as_json", is_flag=True, help="The contract's JSON on standard output.")
 def run_command(
     file: str,
@@ -43,14 +46,20 @@ def run_command(
     profile: str | None,
     on: tuple[str, ...],
     off: tuple[str, ...],
+    where: Where,
     as_json: bool,
 ) -> int:
     """Run the scenario FILE (- for standard input) and print its answer."""
-    engines.factory(engine)
+    if engine != engines.KERNEL:
+        engines.factory(engine)
     if profile is not None:
         profiles.find(profile)
     scenario = switched(read_scenario(file), on, off)
-    answer = run(scenario, engine, profile=profile)
+    if engine == engines.KERNEL:
+        with where.opened([scenario]) as recorder:
+            answer = record(recorder, scenario)
+    else:
+        answer = run(scenario, engine, profile=profile)
     if as_json:
         print_json(answer)
     else:
@@ -63,23 +72,44 @@ def run_command(
 @click.option("--engines", "names", default="core,oracle", show_default=True)
 @click.option("--profile", default=None, help="Kernel profile; goes before the file's own.")
 @switch_options
+@kernel_options
 def diff_command(
-    file: str, names: str, profile: str | None, on: tuple[str, ...], off: tuple[str, ...]
+    file: str,
+    names: str,
+    profile: str | None,
+    on: tuple[str, ...],
+    off: tuple[str, ...],
+    where: Where,
 ) -> int:
     """Run FILE on engines and compare all they say: results, raw ptes, work, census.
 
-    Exit status 0 where they agree, 1 with the first differing paths where not.
+    With the engine kernel: what a recording of one is compared by, under the profile that is like
+    it. Exit status 0 where they agree, 1 with the first differing paths where not.
     """
-    chosen = two_engines(names)
+    chosen = two_engines(names, kernel=True)
     if profile is not None:
         profiles.find(profile)
     scenario = switched(read_scenario(file), on, off)
-    found = examine(scenario, chosen, profile)
+    found = _examined(scenario, chosen, profile, where)
     if not found:
         click.echo(f"{' and '.join(chosen)} agree: {len(scenario.statements)} statements")
         return FINE
     print_differences(chosen, scenario, found)
     return FOUND
+
+
+def _examined(
+    scenario: Scenario, names: tuple[str, ...], profile: str | None, where: Where
+) -> list[Difference]:
+    models = [name for name in names if name != engines.KERNEL]
+    if len(models) == len(names):
+        return examine(scenario, models, profile)
+    with where.opened([scenario]) as recorder:
+        found = [
+            each for name in models for each in check.examine(scenario, name, recorder, profile)
+        ]
+        like = check.profile_for(scenario, recorder.kernel, profile)
+    return found + (examine(scenario, models, like) if len(models) > 1 else [])
 
 
 def print_differences(names: tuple[str, ...], scenario: Scenario, found: list[Difference]) -> None:

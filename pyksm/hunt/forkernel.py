@@ -13,7 +13,7 @@ import random
 from pyksm.hunt import generate
 from pyksm.hunt.generate import Chooser, Names, Seeded
 from pyksm.scenario import statements as st
-from pyksm.scenario.kinds import Setting
+from pyksm.scenario.kinds import Pages, Setting
 
 _AREA = (200, 250)
 _REGION_PAGES = 32
@@ -55,7 +55,7 @@ def _opening(choose: Chooser, names: Names) -> list[st.Statement]:
 def _all_read(names: Names) -> list[st.Statement]:
     """Every page of everybody: contents are what it is all about."""
     return [
-        st.Read(process, generate.Pages(region))
+        st.Read(process, Pages(region))
         for process, regions in names.processes.items()
         for region in regions
     ]

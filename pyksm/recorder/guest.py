@@ -22,7 +22,8 @@ from pyksm.recorder.link import Link, RecorderError
 from pyksm.recorder.recorder import Recorder
 
 QEMU = "qemu-system-x86_64"
-NODES, NODE_MIB, AREAS = 2, 256, 4
+NODES, NODE_MIB, AREAS = 2, 256, 8
+MAX_NODES, MAX_AREAS = 8, 24
 _PAGE = 4096
 _CONSOLE_SHOWN = 160
 
@@ -169,7 +170,9 @@ def _command(
     command += ["-device", "virtio-serial-pci", "-chardev", f"socket,id=link,fd={link.fileno()}"]
     command += ["-device", "virtserialport,chardev=link,name=pyksm"]
     for index, disk in enumerate(disks):
-        drive = f"file={inherited(disk)},format=raw,if=none,id=d{index},cache=unsafe,file.locking=off"
+        drive = (
+            f"file={inherited(disk)},format=raw,if=none,id=d{index},cache=unsafe,file.locking=off"
+        )
         command += ["-drive", drive, "-device", f"virtio-blk-pci,drive=d{index}"]
     return command
 

@@ -72,7 +72,11 @@ class _BadArchive(Exception):
 def _data_member(file: IO[bytes]) -> tuple[str, IO[bytes]]:
     """The package's data.tar.KIND: its kind and its bytes."""
     while header := file.read(_AR_HEADER):
-        if len(header) != _AR_HEADER or header[58:] != b"`\n" or not header[48:58].strip().isdigit():
+        if (
+            len(header) != _AR_HEADER
+            or header[58:] != b"`\n"
+            or not header[48:58].strip().isdigit()
+        ):
             raise _BadArchive("broken package")
         size = int(header[48:58])
         name = header[:16].decode("ascii", "replace").strip().rstrip("/")
@@ -168,7 +172,9 @@ def _zstd(data: bytes) -> bytes:
     """By the zstd command: the standard library knows the format from Python 3.14 on only."""
     command = shutil.which("zstd")
     if command is None:
-        raise RecorderError("the package is packed with zstd, expected the command zstd to unpack it")
+        raise RecorderError(
+            "the package is packed with zstd, expected the command zstd to unpack it"
+        )
     done = subprocess.run([command, "-dcq"], input=data, capture_output=True, check=False)
     if done.returncode:
         raise _BadArchive("broken zstd data")

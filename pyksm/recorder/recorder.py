@@ -16,7 +16,7 @@ from pyksm.errors import InputError, MachineError
 from pyksm.recorder.link import PROTOCOL, Link, RecorderError, Reply
 from pyksm.scenario import statements as st
 from pyksm.scenario.kinds import PAGE_BYTES
-from pyksm.scenario.observe import Classes
+from pyksm.scenario.observe import Classes, Shape, region
 from pyksm.scenario.runner import ADVICE, PROT, errno_name
 from pyksm.scenario.world import Process, Span, World
 
@@ -70,6 +70,8 @@ _RELATIVE = frozenset({"pages_scanned", "pages_skipped"})
 _PRESENT, _SWAPPED = 1 << 63, 1 << 62
 _PFN = (1 << 55) - 1
 _SWAPCACHE_FLAG, _KSM_FLAG, _ZERO_FLAG = 1 << 13, 1 << 21, 1 << 24
+
+_PRCTLS = {"memory_merge": 67}  # PR_SET_MEMORY_MERGE
 
 #: A node that no machine has: what a scenario's machine does not have either.
 _NO_NODE = 63
@@ -254,8 +256,8 @@ class _Run:
     def spans(self) -> Iterator[Span]:
         """Every region of every process."""
         for process in self.world.processes.values():
-            for region in process.regions.values():
-                yield Span(process, region.addr, region.npages)
+            for each in process.regions.values():
+                yield Span(process, each.addr, each.npages)
 
 
 def _span(span: Span) -> str:
@@ -282,6 +284,7 @@ class Observed:
         self.ksm: dict[str, int] = {}
         self.vmstat: dict[str, int] = {}
         self.used: dict[int, int] = {}
+        self.says_ksm_pages = bool(reply.number("says_ksm_pages"))
         self.swapcached = reply.number("swapcached")
         for line in reply.lines:
             self._note(line)
@@ -338,31 +341,28 @@ class Observed:
         )
 
     def ksm_pages(self, span: Span) -> int | None:
-        """KSM pages that a region maps; None where the kernel does not say."""
+        """KSM pages that a region maps; None where the kernel's smaps does not say."""
         end = span.addr + span.npages * PAGE_BYTES
-        here = self.mappings.get(span.pid, [])
-        if any(merged is None for _, _, merged in here):
+        if not self.says_ksm_pages:
             return None
-        inside = [merged for first, last, merged in here if span.addr <= first and last <= end]
-        return sum(merged or 0 for merged in inside)
+        here = self.mappings.get(span.pid, [])
+        return sum(merged or 0 for first, last, merged in here if span.addr <= first < last <= end)
 
 
 def _observation(run: _Run) -> dict[str, Any]:
     spans = list(run.spans())
     seen = Observed(run.ask(" ".join(["observe", *map(_span, spans)])), run.facts)
-    frames, slots = Classes(), Classes()
-    says_ksm_pages = "ksm_zero_pages" in seen.ksm
+    shape = Shape(Classes(), Classes(), run.nodes >= 2, run.facts.ksm_flag, ksm_pages=False)
     processes: dict[str, Any] = {}
     for process in run.world.processes.values():
         regions = processes[process.name] = {}
-        for region in process.regions.values():
-            span = Span(process, region.addr, region.npages)
-            answer = _region(seen.infos(span), frames, slots, run)
+        for each in process.regions.values():
+            span = Span(process, each.addr, each.npages)
+            regions[each.name] = region(seen.infos(span), shape)
             merged = seen.ksm_pages(span)
-            if says_ksm_pages and merged is not None:
-                answer["ksm_pages"] = merged
-            regions[region.name] = answer
-    answer = {"processes": processes, "ksm": _ksm(seen, run.begin)}
+            if merged is not None:
+                regions[each.name]["ksm_pages"] = merged
+    answer: dict[str, Any] = {"processes": processes, "ksm": _ksm(seen, run.begin)}
     stat = {
         process.name: _countable(seen.ksm_stat[process.pid])
         for process in run.world.processes.values()
@@ -378,15 +378,6 @@ def _observation(run: _Run) -> dict[str, Any]:
         for name in VMSTAT
         if name in seen.vmstat
     }
-    return answer
-
-
-def _region(pages: list[PageInfo], frames: Classes, slots: Classes, run: _Run) -> dict[str, Any]:
-    from pyksm.scenario.observe import _region as canonical
-
-    answer = canonical(pages, frames, slots, run.nodes >= 2)
-    if not run.facts.ksm_flag:
-        del answer["ksm"]
     return answer
 
 
@@ -568,6 +559,23 @@ def _scan(run: _Run, statement: st.Scan) -> _Outcome:
     if scans > statement.count:
         raise _Overshot
     return _Outcome(reply.code, {"scans": scans} | _time_and_calls(reply))
+
+
+@_does(st.Prctl)
+def _prctl(run: _Run, statement: st.Prctl) -> Reply:
+    process = run.world.process(statement.process)
+    return run.ask(f"prctl {process.pid} {_PRCTLS[statement.what]} {statement.value} 0 0")
+
+
+@_does(st.ClearRefs)
+def _clear_refs(run: _Run, statement: st.ClearRefs) -> Reply:
+    return run.ask(f"clear_refs {run.world.process(statement.process).pid} {statement.what}")
+
+
+@_does(st.Sleep)
+def _sleep(run: _Run, statement: st.Sleep) -> Reply:
+    seconds = run.seconds + statement.ms / 1000
+    return run.link.ask(f"sleep {statement.ms}", seconds)
 
 
 @_does(st.Observe)

@@ -12,6 +12,8 @@ from pyksm.scenario.statements import Machine
 Factory = Callable[[Config], Engine]
 
 NAMES = ("core", "oracle")
+#: Not one of them: a real kernel, which :mod:`pyksm.recorder` asks.
+KERNEL = "kernel"
 
 
 def _core(config: Config) -> Engine:
@@ -31,10 +33,8 @@ _FACTORIES: dict[str, Factory] = {"core": _core, "oracle": _oracle}
 
 def factory(engine: str) -> Factory:
     """The engine of that name; :class:`InputError` names what is known."""
-    if engine == "kernel":
-        raise InputError(
-            "engine 'kernel' is not there yet, it comes with the recorder; expected core or oracle"
-        )
+    if engine == KERNEL:
+        raise InputError("engine 'kernel' is no model, expected core or oracle here")
     if engine not in _FACTORIES:
         raise InputError(f"engine {engine!r} is not known, expected {' or '.join(NAMES)}")
     return _FACTORIES[engine]

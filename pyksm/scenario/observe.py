@@ -29,7 +29,7 @@ class Classes:
 
 
 @dataclass
-class _Shape:
+class Shape:
     """What all regions of one observation have in common."""
 
     frames: Classes
@@ -42,7 +42,7 @@ class _Shape:
 def observation(engine: Engine, world: World, vmstat: Mapping[str, int]) -> dict[str, Any]:
     """The observation; ``vmstat`` is what the machine's counters were at the beginning."""
     features = engine.config.features
-    shape = _Shape(
+    shape = Shape(
         frames=Classes(),
         slots=Classes(),
         nodes=engine.config.nodes >= 2,
@@ -51,8 +51,8 @@ def observation(engine: Engine, world: World, vmstat: Mapping[str, int]) -> dict
     )
     processes = {
         process.name: {
-            region.name: _region(engine.pagemap(process.pid, region.addr, region.npages), shape)
-            for region in process.regions.values()
+            each.name: region(engine.pagemap(process.pid, each.addr, each.npages), shape)
+            for each in process.regions.values()
         }
         for process in world.processes.values()
     }
@@ -76,7 +76,7 @@ def _ksm_stats(engine: Engine, world: World, keys: list[str]) -> dict[str, dict[
     return {name: {key: stat[key] for key in keys} for name, stat in stats.items()}
 
 
-def _region(pages: list[PageInfo], shape: _Shape) -> dict[str, Any]:
+def region(pages: list[PageInfo], shape: Shape) -> dict[str, Any]:
     """One region. smaps counts KSM pages by their mappings, the zero page never."""
     present = [page.state in "PZ" for page in pages]
     both = list(zip(pages, present, strict=True))

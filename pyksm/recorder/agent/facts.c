@@ -145,6 +145,14 @@ static void mappings_of(unsigned slot)
 		fclose(smaps);
 }
 
+/* 6.8 on; the agent's own mappings are as good as any. */
+static bool smaps_says_ksm(void)
+{
+	static char text[4096];
+
+	return file_read("/proc/self/smaps", text, sizeof(text)) > 0 && strstr(text, "\nKSM:");
+}
+
 /* Lines "name number" of a file, each said behind ``what``. */
 static void numbers_of(const char *path, const char *what)
 {
@@ -189,6 +197,7 @@ void facts_observe(const struct span *spans, unsigned count)
 	uint64_t used;
 
 	refresh_counters();
+	say("says_ksm_pages %d\n", smaps_says_ksm());
 	for (unsigned k = 0; k < count; k++)
 		pages_of(&spans[k]);
 	for (unsigned slot = 0; slot < MAX_PROCESSES; slot++) {

@@ -54,8 +54,22 @@ static void cannot_access(int signal)
 	siglongjmp(no_access, 1);
 }
 
-/* Locks all that is mapped outside the regions: the program, its data, heap and stack. */
-static void lock_own_memory(void)
+#ifndef PR_SET_MEMORY_MERGE
+#define PR_SET_MEMORY_MERGE 67
+#endif
+
+static void lock(uint64_t begin, uint64_t size)
+{
+	mlock((void *)begin, size);
+}
+
+static void never_merge(uint64_t begin, uint64_t size)
+{
+	madvise((void *)begin, size, MADV_UNMERGEABLE);
+}
+
+/* For all that is mapped outside the regions: the program, its data, heap and stack. */
+static void with_own_memory(void (*visit)(uint64_t begin, uint64_t size))
 {
 	static char maps[8192];
 	char *line = maps;
@@ -68,7 +82,7 @@ static void lock_own_memory(void)
 		uint64_t end = strtoull(line + 1, NULL, 16);
 
 		if ((end <= REGIONS_BEGIN || begin >= REGIONS_END) && begin < 1ULL << 47)
-			mlock((void *)begin, end - begin);
+			visit(begin, end - begin);
 		line = next ? next + 1 : NULL;
 	}
 }
@@ -238,6 +252,8 @@ static int call(const struct request *request)
 		failed = prctl((int)request->addr, request->npages, request->arg, request->arg2, 0);
 		reply.value = failed;
 		failed = failed < 0;
+		if (!failed && request->addr == PR_SET_MEMORY_MERGE && request->npages)
+			with_own_memory(never_merge); /* the scenario's memory is meant */
 		break;
 	default:
 		return EINVAL;
@@ -264,7 +280,7 @@ static bool fork_here(const struct request *request, unsigned *slot)
 			close(pins[k].ends[1]);
 		}
 	}
-	lock_own_memory();
+	with_own_memory(lock);
 	reply.err = 0;
 	return true; /* its first message says that it is there */
 }
@@ -320,7 +336,7 @@ static void live(unsigned slot)
 	no_huge_pages = !prctl(PR_SET_THP_DISABLE, 1, 0, 0, 0);
 	make_crc_table();
 	reply.err = group_enter();
-	lock_own_memory();
+	with_own_memory(lock);
 	listen_to_server(slot);
 }
 

@@ -12,7 +12,7 @@
  *   mmap P ADDR N NODE (-1: any) | munmap P ADDR N | mremap P ADDR N TO
  *   madvise P ADDR N ADVICE | mprotect P ADDR N PROT | pin P ADDR N | unpin P ADDR N
  *   write P ADDR N VALUE STEP | poke P ADDR BYTE | read P ADDR N
- *   prctl P OPTION ARG2 ARG3 ARG4
+ *   prctl P OPTION ARG2 ARG3 ARG4 | clear_refs P WHAT | sleep MILLISECONDS
  *   migrate P ADDR N NODE
  *   swapon AREA N PRIORITY | swapoff AREA
  *   swapout NAMED (P ADDR N)...          the first NAMED spans are wanted out, 0: all
@@ -23,8 +23,10 @@
 #include "agent.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #define MAX_SPANS 4096
 #define MAX_WORDS (3 * MAX_SPANS + 8)
@@ -214,6 +216,23 @@ static int do_prctl(void)
 	return err;
 }
 
+static int do_clear_refs(void)
+{
+	char path[64];
+	unsigned slot = (unsigned)number(1);
+
+	if (count != 3 || !process_exists(slot))
+		return EINVAL;
+	snprintf(path, sizeof(path), "/proc/%d/clear_refs", process_pid(slot));
+	return file_write(path, words[2]);
+}
+
+static int do_sleep(void)
+{
+	usleep((useconds_t)number(1) * 1000);
+	return 0;
+}
+
 static int do_migrate(void)
 {
 	struct span span = { (unsigned)number(1), address(2), number(3) };
@@ -278,20 +297,36 @@ static const struct {
 	int (*function)(void);
 	bool counted; /* time and calls are said with it */
 } requests[] = {
-	{ "hello", do_hello, false },	    { "set", do_set, false },
-	{ "get", do_get, false },	    { "area", do_area, false },
-	{ "group", do_group, false },	    { "calls", do_calls, false },
-	{ "reset", do_reset, false },	    { "spawn", do_spawn, false },
-	{ "fork", do_fork, false },	    { "exit", do_exit, false },
-	{ "mmap", do_mmap, false },	    { "munmap", do_munmap, false },
-	{ "mremap", do_mremap, false },	    { "madvise", do_madvise, false },
-	{ "mprotect", do_mprotect, false }, { "pin", do_pin, false },
-	{ "unpin", do_unpin, false },	    { "write", do_write, false },
-	{ "poke", do_poke, false },	    { "read", do_read, false },
-	{ "prctl", do_prctl, false },	    { "migrate", do_migrate, true },
-	{ "swapon", do_swapon, false },	    { "swapoff", do_swapoff, true },
-	{ "swapout", do_swapout, true },    { "ksm", do_ksm, true },
-	{ "scan", do_scan, true },	    { "observe", do_observe, false },
+	{ "hello", do_hello, false },
+	{ "set", do_set, false },
+	{ "get", do_get, false },
+	{ "area", do_area, false },
+	{ "group", do_group, false },
+	{ "calls", do_calls, false },
+	{ "reset", do_reset, false },
+	{ "spawn", do_spawn, false },
+	{ "fork", do_fork, false },
+	{ "exit", do_exit, false },
+	{ "mmap", do_mmap, false },
+	{ "munmap", do_munmap, false },
+	{ "mremap", do_mremap, false },
+	{ "madvise", do_madvise, false },
+	{ "mprotect", do_mprotect, false },
+	{ "pin", do_pin, false },
+	{ "unpin", do_unpin, false },
+	{ "write", do_write, false },
+	{ "poke", do_poke, false },
+	{ "read", do_read, false },
+	{ "clear_refs", do_clear_refs, false },
+	{ "sleep", do_sleep, false },
+	{ "prctl", do_prctl, false },
+	{ "migrate", do_migrate, true },
+	{ "swapon", do_swapon, false },
+	{ "swapoff", do_swapoff, true },
+	{ "swapout", do_swapout, true },
+	{ "ksm", do_ksm, true },
+	{ "scan", do_scan, true },
+	{ "observe", do_observe, false },
 };
 
 static int carry_out(void)

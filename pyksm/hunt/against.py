@@ -1,0 +1,68 @@
+"""Engines held against a booted kernel on programs made at random."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+
+from pyksm.hunt import forkernel
+from pyksm.hunt.fuzz import Finding
+from pyksm.hunt.shrink import shrink
+from pyksm.recorder.check import examine, profile_for
+from pyksm.recorder.recorder import Recorder
+from pyksm.scenario import Scenario
+
+#: Programs a boot: a kernel that one of them left in a strange state is not asked for long.
+BATCH = 200
+#: Candidates that shrinking may try: each is a run on the kernel.
+_SHRINK_BUDGET = 400
+
+Open = Callable[[], AbstractContextManager[Recorder]]
+
+
+def fuzz_against(
+    opened: Open,
+    *,
+    engine: str = "core",
+    seconds: float | None = None,
+    programs: int | None = None,
+    seed: int = 0,
+    profile: str | None = None,
+    prepare: Callable[[Scenario], Scenario] = lambda scenario: scenario,
+    progress: Callable[[int, int], None] | None = None,
+) -> tuple[int, Finding | None]:
+    """Try the kernel programs of ``seed``, ``seed + 1``, … in batches, a boot (``opened``) each.
+
+    As :func:`pyksm.hunt.fuzz.fuzz`, whose words these are; booting counts as time used.
+    """
+    end = None if seconds is None else time.monotonic() + seconds
+
+    def goes_on(tried: int) -> bool:
+        return (programs is None or tried < programs) and (end is None or time.monotonic() < end)
+
+    tried = 0
+    while goes_on(tried):
+        with opened() as recorder:
+            last = tried + BATCH
+            while tried < last and goes_on(tried):
+                if progress is not None:
+                    progress(tried, seed + tried)
+                scenario = prepare(forkernel.program(seed + tried))
+                tried += 1
+                finding = _finding(scenario, seed + tried - 1, engine, recorder, profile)
+                if finding is not None:
+                    return tried, finding
+    return tried, None
+
+
+def _finding(
+    scenario: Scenario, seed: int, engine: str, recorder: Recorder, profile: str | None
+) -> Finding | None:
+    """The scenario made small, where engine and kernel differ on it."""
+    scenario = scenario.on(profile=profile_for(scenario, recorder.kernel, profile))
+    if not examine(scenario, engine, recorder):
+        return None
+    small = shrink(scenario, lambda each: bool(examine(each, engine, recorder)), _SHRINK_BUDGET)
+    found = examine(small, engine, recorder) or examine(scenario, engine, recorder)
+    return Finding(seed, small, tuple(found))
