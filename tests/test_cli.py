@@ -239,7 +239,7 @@ BAD = {
     "a directory": (["run", "/"], "/: Is a directory, expected a scenario file"),
     "endless": (["run", "/dev/zero"], "too large, expected at most"),
     "engine": (["run", "x", "--engine", "vax"], "'vax' is not known, expected core or oracle"),
-    "kernel": (["run", "x", "--engine", "kernel"], "recorder"),
+    "kernel": (["run", "x", "--engine", "kernel"], "no kernel given, expected --kernel IMAGE"),
     "profile": (["run", "x", "--profile", "2.6"], "'2.6' is not known, expected 3.9 or 3.10"),
     "profile, diff": (["diff", "x", "--profile", "2.6"], "'2.6' is not known"),
     "profile, fuzz": (["fuzz", "--profile", "2.6"], "'2.6' is not known"),

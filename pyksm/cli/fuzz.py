@@ -67,6 +67,7 @@ def fuzz_command(
     first = secrets.randbelow(10**9) if seed is None else seed
     _writable(out)
     if against is not None:
+        where.image()
         chosen = (chosen[0], against)
     common: Common = {
         "seconds": limit,

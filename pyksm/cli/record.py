@@ -42,17 +42,21 @@ class Where:
     accel: str
     seconds: float
 
+    def image(self) -> str:
+        """The kernel's file; :class:`InputError` where none was given."""
+        if self.kernel is None:
+            raise InputError(
+                f"no kernel given, expected --kernel IMAGE.deb|vmlinuz (or ${KERNEL_VARIABLE})"
+            )
+        return self.kernel
+
     @contextmanager
     def opened(self, scenarios: Sequence[Scenario]) -> Iterator[Recorder]:
         """A recorder that all the scenarios fit."""
         for scenario in scenarios:
             refuse_model_only(scenario)
-        if self.kernel is None:
-            raise InputError(
-                f"no kernel given, expected --kernel IMAGE.deb|vmlinuz (or ${KERNEL_VARIABLE})"
-            )
         options = guest.Options(
-            self.kernel,
+            self.image(),
             accel=self.accel,
             boot_seconds=self.seconds,
             statement_seconds=self.seconds,
@@ -134,6 +138,7 @@ def record_command(files: tuple[str, ...], out: str | None, runs: int, where: Wh
     """
     if runs > 1 and out is None:
         raise InputError("--runs: expected --out DIR, where unstable.json goes")
+    where.image()
     scenarios = {_name(file): read_scenario(file) for file in files}
     if len(scenarios) < len(files):
         raise InputError("two scenario files of one name, expected different ones")

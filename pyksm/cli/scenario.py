@@ -50,7 +50,9 @@ def run_command(
     as_json: bool,
 ) -> int:
     """Run the scenario FILE (- for standard input) and print its answer."""
-    if engine != engines.KERNEL:
+    if engine == engines.KERNEL:
+        where.image()
+    else:
         engines.factory(engine)
     if profile is not None:
         profiles.find(profile)
@@ -87,6 +89,8 @@ def diff_command(
     it. Exit status 0 where they agree, 1 with the first differing paths where not.
     """
     chosen = two_engines(names, kernel=True)
+    if engines.KERNEL in chosen:
+        where.image()
     if profile is not None:
         profiles.find(profile)
     scenario = switched(read_scenario(file), on, off)
