@@ -19,6 +19,7 @@ def census(m: Machine, mms: list[Mm]) -> Iterator[str]:
     plain = [node for node in in_trees if not node.is_chain]
     nodes = [*plain, *dups, *m.ksm.migrate_nodes]
     k = m.ksm
+    zero = m.has("ksm-counts-start-at-zero")  # before that a child's are not counted, but taken off
     for name, said, there in (
         ("shared", k.pages_shared, sum(1 for node in nodes if node.hlist)),
         ("sharing", k.pages_sharing, sum(len(node.hlist) - 1 for node in nodes if node.hlist)),
@@ -26,7 +27,7 @@ def census(m: Machine, mms: list[Mm]) -> Iterator[str]:
         ("rmap_items", k.rmap_items, len(items)),
         ("chains", k.stable_node_chains, len(chains)),
         ("dups", k.stable_node_dups, len(dups)),
-        ("zero pages", k.ksm_zero_pages, _zero_pages(m, mms)),
+        ("zero pages", k.ksm_zero_pages, _zero_pages(m, mms) if zero else k.ksm_zero_pages),
     ):
         if said != there:
             yield f"ksm-counts: {name} says {said}, {there} are there"

@@ -106,7 +106,7 @@ def _unshare_ksm(m: Machine, vma: Vma, address: int) -> int:
         page = memory.vm_normal_page(m, pte)
         if not (is_ksm_zero_pte(m, pte) if page is None else page.ksm):
             return 0
-        ret = memory.handle_mm_fault(m, vma, address, write=True)
+        ret = memory.handle_mm_fault(m, vma, address, write=False, unshare=True)
         if ret & memory.VM_FAULT_ERROR:
             return -ENOMEM if ret & memory.VM_FAULT_OOM else 0
 
@@ -189,8 +189,10 @@ def write_protect_page(m: Machine, vma: Vma, page: Page) -> int:
     pte = rmap.page_check_address(page, vma, address)
     if pte is None:
         return -EFAULT
-    if pte & (RW | DIRTY):
+    if pte & (RW | DIRTY) or page.exclusive:
         if page.mapcount + 1 + page.swapcache != page.count:
+            return -EFAULT
+        if page.exclusive and not rmap.page_try_share_anon_rmap(page):
             return -EFAULT
         if pte & DIRTY:
             page.dirty = True
