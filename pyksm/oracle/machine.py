@@ -171,6 +171,7 @@ def _make(config: Config) -> Machine:
     m = Machine(config, nodes, zero_page, init_mm, state)
     m.features = config.features
     m.swp_types = special_types(m)
+    m.least_priority = -1 if m.has("swap-numa-priority") else 0
     m.mmlist.append(init_mm)
     m.counters.update(dict.fromkeys(COUNTERS, 0))
     m.vmstat.update(dict.fromkeys(VMSTAT, 0))

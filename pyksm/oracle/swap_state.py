@@ -97,6 +97,7 @@ def read_swap_cache_async(m: Machine, entry: SwapEntry, vma: Vma | None) -> Page
         put_page(m, page)
         return None
     page.locked = True
+    page.charged = m.has("swapin-charged-at-read")
     add_to_swap_cache(m, page, entry)
     lru_cache_add_lru(m, page, active=False)
     page_io.swap_readpage(m, page)
@@ -104,9 +105,10 @@ def read_swap_cache_async(m: Machine, entry: SwapEntry, vma: Vma | None) -> Page
 
 
 def swapin_readahead(m: Machine, entry: SwapEntry, vma: Vma) -> Page | None:
-    """With page-cluster 0 the block to read ahead is the slot itself: asked for twice."""
+    """With page-cluster 0 the block to read ahead is the slot itself: 3.9 asks for it twice."""
     m.counters["swapin_readahead"] += 1
-    page = read_swap_cache_async(m, entry, vma)
-    if page is not None:
-        put_page(m, page)
+    if not m.has("readahead-skips-single"):
+        page = read_swap_cache_async(m, entry, vma)
+        if page is not None:
+            put_page(m, page)
     return read_swap_cache_async(m, entry, vma)

@@ -1,6 +1,7 @@
 """mm/swapfile.c: swap areas, finding free slots, dropping the swap of a page, swapon and swapoff.
 
-Counting is in swap_map.py, swapoff's search for ptes in unuse.py.
+Counting is in swap_map.py, swapoff's search for ptes in unuse.py and, from 5.1 on,
+unuse_mm.py.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import stat
 import struct
 from errno import EBUSY, EINVAL, ENOMEM, EPERM
 
-from pyksm.oracle import swap_state, unuse
+from pyksm.oracle import swap_state, unuse, unuse_mm
 from pyksm.oracle.page_alloc import put_page, trylock_page, unlock_page
 from pyksm.oracle.pgtable import max_swapfiles, non_swap_entry
 from pyksm.oracle.structs import Machine, Page, SwapEntry, SwapInfo, kmem_alloc
@@ -398,10 +399,11 @@ def sys_swapoff(m: Machine, kind: int) -> int:
     if found < 0 or not m.swap_info[found].writeok:
         return -EINVAL
     area = m.swap_info[found]
-    if sum(len(node.free) for node in m.nodes) + m.nr_swap_pages <= area.pages:
-        return -ENOMEM  # __vm_enough_memory()
+    if not _enough_memory(m, area.pages):
+        return -ENOMEM
     _disable_swap_info(m, area, prev)
-    err = unuse.try_to_unuse(m, area)
+    per_mm = m.has("swapoff-per-mm")
+    err = unuse_mm.try_to_unuse(m, area) if per_mm else unuse.try_to_unuse(m, area)
     if err:
         _enable_swap_info(m, area, area.prio)  # reinsert_swap_info()
         return err
@@ -415,6 +417,13 @@ def sys_swapoff(m: Machine, kind: int) -> int:
     area.used = False
     area.slots.clear()
     return 0
+
+
+def _enough_memory(m: Machine, pages: int) -> bool:
+    """__vm_enough_memory(), OVERCOMMIT_GUESS."""
+    if m.has("overcommit-guess-total"):
+        return pages <= m.config.frames + m.total_swap_pages
+    return sum(len(node.free) for node in m.nodes) + m.nr_swap_pages > pages
 
 
 def _disable_swap_info(m: Machine, area: SwapInfo, prev: int) -> None:

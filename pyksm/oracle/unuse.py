@@ -7,7 +7,7 @@ that family's ptes at that index are found, and what is left has to wait for the
 
 from __future__ import annotations
 
-from errno import EFAULT, EINTR, ENOMEM
+from errno import EFAULT, EINTR, ENOMEM, ETIMEDOUT
 
 from pyksm.oracle import fork, ksm, memcontrol, page_io, rmap, swap_state, swapfile
 from pyksm.oracle.page_alloc import (
@@ -66,7 +66,7 @@ def try_to_unuse(m: Machine, area: SwapInfo) -> int:
     m.counters["try_to_unuse"] += 1
     start_mm = m.init_mm
     start_mm.users += 1
-    i = retval = 0
+    i = retval = idle = 0
     while not retval and (i := find_next_to_unuse(m, area, i)):
         schedule_point(m, "try_to_unuse:next_entry")
         if signal_pending(m):
@@ -80,12 +80,21 @@ def try_to_unuse(m: Machine, area: SwapInfo) -> int:
                 retval = -ENOMEM
             continue
         m.just_read = page if m.counters["swap_readpage"] > reads else None
+        before = _progress(m, area)
         while page is not None:
             start_mm, retval = _unuse_entry(m, area, entry, page, start_mm)
             page, retval = _finish_entry(m, area, entry, page, retval)
         m.just_read = None
+        idle = idle + 1 if _progress(m, area) == before else 0
+        if idle > area.inuse_pages and m.has("swapoff-keeps-shared-cache") and not retval:
+            retval = -ETIMEDOUT  # every slot was visited in vain: it would go on forever
     fork.mmput(m, start_mm)
     return retval
+
+
+def _progress(m: Machine, area: SwapInfo) -> tuple[int, int]:
+    """ptes restored, slots still in use."""
+    return m.counters["unuse_pte"], area.inuse_pages
 
 
 def _byte(area: SwapInfo, offset: int) -> int:
@@ -177,7 +186,8 @@ def _finish_entry(
             page_io.swap_writepage(m, page)
             lock_page(page)
             page_io.wait_on_page_writeback(m, page)
-        if page.swapcache and page.private == entry:
+        keeps = m.has("swapoff-keeps-shared-cache") and swap_count(_byte(area, entry[1]))
+        if page.swapcache and page.private == entry and not keeps:
             swap_state.delete_from_swap_cache(m, page)
         if m.config.policy == "memcpy" and swap_count(_byte(area, entry[1])):
             again = m.just_read = _unuse_copy(m, entry, page)
