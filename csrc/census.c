@@ -67,9 +67,9 @@ static void count_pte(struct census *c, const struct vm_area_struct *vma, uint64
 		check_ksm_pte(c, vma, addr, pfn_to_page(c->m, pte_pfn(pte)));
 		return;
 	}
-	entry = pte_to_swp_entry(pte);
+	entry = pte_to_swp_entry(c->m, pte);
 	(*swapents)++;
-	if (non_swap_entry(entry) || !swap_info_get(c->m, entry))
+	if (non_swap_entry(c->m, entry) || !swap_info_get(c->m, entry))
 		wrong(c, "swap-count", "pid %d 0x%llx refers to a slot that is not in use",
 		      vma->vm_mm->pid, (unsigned long long)addr);
 	else

@@ -126,10 +126,9 @@ static inline void unlock_page(struct page *page)
 #define _PAGE_DIRTY (1ULL << 6)
 #define _PAGE_PROTNONE (1ULL << 8)
 #define _PAGE_SPECIAL (1ULL << 9)
+#define _PAGE_SOFT_DIRTY (1ULL << 11)
 #define _PAGE_NX (1ULL << 63)
 #define PTE_PFN_MASK 0x000ffffffffff000ULL
-#define SWP_MIGRATION_READ 30
-#define SWP_MIGRATION_WRITE 31
 typedef struct {
 	uint64_t val; /* type << 57 | offset */
 } swp_entry_t;
@@ -157,24 +156,77 @@ static inline uint64_t swp_offset(swp_entry_t e)
 {
 	return e.val & ((1ULL << 57) - 1);
 }
-static inline bool non_swap_entry(swp_entry_t e)
+/* From here on a type is no area but something that is no swap at all. */
+static inline unsigned int max_swapfiles(const struct pyksm *m)
 {
-	return swp_type(e) >= MAX_SWAPFILES;
+	return m->max_swapfiles;
 }
-/* x86-64 before the L1TF change: type in bits 1-5, offset from bit 9, as it is. */
-static inline pte_t swp_entry_to_pte(swp_entry_t e)
+static inline bool non_swap_entry(const struct pyksm *m, swp_entry_t e)
 {
-	return (pte_t)swp_type(e) << 1 | swp_offset(e) << 9;
+	return swp_type(e) >= max_swapfiles(m);
 }
-static inline swp_entry_t pte_to_swp_entry(pte_t pte)
+/*
+ * x86-64. First: type in bits 1-5, offset from bit 9, as it is. Against L1TF (6b28baca9b1f, bcd11afa7ade):
+ * type in bits 59-63, offset inverted in bits 9-58, so that a small offset is no address of memory.
+ */
+#define SWP_OFFSET_INVERTED ((1ULL << 50) - 1)
+static inline pte_t swp_entry_to_pte(const struct pyksm *m, swp_entry_t e)
 {
-	return swp_entry((unsigned int)(pte >> 1) & 31, pte >> 9);
+	if (!has(m, FEAT_INVERTED_OFFSET))
+		return (pte_t)swp_type(e) << 1 | swp_offset(e) << 9;
+	return (pte_t)swp_type(e) << 59 | (~swp_offset(e) & SWP_OFFSET_INVERTED) << 9;
 }
+static inline swp_entry_t pte_to_swp_entry(const struct pyksm *m, pte_t pte)
+{
+	if (!has(m, FEAT_INVERTED_OFFSET))
+		return swp_entry((unsigned int)(pte >> 1) & 31, pte >> 9);
+	return swp_entry((unsigned int)(pte >> 59), ~(pte >> 9) & SWP_OFFSET_INVERTED);
+}
+/* Marks beside type and offset. In the old layout, where the type has bits 1-5, they are elsewhere: soft-dirty as
+ * 3.11 had it, exclusive where no kernel did, for none had both. */
+static inline pte_t swp_soft_dirty(const struct pyksm *m)
+{
+	return has(m, FEAT_INVERTED_OFFSET) ? 1ULL << 1 : 1ULL << 7;
+}
+static inline pte_t swp_exclusive(const struct pyksm *m)
+{
+	return has(m, FEAT_INVERTED_OFFSET) ? 1ULL << 3 : 1ULL << 6;
+}
+/* Is that pte the entry, whatever its marks? (kernel: pte_same_as_swp) */
+static inline bool pte_same_as_swp(const struct pyksm *m, pte_t pte, pte_t swp)
+{
+	return (pte & ~(swp_soft_dirty(m) | swp_exclusive(m))) == swp;
+}
+/* Entries that are no swap: beyond the areas' types, in the kernel's order. */
+enum migration_kind { MIGRATION_READ, MIGRATION_READ_EXCLUSIVE, MIGRATION_WRITE };
+swp_entry_t make_migration_entry(const struct pyksm *m, enum migration_kind kind, uint64_t pfn);
+/* Above the pfn: what the pte had been (2e3468778dbe, 6.1). */
+#define SWP_MIG_YOUNG (1ULL << 40)
+#define SWP_MIG_DIRTY (1ULL << 41)
+static inline uint64_t migration_entry_pfn(swp_entry_t e)
+{
+	return swp_offset(e) & (SWP_MIG_YOUNG - 1);
+}
+bool is_migration_entry(const struct pyksm *m, swp_entry_t e, enum migration_kind *kind);
+/* What swapoff leaves where it could not read (9f186f9e5fa9, a marker since af19487f00f3). */
+swp_entry_t make_swapin_error_entry(const struct pyksm *m, const struct page *page);
+bool is_swapin_error_entry(const struct pyksm *m, swp_entry_t e);
 uint64_t vm_page_prot(const struct vm_area_struct *vma);
 pte_t mk_pte(const struct pyksm *m, const struct page *page, const struct vm_area_struct *vma);
 pte_t maybe_mkwrite(pte_t pte, const struct vm_area_struct *vma);
+static inline pte_t pte_mkdirty(const struct pyksm *m, pte_t pte)
+{
+	return pte | _PAGE_DIRTY | (has(m, FEAT_SOFT_DIRTY) ? _PAGE_SOFT_DIRTY : 0);
+}
+/* Do writes have to fault so that clear_refs' reader learns of them? */
+static inline bool pte_needs_soft_dirty_wp(const struct pyksm *m, const struct vm_area_struct *vma,
+					   pte_t pte)
+{
+	return has(m, FEAT_SOFT_DIRTY) && !(vma->vm_flags & VM_SOFTDIRTY) &&
+	       !(pte & _PAGE_SOFT_DIRTY);
+}
 pte_t *pgd_alloc(struct pyksm *m);
-pte_t *pte_lookup(const struct mm_struct *mm, uint64_t addr);    /* NULL: no table */
+pte_t *pte_lookup(const struct mm_struct *mm, uint64_t addr); /* NULL: no table */
 pte_t *pte_alloc_map(struct pyksm *m, struct mm_struct *mm,
 		     uint64_t addr); /* NULL: no host memory */
 uint64_t next_table(const struct mm_struct *mm, uint64_t addr,
@@ -218,12 +270,15 @@ pte_t *page_check_address(const struct pyksm *m, const struct page *page, struct
 			  uint64_t addr);
 void page_add_anon_rmap(struct pyksm *m, struct page *page, struct vm_area_struct *vma,
 			uint64_t addr);
+/* exclusive: no other process can have a claim on the page */
 void do_page_add_anon_rmap(struct pyksm *m, struct page *page, struct vm_area_struct *vma,
 			   uint64_t addr, bool exclusive);
 void page_add_new_anon_rmap(struct pyksm *m, struct page *page, struct vm_area_struct *vma,
 			    uint64_t addr);
-void page_move_anon_rmap(struct page *page, struct vm_area_struct *vma);
-void page_remove_rmap(struct page *page);
+void page_move_anon_rmap(struct pyksm *m, struct page *page, struct vm_area_struct *vma);
+void page_remove_rmap(struct pyksm *m, struct page *page);
+bool page_maybe_dma_pinned(const struct page *page);
+bool page_try_share_anon_rmap(struct page *page);
 int page_referenced(struct pyksm *m, struct page *page);
 int page_referenced_one(struct pyksm *m, struct page *page, struct vm_area_struct *vma,
 			uint64_t addr, int *mapcount);
@@ -237,7 +292,11 @@ int rmap_walk(struct pyksm *m, struct page *page, rmap_one_fn one, void *arg);
 #define VM_FAULT_SIGBUS 2
 #define VM_FAULT_MAJOR 4
 #define VM_FAULT_WRITE 8
-int handle_mm_fault(struct pyksm *m, struct vm_area_struct *vma, uint64_t addr, bool write);
+#define VM_FAULT_HWPOISON 16
+#define FAULT_FLAG_WRITE 1U
+/* make it our own, but neither writable nor dirty: c89357e27f20, 5.19 */
+#define FAULT_FLAG_UNSHARE 2U
+int handle_mm_fault(struct pyksm *m, struct vm_area_struct *vma, uint64_t addr, unsigned int flags);
 struct page *follow_page(const struct pyksm *m, const struct mm_struct *mm, uint64_t addr);
 int access_page(struct pyksm *m, struct mm_struct *mm, uint64_t addr, bool write,
 		struct page **ret);
@@ -283,6 +342,7 @@ int do_mremap(struct pyksm *m, struct mm_struct *mm, uint64_t addr, uint64_t len
 int do_madvise(struct pyksm *m, struct mm_struct *mm, uint64_t start, uint64_t len, int advice);
 
 /* swapfile.c */
+uint32_t nr_swap_types(const struct pyksm *m);
 int swap_init(struct pyksm *m);
 void swap_exit(struct pyksm *m);
 swp_entry_t get_swap_page(struct pyksm *m);
@@ -336,9 +396,9 @@ void putback_lru_page(struct pyksm *m, struct page *page);
 void swapout(struct pyksm *m, const struct pyksm_range *ranges, int n);
 
 /* memcontrol.c */
-bool try_charge_swapin(const struct page *page);
+bool try_charge_swapin(const struct pyksm *m, const struct page *page);
 void commit_charge_swapin(struct pyksm *m, struct page *page, bool charge);
-void uncharge_page(struct page *page);
+void uncharge_page(struct pyksm *m, struct page *page);
 
 /* mlock.c */
 void mlock_fork(struct pyksm *m, struct mm_struct *mm, struct mm_struct *oldmm);

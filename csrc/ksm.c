@@ -104,7 +104,7 @@ static int break_by_writing(struct pyksm *m, struct vm_area_struct *vma, uint64_
 
 		if (!page || !PageKsm(page))
 			break; /* not there (swapped out, perhaps), or its own page already */
-		ret = handle_mm_fault(m, vma, addr, true);
+		ret = handle_mm_fault(m, vma, addr, FAULT_FLAG_WRITE);
 	} while (!(ret & (VM_FAULT_WRITE | VM_FAULT_SIGBUS | VM_FAULT_OOM)));
 	return ret;
 }

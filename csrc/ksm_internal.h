@@ -18,9 +18,6 @@ static inline bool on_migrate_list(const struct pyksm *m, const struct stable_no
 	return node->head == &m->ksm.migrate_nodes;
 }
 
-#ifndef FAULT_FLAG_UNSHARE
-#define FAULT_FLAG_UNSHARE 1U /* TODO until faults know it */
-#endif
 /* follow_page(), which for a while (474098edac26, 6.1) passed over PROT_NONE. */
 static inline struct page *follow_mergeable(const struct pyksm *m, const struct mm_struct *mm,
 					    uint64_t addr)

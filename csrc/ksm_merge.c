@@ -38,11 +38,13 @@ static int write_protect_page(struct pyksm *m, struct vm_area_struct *vma, struc
 	pte = addr == BAD_ADDRESS ? NULL : page_check_address(m, page, vma->vm_mm, addr);
 	if (!pte)
 		return -EFAULT;
-	if (*pte & (_PAGE_RW | _PAGE_DIRTY)) {
+	if ((*pte & (_PAGE_RW | _PAGE_DIRTY)) || (page->flags & PG_anon_exclusive)) {
 		int swapped = page->flags & PG_swapcache ? 1 : 0;
 
 		/* More references than ptes, cache and ours: direct I/O may be under way. */
 		if (page_mapcount(page) + 1 + swapped != page_count(page))
+			return -EFAULT;
+		if ((page->flags & PG_anon_exclusive) && !page_try_share_anon_rmap(page))
 			return -EFAULT;
 		if (*pte & _PAGE_DIRTY)
 			page->flags |= PG_dirty;
@@ -84,7 +86,7 @@ static int replace_page(struct pyksm *m, struct vm_area_struct *vma, struct page
 	if (!pte || *pte != orig_pte)
 		return -EFAULT;
 	*pte = replacing_pte(m, vma, kpage, addr);
-	page_remove_rmap(page);
+	page_remove_rmap(m, page);
 	if (!page_mapped(page))
 		try_to_free_swap(m, page);
 	put_page(m, page);

@@ -36,6 +36,7 @@ struct page *ksm_might_need_to_copy(struct pyksm *m, struct page *page, struct v
 		return NULL;
 	copy_user_highpage(m, copy, page);
 	copy->flags |= PG_dirty | PG_uptodate | PG_locked;
+	m->vm[KSM_SWPIN_COPY]++;
 	return copy;
 }
 

@@ -41,6 +41,7 @@ struct pyksm *pyksm_new(const struct pyksm_config *config, int *err)
 	m->agent_pages = config->agent_pages;
 	if (features_of(config, &m->features))
 		return fail_new(m, err, -EINVAL);
+	m->max_swapfiles = nr_swap_types(m);
 	m->next_pid = 1;
 	INIT_LIST_HEAD(&m->anon_vmas);
 	swap_init(m);
@@ -678,8 +679,8 @@ static void observe_page(struct pyksm *m, const struct mm_struct *mm, uint64_t a
 		observe_present(m, *pte, ret);
 	} else {
 		ret->state = 'S';
-		ret->swp_type = (int32_t)swp_type(pte_to_swp_entry(*pte));
-		ret->swp_offset = (int64_t)swp_offset(pte_to_swp_entry(*pte));
+		ret->swp_type = (int32_t)swp_type(pte_to_swp_entry(m, *pte));
+		ret->swp_offset = (int64_t)swp_offset(pte_to_swp_entry(m, *pte));
 	}
 }
 
@@ -759,7 +760,9 @@ const uint64_t *pyksm_pte_table(struct pyksm *m, int pid, uint64_t addr)
 /* ---- counters, events, census, orders ---- */
 #define COUNTER_NAME(name) #name,
 static const char *const counter_names[] = { PYKSM_COUNTERS(COUNTER_NAME) };
-static const char *const vmstat_names[] = { "pswpin", "pswpout", "pgmigrate_success" };
+static const char *const vmstat_names[] = { "pswpin",	      "pswpout", "pgmigrate_success",
+					    "ksm_swpin_copy", "cow_ksm", "swpin_zero",
+					    "swpout_zero" };
 static const char *const point_names[] = {
 	"try_to_unuse:next_entry",
 	"try_to_unuse:lock_page",

@@ -15,6 +15,11 @@ static int madvise_behavior(struct pyksm *m, struct vm_area_struct *vma,
 	return err == -ENOMEM ? -EAGAIN : err;
 }
 
+static bool is_swapped(const struct pyksm *m, pte_t pte)
+{
+	return !pte_present(pte) && !pte_none(pte) && !non_swap_entry(m, pte_to_swp_entry(m, pte));
+}
+
 /* Since 3.9 (1998cc048901): read what is swapped into the swap cache, map nothing. */
 static void madvise_willneed(struct pyksm *m, struct vm_area_struct *vma, uint64_t start,
 			     uint64_t end)
@@ -26,9 +31,9 @@ static void madvise_willneed(struct pyksm *m, struct vm_area_struct *vma, uint64
 		pte_t pte = *pte_lookup(vma->vm_mm, addr);
 		struct page *page;
 
-		if (pte_present(pte) || pte_none(pte) || non_swap_entry(pte_to_swp_entry(pte)))
+		if (!is_swapped(m, pte))
 			continue;
-		page = read_swap_cache_async(m, pte_to_swp_entry(pte), vma, NULL);
+		page = read_swap_cache_async(m, pte_to_swp_entry(m, pte), vma, NULL);
 		if (page)
 			put_page(m, page);
 	}

@@ -6,10 +6,10 @@
  */
 #include "internal.h"
 
-/* A page in swap cache may have kept its charge: then there is none to commit. */
-bool try_charge_swapin(const struct page *page)
+/* A page in swap cache may have kept its charge, or got it when it was read: then there is none to commit. */
+bool try_charge_swapin(const struct pyksm *m, const struct page *page)
 {
-	return !(page->flags & PG_charged);
+	return !(page->flags & PG_charged) && !has(m, FEAT_SWAPIN_CHARGED_AT_READ);
 }
 
 /*
@@ -27,9 +27,14 @@ void commit_charge_swapin(struct pyksm *m, struct page *page, bool charge)
 	}
 }
 
-/* After the last mapping or the swap cache has gone. The page stays on its list until it is put back. */
-void uncharge_page(struct page *page)
+/*
+ * After the last mapping or the swap cache has gone. The page stays on its list until it is put back.
+ * Since 3.17 (0a31bc97c80c) a charge ends with the page alone.
+ */
+void uncharge_page(struct pyksm *m, struct page *page)
 {
+	if (has(m, FEAT_UNCHARGE_AT_FREE))
+		return;
 	if (!page_mapped(page) && !(page->flags & PG_swapcache))
 		page->flags &= ~(uint32_t)PG_charged;
 }

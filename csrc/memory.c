@@ -37,7 +37,7 @@ static int do_anonymous_page(struct pyksm *m, struct vm_area_struct *vma, uint64
 	page->flags |= PG_uptodate;
 	entry = mk_pte(m, page, vma);
 	if (vma->vm_flags & VM_WRITE)
-		entry |= _PAGE_DIRTY | _PAGE_RW;
+		entry = pte_mkdirty(m, entry) | _PAGE_RW;
 	vma->vm_mm->anon_rss++;
 	page_add_new_anon_rmap(m, page, vma, addr);
 	*pte = entry;
@@ -59,23 +59,13 @@ static struct page *wp_new_page(struct pyksm *m, struct vm_area_struct *vma, con
 	return page;
 }
 
-/* A write to a page that is present but not writable: take it over if we are its only user, else copy. */
-static int do_wp_page(struct pyksm *m, struct vm_area_struct *vma, uint64_t addr, pte_t *pte)
+/* A page of our own in place of the one that is mapped; read-only and clean if that is all unsharing asks. */
+static int wp_page_copy(struct pyksm *m, struct vm_area_struct *vma, uint64_t addr, pte_t *pte,
+			bool unshare)
 {
 	struct page *old = vm_normal_page(m, *pte), *page;
+	pte_t entry;
 
-	COUNT(m, do_wp_page);
-	/* A KSM page is copied always: its other users may not even be mapping it now. */
-	if (old && !PageKsm(old)) {
-		lock_page(old);
-		if (reuse_swap_page(m, old)) {
-			page_move_anon_rmap(old, vma);
-			unlock_page(old);
-			*pte = maybe_mkwrite(*pte | _PAGE_ACCESSED | _PAGE_DIRTY, vma);
-			return VM_FAULT_WRITE;
-		}
-		unlock_page(old);
-	}
 	if (anon_vma_prepare(m, vma))
 		return VM_FAULT_OOM;
 	page = wp_new_page(m, vma, old);
@@ -85,14 +75,100 @@ static int do_wp_page(struct pyksm *m, struct vm_area_struct *vma, uint64_t addr
 		vma->vm_mm->anon_rss++;
 		ksm_might_unmap_zero_page(m, vma->vm_mm, *pte);
 	}
+	entry = mk_pte(m, page, vma);
+	if (unshare)
+		entry |= *pte & _PAGE_SOFT_DIRTY;
+	else
+		entry = maybe_mkwrite(pte_mkdirty(m, entry), vma);
 	page_add_new_anon_rmap(m, page, vma, addr);
-	*pte = maybe_mkwrite(mk_pte(m, page, vma) | _PAGE_DIRTY, vma);
+	*pte = entry;
 	if (old) {
-		page_remove_rmap(old);
+		page_remove_rmap(m, old);
+		if (has(m, FEAT_COW_FREES_SWAP_CACHE))
+			free_swap_cache(m, old);
 		put_page(m, old);
 	}
-	return VM_FAULT_WRITE;
+	return unshare ? 0 : VM_FAULT_WRITE;
 }
+
+/* At first: a page that is mapped here alone, and by no swap pte either. */
+static bool reuse_by_mapcount(struct pyksm *m, struct vm_area_struct *vma, struct page *page)
+{
+	bool reuse;
+
+	/* A KSM page is copied always: its other users may not even be mapping it now. */
+	if (PageKsm(page))
+		return false;
+	lock_page(page);
+	reuse = reuse_swap_page(m, page);
+	if (reuse)
+		page_move_anon_rmap(m, page, vma);
+	unlock_page(page);
+	return reuse;
+}
+
+/* From 5.9 (09854ba94c6a): a page that nothing else refers to, which the swap cache does too. */
+static bool reuse_by_refcount(const struct page *page)
+{
+	return !PageKsm(page) && page_count(page) == 1;
+}
+
+/* From 5.19 (6c287605fd56): a page marked as ours; else it must be, once the swap cache has let go of it. */
+static bool reuse_exclusive(struct pyksm *m, struct vm_area_struct *vma, struct page *page)
+{
+	bool reuse;
+
+	if (page->flags & PG_anon_exclusive)
+		return true;
+	if (PageKsm(page) || page_count(page) > 1 + !!(page->flags & PG_swapcache) ||
+	    !trylock_page(page))
+		return false;
+	if (page->flags & PG_swapcache)
+		try_to_free_swap(m, page);
+	reuse = page_count(page) == 1;
+	if (reuse)
+		page_move_anon_rmap(m, page, vma);
+	unlock_page(page);
+	return reuse;
+}
+
+/* May the page that is mapped stay, written to or unshared as it is? */
+static bool wp_can_reuse(struct pyksm *m, struct vm_area_struct *vma, struct page *page)
+{
+	if (has(m, FEAT_ANON_EXCLUSIVE))
+		return reuse_exclusive(m, vma, page);
+	if (has(m, FEAT_REUSE_BY_REFCOUNT))
+		return reuse_by_refcount(page);
+	return reuse_by_mapcount(m, vma, page);
+}
+
+/* A write to (or the unsharing of) a page that is present but not writable: take it over or copy it. */
+static int do_wp_page(struct pyksm *m, struct vm_area_struct *vma, uint64_t addr, pte_t *pte,
+		      bool unshare)
+{
+	struct page *page = vm_normal_page(m, *pte);
+
+	COUNT(m, do_wp_page);
+	/* Only with zero pages that KSM has put there does unsharing have to do with them (6.2). */
+	if (!page && unshare && !has(m, FEAT_UNSHARE_BREAK))
+		return 0;
+	if (page && wp_can_reuse(m, vma, page)) {
+		if (unshare)
+			return 0;
+		*pte = maybe_mkwrite(pte_mkdirty(m, *pte) | _PAGE_ACCESSED, vma);
+		return VM_FAULT_WRITE;
+	}
+	if (page && PageKsm(page) && has(m, FEAT_KSM_EVENT_COUNTS))
+		m->vm[COW_KSM]++;
+	return wp_page_copy(m, vma, addr, pte, unshare);
+}
+
+/* ---- swap-in ---- */
+struct swapin {
+	swp_entry_t entry;
+	pte_t orig;
+	struct page *page, *swapcache; /* two if it had to be copied */
+};
 
 /* The swapped page, referenced; *major where it had to be read. NULL: no memory for it. */
 static struct page *swapin_page(struct pyksm *m, struct vm_area_struct *vma, swp_entry_t entry,
@@ -108,94 +184,158 @@ static struct page *swapin_page(struct pyksm *m, struct vm_area_struct *vma, swp
 	return page;
 }
 
-static void put_copied(struct pyksm *m, struct page *page, struct page *swapcache)
+static void put_copied(struct pyksm *m, const struct swapin *in)
 {
-	if (page == swapcache)
+	if (in->page == in->swapcache)
 		return;
-	unlock_page(swapcache);
-	put_page(m, swapcache);
+	unlock_page(in->swapcache);
+	put_page(m, in->swapcache);
 }
 
-static void abandon_swapin(struct pyksm *m, struct page *page, struct page *swapcache)
+static void abandon_swapin(struct pyksm *m, const struct swapin *in)
 {
-	unlock_page(page);
-	put_page(m, page);
-	put_copied(m, page, swapcache);
+	unlock_page(in->page);
+	put_page(m, in->page);
+	put_copied(m, in);
 }
 
-/* Map page where the swap pte was; returns whether the write that was asked for is still to be done. */
-static bool map_swapped_page(struct pyksm *m, struct vm_area_struct *vma, uint64_t addr,
-			     pte_t *ptep, struct page *page, struct page *swapcache, bool write)
+static pte_t swapped_soft_dirty(const struct pyksm *m, pte_t swp)
 {
-	pte_t pte = mk_pte(m, page, vma);
-	bool exclusive = false, charge = try_charge_swapin(page);
+	return has(m, FEAT_SOFT_DIRTY) && (swp & swp_soft_dirty(m)) ? _PAGE_SOFT_DIRTY : 0;
+}
 
-	vma->vm_mm->anon_rss++;
-	vma->vm_mm->swapents--;
+/*
+ * Map page where the swap pte was; whether the write that was asked for is still to be done is returned.
+ * Up to 5.18: mapped first, then the slot is let go.
+ */
+static bool map_then_free(struct pyksm *m, struct vm_area_struct *vma, uint64_t addr, pte_t *ptep,
+			  const struct swapin *in, bool write)
+{
+	struct page *page = in->page;
+	pte_t pte = mk_pte(m, page, vma) | swapped_soft_dirty(m, in->orig);
+	bool exclusive = false, charge = try_charge_swapin(m, page);
+
 	if (write && reuse_swap_page(m, page)) {
-		pte = maybe_mkwrite(pte | _PAGE_DIRTY, vma);
+		pte = maybe_mkwrite(pte_mkdirty(m, pte), vma);
 		exclusive = true;
 	}
 	*ptep = pte;
-	if (page == swapcache)
+	if (page == in->swapcache)
 		do_page_add_anon_rmap(m, page, vma, addr, exclusive);
 	else
 		page_add_new_anon_rmap(m, page, vma, addr);
 	commit_charge_swapin(m, page, charge);
+	if (page == in->swapcache && has(m, FEAT_SWAPIN_ACTIVATES))
+		activate_page(m, page);
+	swap_free(m, in->entry);
+	if (vm_swap_full(m))
+		try_to_free_swap(m, page);
 	return write && !exclusive;
 }
 
-static int do_swap_page(struct pyksm *m, struct vm_area_struct *vma, uint64_t addr, bool write)
+/* From 5.19: the slot first, so that a page nobody else can want is known by its references. */
+static bool free_then_map(struct pyksm *m, struct vm_area_struct *vma, uint64_t addr, pte_t *ptep,
+			  const struct swapin *in, bool write)
 {
-	struct mm_struct *mm = vma->vm_mm;
-	pte_t orig = *pte_lookup(mm, addr), *pte;
-	swp_entry_t entry = pte_to_swp_entry(orig);
-	struct page *page, *swapcache;
-	int ret = 0;
+	struct page *page = in->page;
+	bool exclusive = !PageKsm(page) && (page != in->swapcache || (in->orig & swp_exclusive(m)));
+	pte_t pte;
 
-	COUNT(m, do_swap_page);
-	page = swapin_page(m, vma, entry, &ret);
-	if (!page)
-		return VM_FAULT_OOM;
-	swapcache = page;
+	swap_free(m, in->entry);
+	if ((page->flags & PG_swapcache) &&
+	    (vm_swap_full(m) || (write && !PageKsm(page) && page_count(page) == 2)))
+		try_to_free_swap(m, page);
+	pte = mk_pte(m, page, vma) | swapped_soft_dirty(m, in->orig);
+	if (!PageKsm(page) && page_count(page) == 1)
+		exclusive = true;
+	if (exclusive && write)
+		pte = maybe_mkwrite(pte_mkdirty(m, pte), vma);
+	else if (exclusive && has(m, FEAT_SWAPIN_MAPS_WRITABLE) &&
+		 !pte_needs_soft_dirty_wp(m, vma, pte))
+		pte = maybe_mkwrite(pte, vma);
+	if (page == in->swapcache)
+		do_page_add_anon_rmap(m, page, vma, addr, exclusive);
+	else
+		page_add_new_anon_rmap(m, page, vma, addr);
+	*ptep = pte;
+	return write && !exclusive;
+}
+
+static int non_swap_fault(const struct pyksm *m, swp_entry_t entry)
+{
+	/* A migration entry cannot be met here: nothing is suspended while there is one. */
+	assert(is_swapin_error_entry(m, entry));
+	return has(m, FEAT_SWAPIN_POISON_MARKER) ? VM_FAULT_HWPOISON : VM_FAULT_SIGBUS;
+}
+
+/* The page locked, and known to be the entry's; false: *ret has what the fault comes to. */
+static bool lock_swapped_page(struct pyksm *m, struct vm_area_struct *vma, uint64_t addr,
+			      struct swapin *in, int *ret)
+{
+	struct page *page = in->swapcache;
+	struct mm_struct *mm = vma->vm_mm;
+
 	mm->readers++; /* mmap_sem is held for reading while the page lock is waited for */
 	sched_point(m, PT_SWAP_PAGE_LOCK_PAGE);
 	mm->readers--;
 	lock_page(page);
 	/* While we waited the page may have left the swap cache, or come back for another slot. */
-	if (!(page->flags & PG_swapcache) || page->private != entry.val) {
+	if (!(page->flags & PG_swapcache) || page->private != in->entry.val) {
 		unlock_page(page);
 		put_page(m, page);
-		return ret;
+		return false;
 	}
-	page = ksm_might_need_to_copy(m, page, vma, addr);
-	if (!page) {
-		unlock_page(swapcache);
-		put_page(m, swapcache);
-		return VM_FAULT_OOM;
-	}
-	pte = pte_lookup(mm, addr);
-	if (*pte != orig || !(page->flags & PG_uptodate)) {
-		ret = *pte != orig ? ret : VM_FAULT_SIGBUS;
-		abandon_swapin(m, page, swapcache);
-		return ret;
-	}
-	write = map_swapped_page(m, vma, addr, pte, page, swapcache, write);
-	swap_free(m, entry);
-	if (vm_swap_full(m))
-		try_to_free_swap(m, page);
+	in->page = ksm_might_need_to_copy(m, page, vma, addr);
+	if (in->page)
+		return true;
 	unlock_page(page);
-	put_copied(m, page, swapcache);
+	put_page(m, page);
+	*ret = VM_FAULT_OOM;
+	return false;
+}
+
+static int do_swap_page(struct pyksm *m, struct vm_area_struct *vma, uint64_t addr,
+			unsigned int flags)
+{
+	struct mm_struct *mm = vma->vm_mm;
+	pte_t orig = *pte_lookup(mm, addr), *pte;
+	struct swapin in = { pte_to_swp_entry(m, orig), orig, NULL, NULL };
+	bool write = flags & FAULT_FLAG_WRITE;
+	int ret = 0;
+
+	COUNT(m, do_swap_page);
+	if (non_swap_entry(m, in.entry))
+		return non_swap_fault(m, in.entry);
+	in.swapcache = swapin_page(m, vma, in.entry, &ret);
+	if (!in.swapcache)
+		return VM_FAULT_OOM;
+	if (!lock_swapped_page(m, vma, addr, &in, &ret))
+		return ret;
+	pte = pte_lookup(mm, addr);
+	if (*pte != orig || !(in.page->flags & PG_uptodate)) {
+		ret = *pte != orig ? ret : VM_FAULT_SIGBUS;
+		abandon_swapin(m, &in);
+		return ret;
+	}
+	mm->anon_rss++;
+	mm->swapents--;
+	if (has(m, FEAT_ANON_EXCLUSIVE))
+		write = free_then_map(m, vma, addr, pte, &in, write);
+	else
+		write = map_then_free(m, vma, addr, pte, &in, write);
+	unlock_page(in.page);
+	put_copied(m, &in);
 	if (write) {
-		ret |= do_wp_page(m, vma, addr, pte);
+		ret |= do_wp_page(m, vma, addr, pte, false);
 		if (ret & VM_FAULT_OOM)
 			ret = VM_FAULT_OOM;
 	}
 	return ret;
 }
 
-int handle_mm_fault(struct pyksm *m, struct vm_area_struct *vma, uint64_t addr, bool write)
+int handle_mm_fault(struct pyksm *m, struct vm_area_struct *vma, uint64_t addr, unsigned int flags)
 {
+	bool write = flags & FAULT_FLAG_WRITE, unshare = flags & FAULT_FLAG_UNSHARE;
 	pte_t *pte;
 
 	COUNT(m, handle_mm_fault);
@@ -205,10 +345,12 @@ int handle_mm_fault(struct pyksm *m, struct vm_area_struct *vma, uint64_t addr, 
 	if (pte_none(*pte))
 		return do_anonymous_page(m, vma, addr, pte, write);
 	if (!pte_present(*pte))
-		return do_swap_page(m, vma, addr, write);
-	if (write && !(*pte & _PAGE_RW))
-		return do_wp_page(m, vma, addr, pte);
-	*pte |= _PAGE_ACCESSED | (write ? _PAGE_DIRTY : 0);
+		return do_swap_page(m, vma, addr, flags);
+	if ((write || unshare) && !(*pte & _PAGE_RW))
+		return do_wp_page(m, vma, addr, pte, unshare);
+	*pte |= _PAGE_ACCESSED;
+	if (write)
+		*pte = pte_mkdirty(m, *pte);
 	return 0;
 }
 
@@ -234,10 +376,12 @@ int access_page(struct pyksm *m, struct mm_struct *mm, uint64_t addr, bool write
 	if (!vma || vma->vm_start > addr || !access_allowed(vma, write))
 		return -EFAULT;
 	while (!hardware_access(pte_lookup(mm, addr), write)) {
-		int fault = handle_mm_fault(m, vma, addr, write);
+		int fault = handle_mm_fault(m, vma, addr, write ? FAULT_FLAG_WRITE : 0);
 
 		if (fault & VM_FAULT_OOM)
 			return -ENOMEM;
+		if (fault & VM_FAULT_HWPOISON)
+			return -EHWPOISON;
 		if (fault & VM_FAULT_SIGBUS)
 			return -EIO;
 	}
@@ -246,35 +390,52 @@ int access_page(struct pyksm *m, struct mm_struct *mm, uint64_t addr, bool write
 }
 
 /* ---- fork ---- */
-/* Copy one pte; the entry where its slot's count could not be raised, else 0. */
-static uint64_t copy_one_pte(struct pyksm *m, struct mm_struct *dst, struct mm_struct *src,
-			     pte_t *dst_pte, pte_t *src_pte)
+/* Copy a pte that maps no page; the entry where its slot's count could not be raised, else 0. */
+static uint64_t copy_nonpresent_pte(struct pyksm *m, struct mm_struct *dst, struct mm_struct *src,
+				    pte_t *dst_pte, pte_t *src_pte)
 {
-	struct page *page;
+	swp_entry_t entry = pte_to_swp_entry(m, *src_pte);
 
-	if (!pte_present(*src_pte)) {
-		swp_entry_t entry = pte_to_swp_entry(*src_pte);
-
+	if (!non_swap_entry(m, entry)) {
 		if (swap_duplicate(m, entry) < 0)
 			return entry.val;
 		if (list_empty(
 			    &dst->mmlist)) /* behind the parent, where a swapoff under way will come */
 			list_add(&dst->mmlist, &src->mmlist);
+		if (has(m, FEAT_ANON_EXCLUSIVE))
+			*src_pte &= ~swp_exclusive(m); /* shared from now on, by both */
 		dst->swapents++;
-		*dst_pte = *src_pte;
-		COUNT(m, copy_one_pte);
-		return 0;
 	}
-	COUNT(m, copy_one_pte);
+	*dst_pte = *src_pte;
+	return 0;
+}
+
+static void copy_present_pte(struct pyksm *m, struct mm_struct *dst, pte_t *dst_pte, pte_t *src_pte)
+{
+	struct page *page = vm_normal_page(m, *src_pte);
+
 	*src_pte &= ~_PAGE_RW;
 	*dst_pte = *src_pte & ~_PAGE_ACCESSED;
-	page = vm_normal_page(m, *src_pte);
-	if (page) {
-		get_page(page);
-		page->_mapcount++;
-		dst->anon_rss++;
-	}
-	return 0;
+	if (!page)
+		return;
+	page->flags &= ~(uint32_t)PG_anon_exclusive;
+	get_page(page);
+	page->_mapcount++;
+	dst->anon_rss++;
+}
+
+static uint64_t copy_one_pte(struct pyksm *m, struct mm_struct *dst, struct mm_struct *src,
+			     pte_t *dst_pte, pte_t *src_pte)
+{
+	uint64_t wants = 0;
+
+	if (pte_present(*src_pte))
+		copy_present_pte(m, dst, dst_pte, src_pte);
+	else
+		wants = copy_nonpresent_pte(m, dst, src, dst_pte, src_pte);
+	if (!wants)
+		COUNT(m, copy_one_pte);
+	return wants;
 }
 
 static int copy_pte_range(struct pyksm *m, struct mm_struct *dst, struct mm_struct *src,
@@ -348,8 +509,12 @@ static void zap_pte(struct pyksm *m, struct mmu_gather *tlb, struct mm_struct *m
 	COUNT(m, zap_pte);
 	*ptep = 0;
 	if (!pte_present(pte)) {
+		swp_entry_t entry = pte_to_swp_entry(m, pte);
+
+		if (is_swapin_error_entry(m, entry))
+			return; /* no slot, and counted nowhere */
 		mm->swapents--;
-		free_swap_and_cache(m, pte_to_swp_entry(pte));
+		free_swap_and_cache(m, entry);
 		return;
 	}
 	page = vm_normal_page(m, pte);
@@ -358,7 +523,7 @@ static void zap_pte(struct pyksm *m, struct mmu_gather *tlb, struct mm_struct *m
 		return;
 	}
 	mm->anon_rss--;
-	page_remove_rmap(page);
+	page_remove_rmap(m, page);
 	gather(m, tlb, page);
 }
 

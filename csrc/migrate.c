@@ -16,19 +16,28 @@ static int remove_migration_pte(struct pyksm *m, struct page *page, struct vm_ar
 {
 	const struct restore *r = arg;
 	pte_t *ptep = pte_lookup(vma->vm_mm, addr), pte;
+	enum migration_kind kind;
 	swp_entry_t entry;
 
 	if (!ptep || pte_none(*ptep) || pte_present(*ptep))
 		return SWAP_AGAIN;
-	entry = pte_to_swp_entry(*ptep);
-	if (!non_swap_entry(entry) || swp_offset(entry) != page_to_pfn(m, r->old))
+	entry = pte_to_swp_entry(m, *ptep);
+	if (!is_migration_entry(m, entry, &kind) ||
+	    migration_entry_pfn(entry) != page_to_pfn(m, r->old))
 		return SWAP_AGAIN;
 	get_page(page);
-	pte = mk_pte(m, page, vma) & ~_PAGE_ACCESSED;
-	if (swp_type(entry) == SWP_MIGRATION_WRITE)
+	pte = mk_pte(m, page, vma);
+	if (!(swp_offset(entry) & SWP_MIG_YOUNG))
+		pte &= ~_PAGE_ACCESSED;
+	if (kind == MIGRATION_WRITE)
 		pte |= _PAGE_RW;
+	if ((swp_offset(entry) & SWP_MIG_DIRTY) && (page->flags & PG_dirty))
+		pte = has(m, FEAT_MIGRATION_EXACT_SOFT_DIRTY) ? pte | _PAGE_DIRTY
+							      : pte_mkdirty(m, pte);
+	if (has(m, FEAT_SOFT_DIRTY) && (*ptep & swp_soft_dirty(m)))
+		pte |= _PAGE_SOFT_DIRTY;
 	*ptep = pte;
-	page_add_anon_rmap(m, page, vma, addr);
+	do_page_add_anon_rmap(m, page, vma, addr, kind != MIGRATION_READ);
 	return SWAP_AGAIN;
 }
 

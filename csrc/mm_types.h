@@ -41,6 +41,7 @@ enum page_flag {
 	PG_memcg =
 		1 << 13, /* it was charged when it was put on the LRU, so pressure can reach it */
 	PG_mlocked = 1 << 14, /* an agent's, see mlock.c: in no frame, mapped by no pte of ours */
+	PG_anon_exclusive = 1 << 15, /* one process's for certain: 6c287605fd56, 5.19 */
 };
 
 /* Low bits of page->mapping, as on Linux: 01 anonymous, 11 KSM (the rest may be NULL then). */
@@ -77,6 +78,7 @@ struct node {
 /* ---- address spaces ---- */
 #define VM_READ 0x1U
 #define VM_WRITE 0x2U
+#define VM_SOFTDIRTY 0x08000000U /* all of it counts as soft-dirty, as a new mapping does */
 #define VM_MERGEABLE 0x80000000U
 
 struct anon_vma;
@@ -228,7 +230,7 @@ struct ksm {
 };
 
 /* ---- swap ---- */
-#define MAX_SWAPFILES 29
+#define MAX_SWAPFILES 29 /* at most; see max_swapfiles() */
 #define SWAP_MAP_MAX 0x3e
 #define SWAP_MAP_BAD 0x3f
 #define SWAP_HAS_CACHE 0x40
@@ -293,6 +295,7 @@ struct pyksm {
 	uint32_t policy, switches, agent_pages;
 	uint64_t features; /* bit k: enum feature k */
 	uint64_t clock; /* ms */
+	uint32_t max_swapfiles;
 	struct node node[MAX_NODES];
 	struct page *mem_map;
 	unsigned char *content;

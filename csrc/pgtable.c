@@ -35,6 +35,49 @@ pte_t maybe_mkwrite(pte_t pte, const struct vm_area_struct *vma)
 	return vma->vm_flags & VM_WRITE ? pte | _PAGE_RW : pte;
 }
 
+/* ---- entries that are no swap ---- */
+/* Types above the areas': hwpoison, migration read, read-exclusive (5.19 on), write, and what we have no use for. */
+static unsigned int migration_type(const struct pyksm *m, enum migration_kind kind)
+{
+	unsigned int read = max_swapfiles(m) + 1;
+
+	if (kind == MIGRATION_READ)
+		return read;
+	if (!has(m, FEAT_ANON_EXCLUSIVE))
+		return read + 1; /* then an exclusive page is one that is writable */
+	return kind == MIGRATION_READ_EXCLUSIVE ? read + 1 : read + 2;
+}
+
+swp_entry_t make_migration_entry(const struct pyksm *m, enum migration_kind kind, uint64_t pfn)
+{
+	return swp_entry(migration_type(m, kind), pfn);
+}
+
+bool is_migration_entry(const struct pyksm *m, swp_entry_t e, enum migration_kind *kind)
+{
+	for (int k = MIGRATION_WRITE; k >= MIGRATION_READ; k--)
+		if (swp_type(e) == migration_type(m, (enum migration_kind)k)) {
+			*kind = (enum migration_kind)k;
+			return true;
+		}
+	return false;
+}
+
+#define SWP_LAST 31U /* swapin-error, then pte markers */
+#define PTE_MARKER_POISONED 2U
+
+swp_entry_t make_swapin_error_entry(const struct pyksm *m, const struct page *page)
+{
+	if (has(m, FEAT_SWAPIN_POISON_MARKER))
+		return swp_entry(SWP_LAST, PTE_MARKER_POISONED);
+	return swp_entry(SWP_LAST, page_to_pfn(m, page));
+}
+
+bool is_swapin_error_entry(const struct pyksm *m, swp_entry_t e)
+{
+	return has(m, FEAT_SWAPOFF_ERROR_ENTRIES) && swp_type(e) == SWP_LAST;
+}
+
 pte_t *pgd_alloc(struct pyksm *m)
 {
 	return pool_get(m, POOL_PGTABLE);

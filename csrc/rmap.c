@@ -244,6 +244,8 @@ void do_page_add_anon_rmap(struct pyksm *m, struct page *page, struct vm_area_st
 		__page_set_anon_rmap(page, vma, addr, exclusive);
 	else
 		__page_check_anon_rmap(m, page, vma, addr);
+	if (exclusive && has(m, FEAT_ANON_EXCLUSIVE))
+		page->flags |= PG_anon_exclusive;
 }
 
 void page_add_anon_rmap(struct pyksm *m, struct page *page, struct vm_area_struct *vma,
@@ -255,23 +257,46 @@ void page_add_anon_rmap(struct pyksm *m, struct page *page, struct vm_area_struc
 void page_add_new_anon_rmap(struct pyksm *m, struct page *page, struct vm_area_struct *vma,
 			    uint64_t addr)
 {
-	page->flags |= PG_swapbacked | PG_charged | PG_active;
+	page->flags |= PG_swapbacked | PG_charged;
+	if (!has(m, FEAT_KEEP_YOUNG_ONCE))
+		page->flags |= PG_active;
+	if (has(m, FEAT_ANON_EXCLUSIVE))
+		page->flags |= PG_anon_exclusive;
 	page->_mapcount = 0;
 	__page_set_anon_rmap(page, vma, addr, true);
 	lru_add(m, page);
 }
 
 /* A write by the only user makes the page this vma's own. */
-void page_move_anon_rmap(struct page *page, struct vm_area_struct *vma)
+void page_move_anon_rmap(struct pyksm *m, struct page *page, struct vm_area_struct *vma)
 {
 	set_page_anon_vma(page, vma->anon_vma);
+	if (has(m, FEAT_ANON_EXCLUSIVE))
+		page->flags |= PG_anon_exclusive;
 }
 
-void page_remove_rmap(struct page *page)
+void page_remove_rmap(struct pyksm *m, struct page *page)
 {
 	assert(page->_mapcount >= 0);
 	page->_mapcount--; /* mapping stays: swap cache pages are looked up by it */
-	uncharge_page(page);
+	uncharge_page(m, page);
+}
+
+/* FOLL_PIN counts this many references at once, so that such a page can be told, more or less. */
+#define GUP_PIN_COUNTING_BIAS 1024
+
+bool page_maybe_dma_pinned(const struct page *page)
+{
+	return page_count(page) >= GUP_PIN_COUNTING_BIAS;
+}
+
+/* Before an exclusive page's pte goes: from now on it may be shared. false: somebody may have it pinned. */
+bool page_try_share_anon_rmap(struct page *page)
+{
+	if (page_maybe_dma_pinned(page))
+		return false;
+	page->flags &= ~(uint32_t)PG_anon_exclusive;
+	return true;
 }
 
 /* ---- walks ---- */
@@ -322,12 +347,25 @@ int page_referenced(struct pyksm *m, struct page *page)
 	return PageKsm(page) ? page_referenced_ksm(m, page) : page_referenced_anon(m, page);
 }
 
+static pte_t swp_pte_of(const struct pyksm *m, swp_entry_t entry, pte_t old)
+{
+	pte_t pte = swp_entry_to_pte(m, entry);
+
+	return has(m, FEAT_SOFT_DIRTY) && (old & _PAGE_SOFT_DIRTY) ? pte | swp_soft_dirty(m) : pte;
+}
+
 static int unmap_to_swap(struct pyksm *m, struct page *page, struct mm_struct *mm, pte_t *pte,
 			 pte_t old)
 {
+	bool exclusive = page->flags & PG_anon_exclusive;
 	swp_entry_t entry = { page->private };
 
 	if (swap_duplicate(m, entry) < 0) {
+		*pte = old;
+		return SWAP_FAIL;
+	}
+	if (exclusive && !page_try_share_anon_rmap(page)) {
+		swap_free(m, entry);
 		*pte = old;
 		return SWAP_FAIL;
 	}
@@ -335,7 +373,29 @@ static int unmap_to_swap(struct pyksm *m, struct page *page, struct mm_struct *m
 		list_add(&mm->mmlist, &m->swap.init_mm.mmlist); /* swapoff has to find it */
 	mm->anon_rss--;
 	mm->swapents++;
-	*pte = swp_entry_to_pte(entry);
+	*pte = swp_pte_of(m, entry, old) | (exclusive ? swp_exclusive(m) : 0);
+	return SWAP_AGAIN;
+}
+
+/* Kernel: in try_to_unmap_one, from 5.14 try_to_migrate_one. */
+static int unmap_to_migration(struct pyksm *m, struct page *page, pte_t *pte, pte_t old)
+{
+	enum migration_kind kind = old & _PAGE_RW ? MIGRATION_WRITE : MIGRATION_READ;
+	swp_entry_t entry;
+
+	if (page->flags & PG_anon_exclusive) {
+		if (!page_try_share_anon_rmap(page)) {
+			*pte = old;
+			return SWAP_FAIL;
+		}
+		if (kind == MIGRATION_READ)
+			kind = MIGRATION_READ_EXCLUSIVE;
+	}
+	entry = make_migration_entry(m, kind, page_to_pfn(m, page));
+	if (has(m, FEAT_MIGRATION_KEEPS_YOUNG))
+		entry.val |= (old & _PAGE_ACCESSED ? SWP_MIG_YOUNG : 0) |
+			     (old & _PAGE_DIRTY ? SWP_MIG_DIRTY : 0);
+	*pte = swp_pte_of(m, entry, old);
 	return SWAP_AGAIN;
 }
 
@@ -345,6 +405,7 @@ int try_to_unmap_one(struct pyksm *m, struct page *page, struct vm_area_struct *
 	struct mm_struct *mm = vma->vm_mm;
 	uint32_t charged;
 	pte_t *pte, old;
+	int ret;
 
 	COUNT(m, try_to_unmap_one);
 	pte = page_check_address(m, page, mm, addr);
@@ -358,17 +419,16 @@ int try_to_unmap_one(struct pyksm *m, struct page *page, struct vm_area_struct *
 	*pte = 0;
 	if (old & _PAGE_DIRTY)
 		page->flags |= PG_dirty;
-	/* In 3.9 a page in swap cache goes to swap entries even when it is migration that asks. */
-	if (page->flags & PG_swapcache) {
-		if (unmap_to_swap(m, page, mm, pte, old) == SWAP_FAIL)
-			return SWAP_FAIL;
-	} else {
-		unsigned int type = old & _PAGE_RW ? SWP_MIGRATION_WRITE : SWP_MIGRATION_READ;
-
-		*pte = swp_entry_to_pte(swp_entry(type, page_to_pfn(m, page)));
-	}
+	/* At first a page in swap cache went to swap entries even when it was migration that asked. */
+	if ((page->flags & PG_swapcache) &&
+	    (flags == TTU_UNMAP || !has(m, FEAT_MIGRATE_SWAPCACHE_ENTRIES)))
+		ret = unmap_to_swap(m, page, mm, pte, old);
+	else
+		ret = unmap_to_migration(m, page, pte, old);
+	if (ret == SWAP_FAIL)
+		return ret;
 	charged = page->flags & PG_charged;
-	page_remove_rmap(page);
+	page_remove_rmap(m, page);
 	if (flags == TTU_MIGRATION)
 		page->flags |= charged; /* it is not gone, only on its way */
 	put_page(m, page);

@@ -45,7 +45,7 @@ void delete_from_swap_cache(struct pyksm *m, struct page *page)
 	COUNT(m, delete_from_swap_cache);
 	assert(page->flags & PG_swapcache);
 	__delete_from_swap_cache(m, page);
-	uncharge_page(page);
+	uncharge_page(m, page);
 	swapcache_free(m, entry);
 	put_page(m, page);
 }
@@ -95,6 +95,8 @@ struct page *read_swap_cache_async(struct pyksm *m, swp_entry_t entry, struct vm
 		return NULL;
 	}
 	page->flags |= PG_locked | PG_swapbacked;
+	if (has(m, FEAT_SWAPIN_CHARGED_AT_READ))
+		page->flags |= PG_charged;
 	add_to_swap_cache(m, page, entry);
 	lru_add(m, page);
 	swap_readpage(m, page);
@@ -109,6 +111,8 @@ struct page *swapin_readahead(struct pyksm *m, swp_entry_t entry, struct vm_area
 	struct page *page;
 
 	COUNT(m, swapin_readahead);
+	if (has(m, FEAT_READAHEAD_ONCE))
+		return read_swap_cache_async(m, entry, vma, NULL);
 	page = read_swap_cache_async(m, entry, vma, NULL);
 	if (page)
 		put_page(m, page);

@@ -15,7 +15,7 @@ struct swap_info_struct *swap_info_get(struct pyksm *m, swp_entry_t entry)
 {
 	struct swap_info_struct *si;
 
-	if (!entry.val || swp_type(entry) >= MAX_SWAPFILES)
+	if (!entry.val || non_swap_entry(m, entry))
 		return NULL;
 	si = &m->swap.info[swp_type(entry)];
 	if (!(si->flags & SWP_USED) || swp_offset(entry) >= si->max ||
@@ -439,7 +439,7 @@ int free_swap_and_cache(struct pyksm *m, swp_entry_t entry)
 	struct page *page;
 
 	COUNT(m, free_swap_and_cache);
-	if (non_swap_entry(entry))
+	if (non_swap_entry(m, entry))
 		return 1;
 	si = swap_info_get(m, entry);
 	if (!si)
@@ -462,6 +462,22 @@ int free_swap_and_cache(struct pyksm *m, swp_entry_t entry)
 }
 
 /* ---- swapon ---- */
+/* Of 32 types the areas have those that nothing else is: see pgtable.c. */
+uint32_t nr_swap_types(const struct pyksm *m)
+{
+	uint32_t n = 32 - 1 - 2; /* hwpoison, migration */
+
+	if (has(m, FEAT_ANON_EXCLUSIVE))
+		n--; /* read-exclusive migration */
+	if (has(m, FEAT_SWAP_TYPES_DEVICE))
+		n -= 2;
+	if (has(m, FEAT_SWAP_TYPES_DEVICE_EXCLUSIVE))
+		n -= has(m, FEAT_SWAP_TYPES_ONE_EXCLUSIVE) ? 1 : 2;
+	if (has(m, FEAT_SWAPOFF_ERROR_ENTRIES))
+		n -= has(m, FEAT_SWAPIN_POISON_MARKER) ? 1 : 2; /* marker, swapin-error */
+	return n;
+}
+
 int swap_init(struct pyksm *m)
 {
 	m->swap.head = m->swap.next = -1;
@@ -524,7 +540,7 @@ static struct swap_info_struct *alloc_swap_info(struct pyksm *m, int *err)
 	*err = -ENOMEM;
 	if (should_fail(m, PYKSM_FAIL_KMEM))
 		return NULL;
-	for (int type = 0; type < MAX_SWAPFILES; type++)
+	for (int type = 0; type < (int)max_swapfiles(m); type++)
 		if (!(m->swap.info[type].flags & SWP_USED)) {
 			*err = 0;
 			return &m->swap.info[type];

@@ -33,7 +33,7 @@ static int unuse_pte(struct pyksm *m, struct vm_area_struct *vma, uint64_t addr,
 	vma->vm_mm->anon_rss++;
 	get_page(page);
 	*pte = mk_pte(m, page, vma) & ~_PAGE_ACCESSED;
-	charge = try_charge_swapin(page);
+	charge = try_charge_swapin(m, page);
 	if (page == swapcache)
 		page_add_anon_rmap(m, page, vma, addr);
 	else
@@ -53,14 +53,14 @@ static int unuse_pte(struct pyksm *m, struct vm_area_struct *vma, uint64_t addr,
 static int unuse_pte_range(struct pyksm *m, struct vm_area_struct *vma, uint64_t addr, uint64_t end,
 			   struct unuse *u)
 {
-	const pte_t swp_pte = swp_entry_to_pte(u->entry);
+	const pte_t swp_pte = swp_entry_to_pte(m, u->entry);
 	pte_t *first = pte_lookup(vma->vm_mm, addr);
 	uint64_t i, n = (end - addr) >> PAGE_SHIFT;
 	int ret = 0;
 
 	COUNT(m, unuse_pte_range);
 	for (i = 0; i < n && !ret; i++)
-		if (first[i] == swp_pte)
+		if (pte_same_as_swp(m, first[i], swp_pte))
 			ret = unuse_pte(m, vma, addr + (i << PAGE_SHIFT), &first[i], u);
 	COUNT_N(m, unuse_pte_compared, i);
 	return ret;

@@ -51,6 +51,13 @@ def _names(count: int, name: Callable[[int], Any]) -> tuple[str, ...]:
 
 _COUNTERS = _names(lib.pyksm_nr_counters(), lib.pyksm_counter_name)
 _VMSTAT = _names(lib.pyksm_nr_vmstat(), lib.pyksm_vmstat_name)
+#: vmstat items that not every kernel has, with the feature that brings them.
+_VMSTAT_SINCE = {
+    "ksm_swpin_copy": "ksm-event-counts",
+    "cow_ksm": "ksm-event-counts",
+    "swpin_zero": "swap-zeromap",
+    "swpout_zero": "swap-zeromap",
+}
 _POINTS = _names(lib.pyksm_nr_points(), lib.pyksm_point_name)
 _SWITCHES = _names(lib.PYKSM_NR_SWITCHES, lib.pyksm_switch_name)
 _FEATURES = _names(lib.pyksm_nr_features(), lib.pyksm_feature_name)
@@ -210,6 +217,7 @@ class Core:
         self.config = Config() if config is None else config
         c_config = _c_config(self.config)
         self._page_size = int(c_config.page_size)
+        self._vmstat_of = {None, *self.config.features}
         self._lock = threading.RLock()
         self._depth = 0
         self._hook: Callable[[str], None] | None = None
@@ -558,7 +566,9 @@ class Core:
     def vmstat(self) -> Mapping[str, int]:
         with self._lock:
             return {
-                name: self._raw("vmstat", lib.pyksm_vmstat, k) for k, name in enumerate(_VMSTAT)
+                name: self._raw("vmstat", lib.pyksm_vmstat, k)
+                for k, name in enumerate(_VMSTAT)
+                if _VMSTAT_SINCE.get(name) in self._vmstat_of
             }
 
     def events(self) -> list[str]:

@@ -275,6 +275,11 @@ FEATURES: tuple[Feature, ...] = (
         needs=("soft-dirty", "swapoff-per-mm"),
     ),
     Feature(
+        "readahead-once", "swap", "3.14", ("579f82901f6f",),
+        "a swap-in without readahead asks for its page once, not as its readahead's and again for "
+        "itself",
+    ),
+    Feature(
         "swap-zeromap", "swap", "6.12", ("0ca0c24e3211", "e7ac4daeed91"),
         "pages of zeros get a slot but no I/O (swpout_zero, swpin_zero)",
     ),

@@ -108,9 +108,10 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     Mutant(
         "memory.c",
-        "if (old && !PageKsm(old)) {",
-        "if (old) {",
+        "if (PageKsm(page))",
+        "if (0)",
         "a write to a KSM page asks whether it is shared instead of always copying",
+        after="static bool reuse_by_mapcount",
     ),
     Mutant(
         "memory.c",
@@ -126,7 +127,7 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     Mutant(
         "memory.c",
-        "if (!(page->flags & PG_swapcache) || page->private != entry.val) {",
+        "if (!(page->flags & PG_swapcache) || page->private != in->entry.val) {",
         "if (!(page->flags & PG_swapcache)) {",
         "do_swap_page does not look whether the page still is that of its slot",
     ),
@@ -235,8 +236,8 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     Mutant(
         "madvise.c",
-        "if (pte_present(pte) || pte_none(pte) || non_swap_entry(pte_to_swp_entry(pte)))",
-        "if (pte_present(pte) || !pte_none(pte) || non_swap_entry(pte_to_swp_entry(pte)))",
+        "if (!is_swapped(m, pte))",
+        "if (1)",
         "MADV_WILLNEED reads nothing",
     ),
     Mutant(
