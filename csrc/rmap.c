@@ -411,7 +411,7 @@ int try_to_unmap_one(struct pyksm *m, struct page *page, struct vm_area_struct *
 	pte = page_check_address(m, page, mm, addr);
 	if (!pte)
 		return SWAP_AGAIN;
-	if (flags == TTU_UNMAP && (*pte & _PAGE_ACCESSED)) {
+	if (flags == TTU_UNMAP && (*pte & _PAGE_ACCESSED) && !has(m, FEAT_UNMAP_IGNORES_YOUNG)) {
 		*pte &= ~_PAGE_ACCESSED;
 		return SWAP_FAIL;
 	}

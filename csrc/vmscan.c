@@ -126,7 +126,8 @@ static enum verdict shrink_locked_page(struct pyksm *m, struct page *page, bool 
 		int ret = try_to_unmap(m, page, TTU_UNMAP);
 
 		if (ret != SWAP_SUCCESS)
-			return ret == SWAP_FAIL ? ACTIVATE : KEEP;
+			return ret == SWAP_FAIL || has(m, FEAT_UNMAP_FAILURE_ACTIVATES) ? ACTIVATE
+											: KEEP;
 	}
 	if ((page->flags & PG_dirty) && !pageout(m, page, locked))
 		return KEEP;
