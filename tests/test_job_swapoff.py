@@ -165,6 +165,37 @@ def test_per_process_numbers(engine: str) -> None:
     ]
 
 
+def test_two_scans_of_today(engine: str) -> None:
+    """What ksmd of 6.18 says after exactly two scans, pages of zeros among them."""
+    memory = Memory()
+    for k in range(3):
+        memories.process(memory, {16: 0, 17: 0, 18: 1, 19: 100 + k}, zero=(20,))
+    make = engines.factory(engine)
+    told = {}
+    for zero in (0, 1):
+        options = Options(profile="6.18", scans=2, ksm={"use_zero_pages": zero})
+        told[zero] = estimate(memory, make, options).merged
+    off, on = told[0], told[1]
+    assert (off.pages_shared, off.pages_sharing, off.pages_unshared) == (2, 7, 3)
+    assert (off.counts["ksm_zero_pages"], off.pages_volatile) == (0, 0)
+    assert (on.pages_shared, on.pages_sharing, on.pages_unshared) == (1, 2, 3)
+    # Their rmap_items are there until the third scan comes by.
+    assert (on.counts["ksm_zero_pages"], on.pages_volatile) == (6, 6)
+    for p in off.processes:
+        assert (p.ksm_ptes, p.ksm_zero_ptes, p.profit) == (3, 0, 3 * 4096 - 4 * 64)
+    for p in on.processes:
+        assert (p.ksm_ptes, p.ksm_zero_ptes, p.profit) == (1, 2, 3 * 4096 - 4 * 64)
+    third = Options(profile="6.18", scans=3, ksm={"use_zero_pages": 1})
+    assert estimate(memory, make, third).merged.pages_volatile == 0
+
+
+def test_a_full_page_gets_a_dup(engine: str) -> None:
+    options = Options(profile="6.18", scans=2, ksm={"max_page_sharing": 4})
+    merged = estimate(strangers(10, 1), engines.factory(engine), options).merged
+    assert (merged.pages_shared, merged.pages_sharing) == (3, 7)
+    assert (merged.counts["stable_node_chains"], merged.counts["stable_node_dups"]) == (1, 3)
+
+
 def test_nothing_to_do_is_said(engine: str) -> None:
     with pytest.raises(InputError, match="no private anonymous page"):
         estimate(Memory(), engines.factory(engine), Options())

@@ -275,7 +275,8 @@ class _Job:
 
     def _processes(self) -> list[ProcessResult]:
         results = []
-        for process, seen in zip(self.memory.processes, look(self.loaded), strict=True):
+        engine = self.loaded.engine
+        for (process, pid), seen in zip(self.loaded.each(), look(self.loaded), strict=True):
             vmas = [v for v in process.vmas if v.mergeable or not self.options.advised_only]
             edges = [(v.start // PAGE_SIZE, v.end // PAGE_SIZE) for v in vmas]
             cuts = np.searchsorted(process.vpn, np.array(edges, dtype=np.uint64).reshape(-1, 2))
@@ -289,9 +290,9 @@ class _Job:
                     zero_ptes=len(process.zero_vpn),
                     mergeable_ptes=mergeable,
                     ksm_ptes=ksm,
-                    # As ksm_process_profit of the kernel; a pte that the zero page took over
-                    # keeps no rmap_item.
-                    profit=(ksm + zero) * PAGE_SIZE - (mergeable - zero) * RMAP_ITEM_SIZE,
+                    profit=engine.ksm_stat(pid).get(
+                        "ksm_process_profit", ksm * PAGE_SIZE - mergeable * RMAP_ITEM_SIZE
+                    ),
                     ksm_zero_ptes=zero,
                 )
             )
