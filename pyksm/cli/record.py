@@ -18,6 +18,7 @@ import click
 from pyksm import profiles
 from pyksm.cli.common import print_json, read_scenario, seconds_of
 from pyksm.cli.group import FINE
+from pyksm.cli.live import Here, live_options
 from pyksm.errors import InputError
 from pyksm.recorder import guest, noise
 from pyksm.recorder.recorder import Recorder, refuse_model_only
@@ -121,7 +122,7 @@ def kernel_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 @click.command("record", short_help="Run scenarios on a real kernel.")
-@click.argument("files", nargs=-1, required=True, metavar="FILE...")
+@click.argument("files", nargs=-1, metavar="FILE...")
 @click.option("--out", default=None, metavar="DIR", help="NAME.json for each NAME.ksm goes there.")
 @click.option(
     "--runs",
@@ -130,12 +131,21 @@ def kernel_options(command: Callable[..., Any]) -> Callable[..., Any]:
     show_default=True,
     help="How often; DIR/unstable.json then says what differs.",
 )
+@live_options
 @kernel_options
-def record_command(files: tuple[str, ...], out: str | None, runs: int, where: Where) -> int:
-    """Run each scenario FILE on a kernel booted under qemu and print its answer.
+def record_command(
+    files: tuple[str, ...], out: str | None, runs: int, where: Where, here: Here
+) -> int:
+    """Run each scenario FILE on a kernel booted under qemu, or on this one, and print its answer.
 
     The JSON is that of `pyksm run --json`; of several files a line each, without --out.
     """
+    if here.restore:
+        if files:
+            raise InputError("--restore: expected no FILE, it records nothing")
+        return here.put_back()
+    if not files:
+        raise InputError("no FILE, expected scenario files (- for standard input)")
     if runs > 1 and out is None:
         raise InputError("--runs: expected --out DIR, where unstable.json goes")
     where.image()
@@ -143,7 +153,8 @@ def record_command(files: tuple[str, ...], out: str | None, runs: int, where: Wh
     if len(scenarios) < len(files):
         raise InputError("two scenario files of one name, expected different ones")
     folder = None if out is None else _folder(out)
-    with where.opened(list(scenarios.values())) as recorder:
+    wanted = list(scenarios.values())
+    with here.opened(wanted, where.seconds) if here.wanted else where.opened(wanted) as recorder:
         first = {}
         for index, (name, scenario) in enumerate(scenarios.items()):
             _progress(index, len(scenarios) * runs, name)

@@ -156,7 +156,8 @@ def _command(
 
     accel = accelerator(options.accel)
     command = [qemu, "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"]
-    command += ["-machine", "pc", "-accel", accel, "-smp", "1"]
+    # mem-merge: qemu would offer the guest's memory to this machine's KSM.
+    command += ["-machine", "pc,mem-merge=off", "-accel", accel, "-smp", "1"]
     if accel == "kvm":
         command += ["-cpu", "host,arch-capabilities=off"]
     command += ["-m", str(options.nodes * NODE_MIB)]

@@ -89,6 +89,16 @@ def _is_mergeable(process: str) -> bool:
         return any(line.startswith("VmFlags:") and " mg" in line for line in file)
 
 
+def memory_nodes(host: Host) -> int:
+    """How many nodes have memory."""
+    try:
+        text = read_knob(host.path("sys/devices/system/node/has_memory"))
+    except OSError:
+        return 1  # a kernel without CONFIG_NUMA
+    ranges = (part.partition("-") for part in text.split(",") if part)
+    return sum(int(last or first) - int(first) + 1 for first, _, last in ranges) or 1
+
+
 def keep_ksm(guard: Guard, host: Host) -> None:
     """All of KSM's knobs are put back, and whatever is merged by then is unmerged before."""
     names = [n for n in sorted(os.listdir(host.ksm)) if _writable(f"{host.ksm}/{n}")]

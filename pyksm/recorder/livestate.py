@@ -87,8 +87,9 @@ def _unlike(entries: list[Entry]) -> list[str]:
 
 
 def _undo_write(entry: Entry) -> None:
-    with contextlib.suppress(FileNotFoundError):
-        write_knob(entry["path"], entry["value"])
+    if "while" not in entry or os.path.exists(entry["while"]):
+        with contextlib.suppress(FileNotFoundError):
+            write_knob(entry["path"], entry["value"])
 
 
 def _undo_swapoff(entry: Entry) -> None:
@@ -356,9 +357,13 @@ class Guard:
         if self.keep(path) != value:
             write_knob(path, value)
 
-    def on_the_way(self, path: str, value: str) -> None:
-        """Write this too when things are put back, before all that was said earlier."""
-        self._note(do="write", path=path, value=value)
+    def on_the_way(self, path: str, value: str, only_while: str | None = None) -> None:
+        """Write this too when things are put back, before all that was said earlier.
+
+        ``only_while``: but not if that path is gone by then.
+        """
+        condition = {} if only_while is None else {"while": only_while}
+        self._note(do="write", path=path, value=value, **condition)
 
     def swap(self, path: str) -> None:
         """This will become a swap area."""

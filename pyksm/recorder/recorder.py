@@ -7,7 +7,7 @@ same code as for the engines.
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -124,15 +124,20 @@ class Facts:
 
 
 class Recorder:
-    """Records scenarios over a link. Sets the machine up when it is made."""
+    """Records scenarios over a link. Sets the machine up (``settings``) when it is made."""
 
     def __init__(
-        self, link: Link, *, statement_seconds: float = 120.0, hello_seconds: float = 120.0
+        self,
+        link: Link,
+        *,
+        statement_seconds: float = 120.0,
+        hello_seconds: float = 120.0,
+        settings: Sequence[tuple[str, str]] = MACHINE_SETTINGS,
     ) -> None:
         self.link = link
         self.seconds = statement_seconds
         self.facts = _facts(link.ask_fine("hello", hello_seconds))
-        for path, value in MACHINE_SETTINGS:
+        for path, value in settings:
             link.ask(f"set {path} {value}", self.seconds)
         link.ask(f"calls {' '.join(CALLS)}", self.seconds)
 
