@@ -229,7 +229,9 @@ def test_both_are_killed(root: Path, tmp_path: Path) -> None:
         process.send_signal(signal.SIGSTOP)
         with pytest.raises(StateError, match="in use"):
             restore(str(journal))
-        os.kill(watchdog_of(process.pid), signal.SIGKILL)
+        dog = watchdog_of(process.pid)
+        os.kill(dog, signal.SIGKILL)
+        await_end(dog)
         process.kill()
     assert state(root) != before
     with pytest.raises(StateError, match=r"is there.*--restore"), Guard(str(journal)):

@@ -148,7 +148,8 @@ def record_command(
         raise InputError("no FILE, expected scenario files (- for standard input)")
     if runs > 1 and out is None:
         raise InputError("--runs: expected --out DIR, where unstable.json goes")
-    where.image()
+    if not here.wanted:
+        where.image()
     scenarios = {_name(file): read_scenario(file) for file in files}
     if len(scenarios) < len(files):
         raise InputError("two scenario files of one name, expected different ones")
