@@ -168,6 +168,7 @@ struct swapin {
 	swp_entry_t entry;
 	pte_t orig;
 	struct page *page, *swapcache; /* two if it had to be copied */
+	bool fresh; /* read by this fault: still in a per-CPU batch, where activate_page() finds nothing */
 };
 
 /* The swapped page, referenced; *major where it had to be read. NULL: no memory for it. */
@@ -225,7 +226,7 @@ static bool map_then_free(struct pyksm *m, struct vm_area_struct *vma, uint64_t 
 	else
 		page_add_new_anon_rmap(m, page, vma, addr);
 	commit_charge_swapin(m, page, charge);
-	if (page == in->swapcache && has(m, FEAT_SWAPIN_ACTIVATES))
+	if (page == in->swapcache && !in->fresh && has(m, FEAT_SWAPIN_ACTIVATES))
 		activate_page(m, page);
 	swap_free(m, in->entry);
 	if (vm_swap_full(m))
@@ -299,7 +300,7 @@ static int do_swap_page(struct pyksm *m, struct vm_area_struct *vma, uint64_t ad
 {
 	struct mm_struct *mm = vma->vm_mm;
 	pte_t orig = *pte_lookup(mm, addr), *pte;
-	struct swapin in = { pte_to_swp_entry(m, orig), orig, NULL, NULL };
+	struct swapin in = { pte_to_swp_entry(m, orig), orig, NULL, NULL, false };
 	bool write = flags & FAULT_FLAG_WRITE;
 	int ret = 0;
 
@@ -309,6 +310,7 @@ static int do_swap_page(struct pyksm *m, struct vm_area_struct *vma, uint64_t ad
 	in.swapcache = swapin_page(m, vma, in.entry, &ret);
 	if (!in.swapcache)
 		return VM_FAULT_OOM;
+	in.fresh = ret & VM_FAULT_MAJOR;
 	if (!lock_swapped_page(m, vma, addr, &in, &ret))
 		return ret;
 	pte = pte_lookup(mm, addr);
