@@ -39,13 +39,13 @@ def register(group: click.Group) -> None:
 class Where:
     """Which kernel to ask, and how long for."""
 
-    kernel: str | None
+    kernel: tuple[str, ...]
     accel: str
     seconds: float
 
-    def image(self) -> str:
-        """The kernel's file; :class:`InputError` where none was given."""
-        if self.kernel is None:
+    def image(self) -> tuple[str, ...]:
+        """The kernel's files; :class:`InputError` where none was given."""
+        if not self.kernel:
             raise InputError(
                 f"no kernel given, expected --kernel IMAGE.deb|vmlinuz (or ${KERNEL_VARIABLE})"
             )
@@ -89,10 +89,10 @@ def kernel_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """``--kernel`` and what belongs to it, as one argument ``where``."""
 
     @functools.wraps(command)  # with the options that the command has already
-    def made(*args: Any, kernel: str | None, accel: str, timeout: str, **options: Any) -> Any:
-        where = Where(
-            kernel or os.environ.get(KERNEL_VARIABLE), accel, seconds_of(timeout, "--timeout")
-        )
+    def made(*args: Any, kernel: tuple[str, ...], accel: str, timeout: str, **options: Any) -> Any:
+        known = os.environ.get(KERNEL_VARIABLE, "")
+        told = kernel or tuple(known.split(os.pathsep) if known else ())
+        where = Where(told, accel, seconds_of(timeout, "--timeout"))
         return command(*args, where=where, **options)
 
     for option in (
@@ -112,9 +112,10 @@ def kernel_options(command: Callable[..., Any]) -> Callable[..., Any]:
         ),
         click.option(
             "--kernel",
-            default=None,
+            multiple=True,
             metavar="IMAGE",
-            help=f"The kernel to boot: a Debian package or a vmlinuz [${KERNEL_VARIABLE}].",
+            help="The kernel to boot: a Debian package or a vmlinuz; once more for a package of"
+            f" its modules [${KERNEL_VARIABLE}, with : between].",
         ),
     ):
         made = option(made)

@@ -14,6 +14,7 @@ import shutil
 import signal
 import socket
 import subprocess
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
 
@@ -32,7 +33,7 @@ _CONSOLE_SHOWN = 160
 class Options:
     """What a guest is made of. ``boot_seconds``: how long it may take to say hello."""
 
-    kernel: str
+    kernel: Sequence[str]  #: the files that have it: see :func:`.package.read`
     nodes: int = NODES
     areas: int = AREAS
     area_pages: int = 16384

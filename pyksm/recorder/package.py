@@ -10,7 +10,7 @@ import shutil
 import subprocess
 import tarfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import IO
 
@@ -23,7 +23,7 @@ WANTED = ("virtio_pci", "virtio_blk", "virtio_console")
 _AR_MAGIC = b"!<arch>\n"
 _AR_HEADER = 60
 _MODULE = re.compile(r"(?:^|/)lib/modules/[^/]+/kernel/.*?([^/]+)\.ko(\.xz|\.zst|\.gz)?$")
-_KERNEL = re.compile(r"^(?:\./)?boot/vmlinuz-([^/]+)$")
+_KERNEL = re.compile(r"^(?:\./)?(?:boot/vmlinuz-[^/]+|(?:usr/)?lib/modules/[^/]+/vmlinuz)$")
 #: Everything in a kernel package is smaller: no file of one may fill the memory.
 _FILE_LIMIT = 256 << 20
 
@@ -32,35 +32,59 @@ _FILE_LIMIT = 256 << 20
 class Kernel:
     """A kernel image, and the modules that it wants in the order in which they load."""
 
-    image: bytes
-    name: str
+    image: bytes = b""
     modules: list[tuple[str, bytes]] = field(default_factory=list)
 
 
-def read(path: str) -> Kernel:
-    """The kernel in a file; :class:`RecorderError` says what it is not."""
+@dataclass
+class _Found:
+    """What the files hold: an image, and modules still packed."""
+
+    image: bytes = b""
+    packed: dict[str, tuple[str, bytes]] = field(default_factory=dict)
+
+
+def read(paths: Sequence[str]) -> Kernel:
+    """The kernel in some files: one of them has the image, others perhaps its modules.
+
+    :class:`RecorderError` says what one of them is not.
+    """
+    found = _Found()
+    for path in paths:
+        _read_one(path, found)
+    if not found.image:
+        names = ", ".join(shown(path) for path in paths)
+        raise RecorderError(f"{names}: no vmlinuz in it, expected the package of a kernel image")
+    try:
+        return Kernel(found.image, _load_order(found.packed))
+    except (lzma.LZMAError, zlib.error, _BadArchive) as error:
+        raise RecorderError(f"{shown(paths[0])}: a broken module: {error}") from None
+
+
+def _read_one(path: str, found: _Found) -> None:
     try:
         with open(path, "rb") as file:
             magic = file.read(len(_AR_MAGIC))
             if magic == _AR_MAGIC:
-                return _package(file, shown(path))
+                _package(file, shown(path), found)
+                return
             file.seek(0)
             image = file.read(_FILE_LIMIT)
     except OSError as error:
         raise RecorderError(f"{shown(path)}: {error.strerror}, expected {_EXPECTED}") from None
     if image[0x202:0x206] != b"HdrS" and image[:4] != b"\x7fELF":
         raise RecorderError(f"{shown(path)}: not a kernel, expected {_EXPECTED}")
-    return Kernel(image, os.path.basename(path))
+    found.image = image
 
 
 _EXPECTED = "a Debian kernel package (.deb) or a vmlinuz"
 
 
-def _package(file: IO[bytes], name: str) -> Kernel:
+def _package(file: IO[bytes], name: str, found: _Found) -> None:
     try:
         kind, data = _data_member(file)
         with tarfile.open(fileobj=_unpacked(kind, data), mode="r|") as tar:
-            return _kernel(tar, name)
+            _contents(tar, found)
     except (tarfile.TarError, lzma.LZMAError, zlib.error, EOFError, _BadArchive) as error:
         raise RecorderError(f"{name}: {error or 'cut short'}, expected {_EXPECTED}") from None
 
@@ -103,18 +127,13 @@ def _unpacked(kind: str, data: IO[bytes]) -> IO[bytes]:
     raise _BadArchive(f"package with data.tar{kind}")
 
 
-def _kernel(tar: tarfile.TarFile, name: str) -> Kernel:
+def _contents(tar: tarfile.TarFile, found: _Found) -> None:
     """One pass over the package: the kernel, and all modules that could be wanted."""
-    image, release = b"", ""
-    packed: dict[str, tuple[str, bytes]] = {}
     for member, data in _files(tar):
-        if kernel := _KERNEL.match(member):
-            image, release = data, kernel.group(1)
+        if _KERNEL.match(member):
+            found.image = data
         elif module := _MODULE.search(member):
-            packed[module.group(1).replace("-", "_")] = (module.group(2) or "", data)
-    if not image:
-        raise RecorderError(f"{name}: package without boot/vmlinuz-*, expected a kernel's package")
-    return Kernel(image, release, _load_order(packed))
+            found.packed[module.group(1).replace("-", "_")] = (module.group(2) or "", data)
 
 
 def _files(tar: tarfile.TarFile) -> Iterator[tuple[str, bytes]]:
