@@ -87,12 +87,14 @@ static void with_own_memory(void (*visit)(uint64_t begin, uint64_t size))
 	}
 }
 
-static void write_page(uint64_t *page, uint64_t value)
+/* pattern(value + k): all zeros for 0 itself, not for a sum that wraps. */
+static void write_page(uint64_t *page, uint64_t value, uint64_t k)
 {
-	uint64_t word = value * GOLDEN;
+	uint64_t word = (value + k) * GOLDEN;
+	bool zeros = !value && !k;
 
-	for (unsigned k = 0; k < PAGE / 8; k++)
-		((volatile uint64_t *)page)[k] = value ? word + k : 0;
+	for (unsigned at = 0; at < PAGE / 8; at++)
+		((volatile uint64_t *)page)[at] = zeros ? 0 : word + at;
 }
 
 static uint32_t crc_page(const uint8_t *page)
@@ -122,7 +124,7 @@ static int touch(const struct request *request, uint64_t k)
 	if (sigsetjmp(no_access, 1))
 		return access_error;
 	if (request->op == P_WRITE)
-		write_page((uint64_t *)addr, request->arg + (request->arg2 ? k : 0));
+		write_page((uint64_t *)addr, request->arg, request->arg2 ? k : 0);
 	else if (request->op == P_POKE)
 		*(volatile uint8_t *)addr = (uint8_t)request->arg;
 	else

@@ -1,0 +1,124 @@
+"""A real kernel, booted under qemu without KVM: the proof is live.
+
+Wants qemu and a kernel package, ``PYKSM_TEST_KERNEL``: that of Debian 12's linux-image-cloud-amd64
+(6.1), of which the expectations are. ``PYKSM_MUST_BOOT``, set in CI, makes a failure of what would
+else be skipped.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from recordings import held_against, packed, unmatched
+
+from pyksm.recorder import check
+from pyksm.recorder.guest import QEMU, Guest, Options
+from pyksm.scenario import parse
+
+KERNEL = "6.1"
+SAMPLE = (
+    "ltp-swapoff01",
+    "rand-010",
+    "seed-chain-2",
+    "seed-errors",
+    "seed-family-fork-then-merge",
+    "seed-migrate-swapcache",
+    "seed-mremap-swapped",
+    "seed-nodes-0",
+    "seed-pageout",
+    "seed-share-4",
+    "seed-zero-1",
+    "selftest-func-fork",
+)
+
+# One worker boots: the machine has few cores and an emulated one takes a whole.
+pytestmark = pytest.mark.xdist_group("boot")
+
+
+@pytest.fixture(scope="module")
+def image() -> str:
+    found = os.environ.get("PYKSM_TEST_KERNEL", "")
+    why = None
+    if shutil.which(QEMU) is None:
+        why = f"{QEMU} is not installed"
+    elif not os.path.exists(found):
+        why = "PYKSM_TEST_KERNEL names no kernel package"
+    if why is not None:
+        (pytest.fail if os.environ.get("PYKSM_MUST_BOOT") else pytest.skip)(why)
+    return found
+
+
+@pytest.fixture(scope="module")
+def answers(image: str) -> dict[str, dict[str, Any]]:
+    with Guest(Options([image])) as guest:
+        assert guest.recorder.kernel.startswith(KERNEL)
+        return {
+            name: guest.recorder.record(parse(packed()["scenarios"][name]["text"], name))
+            for name in SAMPLE
+        }
+
+
+@pytest.mark.parametrize("name", SAMPLE)
+def test_as_recorded(name: str, answers: dict[str, dict[str, Any]]) -> None:
+    found = held_against(KERNEL, name, answers[name], strict=True)
+    assert not found, "\n".join(map(str, found[:10]))
+
+
+@pytest.mark.parametrize("name", SAMPLE)
+def test_as_the_core_answers(name: str, answers: dict[str, dict[str, Any]]) -> None:
+    if (KERNEL, "core", name) in unmatched():
+        pytest.xfail("not yet")
+    scenario = parse(packed()["scenarios"][name]["text"], name)
+    found = check.against(scenario, "core", answers[name])
+    assert not found, "\n".join(map(str, found[:10]))
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
+def test_nothing_is_left_of_a_recorder_that_was_killed(
+    how: signal.Signals, image: str, tmp_path: Path
+) -> None:
+    scenario = tmp_path / "long.ksm"
+    scenario.write_text("spawn A\n" + "sleep 60000\n" * 9)
+    command = [sys.executable, "-m", "pyksm", "record", str(scenario), "--kernel", image]
+    with subprocess.Popen(
+        command, env=os.environ | {"TMPDIR": str(tmp_path)}, stdout=subprocess.PIPE
+    ) as recorder:
+        _wait_for(lambda: bool(_children(recorder.pid)))
+        guests = _children(recorder.pid)
+        time.sleep(0.5)
+        recorder.send_signal(how)
+        recorder.wait(30)
+    _wait_for(lambda: not any(map(_alive, guests)))
+    assert [each.name for each in tmp_path.iterdir()] == ["long.ksm"]
+
+
+def _wait_for(condition: Callable[[], bool]) -> None:
+    end = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+def _children(pid: int) -> list[int]:
+    text = Path(f"/proc/{pid}/task/{pid}/children").read_text()
+    return [child for child in map(int, text.split()) if b"qemu" in _command_line(child)]
+
+
+def _command_line(pid: int) -> bytes:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return b""
+
+
+def _alive(pid: int) -> bool:
+    return b"qemu" in _command_line(pid)
