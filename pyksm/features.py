@@ -280,6 +280,12 @@ FEATURES: tuple[Feature, ...] = (
         "itself",
     ),
     Feature(
+        "zero-page-last-node", "pte", "6.1", (),
+        "the zero page is on the last memory node, where that kernel's image lay when it was "
+        "recorded",
+        until="6.2",
+    ),
+    Feature(
         "swap-zeromap", "swap", "6.12", ("0ca0c24e3211", "e7ac4daeed91"),
         "pages of zeros get a slot but no I/O (swpout_zero, swpin_zero)",
     ),
@@ -301,6 +307,16 @@ FEATURES: tuple[Feature, ...] = (
         "/proc/kpageflags says KSM for every anonymous page, so observations leave it out (stable "
         "6.18.44 has the mending too, 6.12.117 has not)",
         until="7.2",
+    ),
+    Feature(
+        "mlock-count", "reclaim", "5.18", ("2fbb0c10d1e8",),
+        "a page remembers how many mappings lock it: a child's copy on write no longer leaves its "
+        "parent's locked page on the LRU",
+    ),
+    Feature(
+        "scan-anon-by-fraction", "reclaim", "4.6", (),
+        "with no file pages around reclaim scans anonymous ones at every priority, by the fraction "
+        "of them that was found in use lately",
     ),
     Feature(
         "uncharge-at-free", "reclaim", "3.17", ("0a31bc97c80c",),

@@ -577,6 +577,7 @@ def _page_info(m: Machine, mm: Mm, address: int) -> PageInfo:
             kind = offset = -1
         return PageInfo("S", pte, -1, kind, offset, False, False, -1, -1)
     if pte & SPECIAL:
-        return PageInfo("Z", pte, 0, -1, -1, False, False, 0, 0)
+        node = len(m.nodes) - 1 if m.has("zero-page-last-node") else 0
+        return PageInfo("Z", pte, 0, -1, -1, False, False, 0, node)
     page = m.pages[pte_pfn(pte)]
     return PageInfo("P", pte, page.pfn, -1, -1, page.ksm, page.swapcache, page.mapcount, page.node)

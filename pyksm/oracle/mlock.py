@@ -15,7 +15,7 @@ from pyksm.oracle.swap import del_page_from_lru_list, lru_cache_add_lru
 
 def agent_fork(m: Machine, mm: Mm, oldmm: Mm) -> None:
     mm.forked = True
-    if not oldmm.forked or oldmm.agent_pages:
+    if not oldmm.forked or oldmm.agent_pages or m.has("mlock-count"):
         return
     for _ in range(m.config.agent_pages):
         page = Page(-1, 0, b"", count=1, uptodate=True, charged=True, agent=oldmm)

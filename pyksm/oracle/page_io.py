@@ -13,10 +13,24 @@ from pyksm.oracle.swap import rotate_reclaimable_page
 def swap_writepage(m: Machine, page: Page) -> None:
     """Write a locked page to its slot, or drop the slot when no pte needs it. Unlocks the page."""
     m.counters["swap_writepage"] += 1
-    if swapfile.try_to_free_swap(m, page):
+    if swapfile.try_to_free_swap(m, page) or _swap_zeromap(m, page):
         unlock_page(page)
         return
     __swap_writepage(m, page)
+
+
+def _swap_zeromap(m: Machine, page: Page) -> bool:
+    """A page of zeros needs no I/O, only a mark on its slot (0ca0c24e3211)."""
+    if not m.has("swap-zeromap"):
+        return False
+    assert page.private is not None
+    kind, offset = page.private
+    if any(page.data):
+        m.swap_info[kind].zeromap.discard(offset)
+        return False
+    m.swap_info[kind].zeromap.add(offset)
+    m.vmstat["swpout_zero"] += 1
+    return True
 
 
 def __swap_writepage(m: Machine, page: Page) -> None:
@@ -64,6 +78,12 @@ def swap_readpage(m: Machine, page: Page) -> None:
     assert page.locked
     assert not page.uptodate
     assert page.private is not None
+    kind, offset = page.private
+    if offset in m.swap_info[kind].zeromap:
+        m.vmstat["swpin_zero"] += 1
+        page.data, page.uptodate = m.zero_page.data, True
+        unlock_page(page)
+        return
     m.vmstat["pswpin"] += 1
     data = None if fails(m, "read") else _load(m, page.private)
     if data is None:

@@ -32,7 +32,7 @@ from pyksm.oracle.structs import (
     kmem_alloc,
     linear_page_index,
 )
-from pyksm.oracle.swap import lru_cache_add_lru
+from pyksm.oracle.swap import lru_cache_add
 
 SWAP_SUCCESS, SWAP_AGAIN, SWAP_FAIL = 0, 1, 2
 
@@ -195,7 +195,7 @@ def page_add_new_anon_rmap(m: Machine, page: Page, vma: Vma, address: int) -> No
     page.exclusive = m.has("anon-exclusive")
     memcontrol.newpage_charge(page)
     __page_set_anon_rmap(page, vma, address, exclusive=True)
-    lru_cache_add_lru(m, page, active=not m.has("keep-young-once"))
+    lru_cache_add(m, page, active=not m.has("keep-young-once"))
 
 
 def page_dup_rmap(page: Page) -> None:

@@ -103,6 +103,8 @@ class Node:
     active: OrderedDict[Page, None] = field(default_factory=OrderedDict)
     inactive: OrderedDict[Page, None] = field(default_factory=OrderedDict)
     root: OrderedDict[Page, None] = field(default_factory=OrderedDict)
+    recent_scanned: int = 0  #: zone_reclaim_stat of the anonymous lists
+    recent_rotated: int = 0
 
 
 @dataclass(eq=False, slots=True)
@@ -188,6 +190,7 @@ class SwapInfo:
     #: continuation pages by slot // PAGE_SIZE; a page is its non-zero bytes by slot
     continuations: dict[int, list[dict[int, int]]] = field(default_factory=dict)
     slots: dict[int, bytes] = field(default_factory=dict)  #: memory backend
+    zeromap: set[int] = field(default_factory=set)  #: slots that hold zeros and were not written
     fd: int = -1  #: file backend
     file_id: tuple[int, int] | None = None
 

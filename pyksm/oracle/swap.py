@@ -27,11 +27,24 @@ def del_page_from_lru_list(m: Machine, page: Page) -> None:
     page.lru = False
 
 
+def lru_cache_add(m: Machine, page: Page, active: bool) -> None:
+    """The same for a page that comes from elsewhere than reclaim, which keeps count of both."""
+    lru_cache_add_lru(m, page, active)
+    update_page_reclaim_stat(m, page, active)
+
+
+def update_page_reclaim_stat(m: Machine, page: Page, rotated: bool) -> None:
+    if page.memcg:
+        m.nodes[page.node].recent_scanned += 1
+        m.nodes[page.node].recent_rotated += rotated
+
+
 def activate_page(m: Machine, page: Page) -> None:
     if page.lru and not page.active:
         del lru_list(m, page)[page]
         page.active = True
         lru_list(m, page)[page] = None
+        update_page_reclaim_stat(m, page, rotated=True)
 
 
 def mark_page_accessed(m: Machine, page: Page) -> None:
@@ -59,5 +72,5 @@ def isolate_lru_page(m: Machine, page: Page) -> bool:
 
 def putback_lru_page(m: Machine, page: Page) -> None:
     """Back to the head of the list it came from, and drop the isolation's reference."""
-    lru_cache_add_lru(m, page, page.active)
+    lru_cache_add(m, page, page.active)
     put_page(m, page)

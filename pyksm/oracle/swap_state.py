@@ -11,7 +11,7 @@ from pyksm.oracle.page_alloc import (
     unlock_page,
 )
 from pyksm.oracle.structs import Machine, Page, SwapEntry, Vma
-from pyksm.oracle.swap import lru_cache_add_lru
+from pyksm.oracle.swap import lru_cache_add
 
 
 def add_to_swap_cache(m: Machine, page: Page, entry: SwapEntry) -> None:
@@ -99,7 +99,7 @@ def read_swap_cache_async(m: Machine, entry: SwapEntry, vma: Vma | None) -> Page
     page.locked = True
     page.charged = m.has("swapin-charged-at-read")
     add_to_swap_cache(m, page, entry)
-    lru_cache_add_lru(m, page, active=False)
+    lru_cache_add(m, page, active=False)
     page_io.swap_readpage(m, page)
     return page
 

@@ -209,6 +209,7 @@ def swap_entry_free(m: Machine, area: SwapInfo, offset: int, usage: int) -> int:
         m.nr_swap_pages += 1
         area.inuse_pages -= 1
         area.slots.pop(offset, None)
+        area.zeromap.discard(offset)
     return byte
 
 
@@ -416,6 +417,7 @@ def sys_swapoff(m: Machine, kind: int) -> int:
     area.swap_map = None
     area.used = False
     area.slots.clear()
+    area.zeromap.clear()
     return 0
 
 
