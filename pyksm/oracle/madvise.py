@@ -4,10 +4,17 @@ from __future__ import annotations
 
 from errno import EAGAIN, EINVAL, ENOMEM
 
-from pyksm.engine import MADV_DONTNEED, MADV_MERGEABLE, MADV_UNMERGEABLE, MADV_WILLNEED
-from pyksm.oracle import ksm, memory, mmap, swap_state
+from pyksm.engine import (
+    MADV_DONTNEED,
+    MADV_MERGEABLE,
+    MADV_PAGEOUT,
+    MADV_UNMERGEABLE,
+    MADV_WILLNEED,
+)
+from pyksm.oracle import ksm, memory, mmap, page_io, swap_state, vmscan
 from pyksm.oracle.page_alloc import put_page
 from pyksm.oracle.pgtable import (
+    ACCESSED,
     get_pte,
     non_swap_entry,
     pte_present,
@@ -15,13 +22,14 @@ from pyksm.oracle.pgtable import (
     table_ranges,
 )
 from pyksm.oracle.structs import PAGE_SHIFT, PAGE_SIZE, Machine, Mm, Vma
+from pyksm.oracle.swap import isolate_lru_page
 
 VALID = (MADV_WILLNEED, MADV_DONTNEED, MADV_MERGEABLE, MADV_UNMERGEABLE)
 
 
 def sys_madvise(m: Machine, mm: Mm, start: int, end: int, advice: int) -> int:
     """Holes are passed over, and reported at the end by -ENOMEM."""
-    if advice not in VALID:
+    if advice not in VALID and not (advice == MADV_PAGEOUT and m.has("madvise-pageout")):
         return -EINVAL
     unmapped_error = 0
     vma, prev = mmap.find_vma_prev(mm, start)
@@ -55,6 +63,9 @@ def madvise_vma(
     if advice == MADV_DONTNEED:
         memory.zap_page_range(m, vma, start, end)
         return 0, vma
+    if advice == MADV_PAGEOUT:
+        madvise_pageout(m, vma, start, end)
+        return 0, vma
     return madvise_behavior(m, vma, prev, start, end, advice)
 
 
@@ -79,6 +90,23 @@ def madvise_behavior(
             return _again(err), vma
     vma.mergeable = mergeable
     return 0, vma
+
+
+def madvise_pageout(m: Machine, vma: Vma, start: int, end: int) -> None:
+    """Reclaim what only this vma maps, and let the writes end."""
+    for table, low, high in table_ranges(vma.mm, start, end):
+        pages = []
+        first = low >> PAGE_SHIFT & 511
+        for i in range(first, first + ((high - low) >> PAGE_SHIFT)):
+            page = memory.vm_normal_page(m, table[i]) if pte_present(table[i]) else None
+            if page is None or not page.lru or page.mapcount != 1:
+                continue
+            table[i] &= ~ACCESSED
+            page.referenced = False
+            if isolate_lru_page(m, page):
+                pages.append(page)
+        vmscan.reclaim_pages(m, pages)
+    page_io.complete_writes(m)
 
 
 def _again(err: int) -> int:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import groupby
+
 from pyksm.oracle import mlock, page_io, rmap, swap_state, swapfile
 from pyksm.oracle.page_alloc import (
     free_page,
@@ -13,7 +15,7 @@ from pyksm.oracle.page_alloc import (
 )
 from pyksm.oracle.pgtable import ACCESSED, PTRS_PER_PTE, SPECIAL, pte_present, table_ranges
 from pyksm.oracle.structs import PAGE_SHIFT, Machine, Node, Page, Range, schedule_point
-from pyksm.oracle.swap import del_page_from_lru_list, lru_cache_add_lru
+from pyksm.oracle.swap import del_page_from_lru_list, lru_cache_add_lru, putback_lru_page
 
 SWAP_CLUSTER_MAX = 32
 DEF_PRIORITY = 12
@@ -156,6 +158,16 @@ def shrink_inactive_list(m: Machine, node: Node, count: int) -> int:
     return sum(page.count == 0 for page in pages)
 
 
+def reclaim_pages(m: Machine, pages: list[Page]) -> None:
+    """Isolated pages, as MADV_PAGEOUT has them. Those of a node together (they come in runs)."""
+    for _, run in groupby(pages, key=lambda page: page.node):
+        isolated = list(run)
+        for page in isolated:
+            page.active = False
+        for page in shrink_page_list(m, isolated):
+            putback_lru_page(m, page)
+
+
 def shrink_page_list(m: Machine, pages: list[Page]) -> list[Page]:
     """Reclaim what can be; the pages that stay, some of them now active."""
     kept = []
@@ -210,7 +222,7 @@ def _activate(m: Machine, page: Page) -> bool:
 
 
 def pageout(m: Machine, page: Page) -> bool:
-    """Start to write a dirty page, which unlocks it. True: it is clean already, and locked again."""
+    """Start to write a dirty page, which unlocks it. True: clean already, and locked again."""
     if page.count != 2 or not page.swapcache:
         return False
     page.dirty = False
