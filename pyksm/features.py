@@ -290,10 +290,6 @@ FEATURES: tuple[Feature, ...] = (
         "pages of zeros get a slot but no I/O (swpout_zero, swpin_zero)",
     ),
     Feature(
-        "readahead-skips-single", "swap", "3.14", ("579f82901f6f",),
-        "swap-in without readahead asks the swap cache once more, not twice",
-    ),
-    Feature(
         "swap-numa-priority", "swap", "4.14", ("a2468cc9bfdf",),
         "automatic priorities count down from -2, not -1",
     ),

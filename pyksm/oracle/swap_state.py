@@ -107,7 +107,7 @@ def read_swap_cache_async(m: Machine, entry: SwapEntry, vma: Vma | None) -> Page
 def swapin_readahead(m: Machine, entry: SwapEntry, vma: Vma) -> Page | None:
     """With page-cluster 0 the block to read ahead is the slot itself: 3.9 asks for it twice."""
     m.counters["swapin_readahead"] += 1
-    if not m.has("readahead-skips-single"):
+    if not m.has("readahead-once"):
         page = read_swap_cache_async(m, entry, vma)
         if page is not None:
             put_page(m, page)
