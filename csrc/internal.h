@@ -365,6 +365,8 @@ struct swap_info_struct *swap_info_get(struct pyksm *m, swp_entry_t entry);
 
 /* swapoff.c */
 int try_to_unuse(struct pyksm *m, unsigned int type);
+/* swapoff_mm.c */
+int try_to_unuse_per_mm(struct pyksm *m, unsigned int type);
 
 /* swap_state.c */
 void add_to_swap_cache(struct pyksm *m, struct page *page, swp_entry_t entry);

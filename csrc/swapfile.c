@@ -600,11 +600,16 @@ int sys_swapon(struct pyksm *m, uint64_t npages, int priority, const char *path)
 }
 
 /* ---- swapoff ---- */
-/* GUESS mode: what is free, swap included (this area's own, even), must be more than what is asked. */
+/*
+ * GUESS mode: what is free, swap included (this area's own, even), must be more than what is asked. Since
+ * 5.2 (8c7829b04c52) only what could never be is refused: more than all memory and swap there is.
+ */
 static bool vm_enough_memory(const struct pyksm *m, uint64_t pages)
 {
 	int64_t free_pages = m->swap.nr_swap_pages;
 
+	if (has(m, FEAT_OVERCOMMIT_GUESS_TOTAL))
+		return pages <= m->max_pfn + (uint64_t)m->swap.total_swap_pages;
 	for (uint32_t nid = 0; nid < m->nodes; nid++)
 		free_pages += m->node[nid].nr_free;
 	return free_pages > (int64_t)pages;
@@ -656,7 +661,10 @@ int sys_swapoff(struct pyksm *m, int type)
 	if (!vm_enough_memory(m, si->pages))
 		return -ENOMEM;
 	del_from_swap_list(m, si);
-	err = try_to_unuse(m, (unsigned int)type);
+	if (has(m, FEAT_SWAPOFF_PER_MM))
+		err = try_to_unuse_per_mm(m, (unsigned int)type);
+	else
+		err = try_to_unuse(m, (unsigned int)type);
 	if (err) {
 		_enable_swap_info(m, si, si->prio);
 		return err;

@@ -185,7 +185,8 @@ static void drop_from_cache(struct pyksm *m, const unsigned char *map, struct un
 		end_all_writeback(m);
 		lock_page(page);
 	}
-	if ((page->flags & PG_swapcache) && page->private == u->entry.val)
+	if ((page->flags & PG_swapcache) && page->private == u->entry.val &&
+	    !(in_use(map) && has(m, FEAT_SWAPOFF_KEEPS_SHARED_CACHE)))
 		delete_from_swap_cache(m, page);
 	page->flags |= PG_dirty; /* no pte was marked so: reclaim must not take it for clean */
 }
@@ -259,18 +260,37 @@ static int visit_entry(struct pyksm *m, struct swap_info_struct *si, uint64_t i,
 	return err;
 }
 
+#define IDLE_CYCLES 2 /* over all slots in use, before it is taken to be for ever */
+
+/*
+ * 4.14 to 4.20 (e07098294adf, mended by 7af7a8e19f0c): the page stays in the cache as the first family's, so no
+ * other ever matches, and the visits go on. The kernel's loop ends by a signal, ours by itself.
+ */
+static bool goes_for_ever(struct pyksm *m, const struct swap_info_struct *si, uint64_t idle)
+{
+	if (!has(m, FEAT_SWAPOFF_KEEPS_SHARED_CACHE) || !si->inuse_pages ||
+	    idle < IDLE_CYCLES * si->inuse_pages)
+		return false;
+	event(m, "try_to_unuse makes no progress");
+	return true;
+}
+
 int try_to_unuse(struct pyksm *m, unsigned int type)
 {
 	struct swap_info_struct *si = &m->swap.info[type];
 	struct mm_struct *start_mm = &m->swap.init_mm;
-	uint64_t i = 0;
+	uint64_t i = 0, idle = 0, before;
 	int err = 0;
 
 	COUNT(m, try_to_unuse);
 	start_mm->mm_users++;
 	while (!err && (i = find_next_to_unuse(m, si, i))) {
+		before = m->count[CNT_swap_free] - si->inuse_pages;
 		sched_point(m, PT_UNUSE_NEXT_ENTRY);
 		err = signal_pending(m) ? -EINTR : visit_entry(m, si, i, &start_mm);
+		idle = before == m->count[CNT_swap_free] - si->inuse_pages ? idle + 1 : 0;
+		if (!err && goes_for_ever(m, si, idle))
+			err = -ETIMEDOUT;
 	}
 	mm_unpin(m, start_mm);
 	return err;

@@ -1,0 +1,262 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * swapoff since 5.1 (b56a2d8af914): each mm's page tables are walked once for all entries of the area, then
+ * what only the swap cache still holds is let go, and as long as slots are in use it begins again. Kernel:
+ * try_to_unuse and unuse_* of mm/swapfile.c. How it was before is in swapoff.c.
+ */
+#include "internal.h"
+
+/* The area being emptied. */
+struct unuse {
+	struct swap_info_struct *si;
+	bool signalled; /* a pending signal stays pending */
+};
+
+static bool unuse_goes_on(struct pyksm *m, struct unuse *u)
+{
+	if (!u->si->inuse_pages)
+		return false;
+	if (!u->signalled)
+		u->signalled = signal_pending(m);
+	return !u->signalled;
+}
+
+/* Nothing could be read: not to map garbage, a pte that says so (9f186f9e5fa9, 5.19). */
+static void unuse_pte_error(struct pyksm *m, struct vm_area_struct *vma, pte_t *pte,
+			    swp_entry_t entry, const struct page *page)
+{
+	vma->vm_mm->swapents--;
+	*pte = swp_entry_to_pte(m, make_swapin_error_entry(m, page));
+	swap_free(m, entry);
+}
+
+static void unuse_pte_map(struct pyksm *m, struct vm_area_struct *vma, uint64_t addr, pte_t *pte,
+			  swp_entry_t entry, struct page *page, bool copied)
+{
+	pte_t old = *pte;
+	bool charge = try_charge_swapin(m, page);
+
+	vma->vm_mm->swapents--;
+	vma->vm_mm->anon_rss++;
+	get_page(page);
+	if (copied)
+		page_add_new_anon_rmap(m, page, vma, addr);
+	else
+		do_page_add_anon_rmap(m, page, vma, addr,
+				      has(m, FEAT_ANON_EXCLUSIVE) && (old & swp_exclusive(m)));
+	commit_charge_swapin(m, page, charge);
+	*pte = mk_pte(m, page, vma) & ~_PAGE_ACCESSED;
+	if (has(m, FEAT_SWAPOFF_SOFT_DIRTY) && (old & swp_soft_dirty(m)))
+		*pte |= _PAGE_SOFT_DIRTY;
+	swap_free(m, entry);
+}
+
+/*
+ * Map the page where the swap pte was; a copy where the page may not be mapped: that is how all but the
+ * first of the unrelated processes get theirs.
+ */
+static int unuse_pte(struct pyksm *m, struct vm_area_struct *vma, uint64_t addr, swp_entry_t entry,
+		     struct page *swapcache, bool fresh)
+{
+	struct page *page = swapcache;
+	pte_t *pte = pte_lookup(vma->vm_mm, addr);
+	bool copied, same;
+
+	COUNT(m, unuse_pte);
+	if (!switched(m, PYKSM_SW_UNUSE_PTE_NO_COPY))
+		page = ksm_might_need_to_copy(m, swapcache, vma, addr);
+	if (!page)
+		return -ENOMEM;
+	copied = page != swapcache;
+	same = pte_same_as_swp(m, *pte, swp_entry_to_pte(m, entry));
+	if (same && !(page->flags & PG_uptodate) && has(m, FEAT_SWAPOFF_ERROR_ENTRIES)) {
+		unuse_pte_error(m, vma, pte, entry, page);
+	} else if (same) {
+		unuse_pte_map(m, vma, addr, pte, entry, page, copied);
+		/* as in swapoff.c, until new pages began their life inactive (5.9) */
+		if (!has(m, FEAT_KEEP_YOUNG_ONCE) && (copied || !fresh))
+			activate_page(m, page);
+	}
+	if (copied) {
+		unlock_page(page);
+		put_page(m, page);
+	}
+	return 0;
+}
+
+/* mmap_sem is held for reading while others have their turn. */
+static void unuse_sched_point(struct pyksm *m, struct mm_struct *mm, enum sched_point point)
+{
+	mm->readers++;
+	sched_point(m, point);
+	mm->readers--;
+}
+
+/* One swap pte of the area. The page in hand stays in the cache until the last pte has come for it. */
+static int unuse_swap_pte(struct pyksm *m, struct vm_area_struct *vma, uint64_t addr,
+			  swp_entry_t entry, struct unuse *u)
+{
+	struct page *page;
+	bool fresh;
+	int err;
+
+	unuse_sched_point(m, vma->vm_mm, PT_UNUSE_NEXT_ENTRY);
+	page = find_get_page(m, entry);
+	fresh = !page;
+	if (!page)
+		page = swapin_readahead(m, entry, vma);
+	if (!page) /* gone by itself meanwhile, or no memory for it */
+		return u->si->swap_map[swp_offset(entry)] ? -ENOMEM : 0;
+	unuse_sched_point(m, vma->vm_mm, PT_UNUSE_LOCK_PAGE);
+	if (page->flags & PG_writeback)
+		end_all_writeback(m);
+	lock_page(page);
+	/* Since 6.18 it is looked whether the page is still this entry's; before, the pte alone had to say. */
+	err = unuse_pte(m, vma, addr, entry, page, fresh);
+	if (!err)
+		try_to_free_swap(m, page);
+	unlock_page(page);
+	put_page(m, page);
+	return err;
+}
+
+static int unuse_pte_range(struct pyksm *m, struct vm_area_struct *vma, uint64_t addr, uint64_t end,
+			   struct unuse *u)
+{
+	int ret = 0;
+
+	COUNT(m, unuse_pte_range);
+	for (; addr < end && !ret; addr += PAGE_SIZE) {
+		pte_t pte = *pte_lookup(vma->vm_mm, addr);
+		swp_entry_t entry;
+
+		COUNT(m, unuse_pte_compared);
+		if (pte_none(pte) || pte_present(pte))
+			continue;
+		entry = pte_to_swp_entry(m, pte);
+		if (swp_type(entry) == (unsigned int)u->si->type)
+			ret = unuse_swap_pte(m, vma, addr, entry, u);
+	}
+	return ret;
+}
+
+static int unuse_vma(struct pyksm *m, struct vm_area_struct *vma, struct unuse *u)
+{
+	uint64_t addr, next, end = vma->vm_end;
+	int ret = 0;
+
+	COUNT(m, unuse_vma);
+	for (addr = next_table(vma->vm_mm, vma->vm_start, end); addr < end && !ret;
+	     addr = next_table(vma->vm_mm, next, end)) {
+		next = (addr & ~(PMD_SIZE - 1)) + PMD_SIZE;
+		ret = unuse_pte_range(m, vma, addr, next < end ? next : end, u);
+	}
+	return ret;
+}
+
+static int unuse_mm(struct pyksm *m, struct mm_struct *mm, struct unuse *u)
+{
+	int ret = 0;
+
+	COUNT(m, unuse_mm);
+	for (struct vm_area_struct *vma = mm->mmap; vma && !ret; vma = vma->vm_next)
+		if (vma->anon_vma)
+			ret = unuse_vma(m, vma, u);
+	return ret;
+}
+
+static void unpin(struct pyksm *m, struct mm_struct *mm)
+{
+	if (mm == &m->swap.init_mm)
+		mm->mm_users--;
+	else
+		mmput(m, mm);
+}
+
+/* Every mm on the list, each held until the next one is: the list must not be lost. */
+static int unuse_mms(struct pyksm *m, struct unuse *u)
+{
+	struct mm_struct *prev = &m->swap.init_mm;
+	struct list_head *head = &prev->mmlist, *pos = head;
+	int ret = 0;
+
+	prev->mm_users++;
+	for (;;) {
+		struct mm_struct *mm;
+
+		sched_point(m, PT_UNUSE_NEXT_MM);
+		if (ret || !unuse_goes_on(m, u) || (pos = pos->next) == head)
+			break;
+		mm = container_of(pos, struct mm_struct, mmlist);
+		mm->mm_users++;
+		unpin(m, prev);
+		prev = mm;
+		ret = unuse_mm(m, mm, u);
+	}
+	unpin(m, prev);
+	return ret;
+}
+
+static uint64_t find_next_to_unuse(struct pyksm *m, const struct swap_info_struct *si,
+				   uint64_t prev)
+{
+	for (uint64_t i = prev + 1; i < si->max; i++) {
+		unsigned char count = si->swap_map[i];
+
+		COUNT(m, find_next_to_unuse_slots);
+		if (count && (count & ~SWAP_HAS_CACHE) != SWAP_MAP_BAD)
+			return i;
+	}
+	return 0;
+}
+
+/* Slots that no pte refers to any more, only a page in the cache does. */
+static void unuse_leftovers(struct pyksm *m, struct unuse *u)
+{
+	uint64_t i = 0;
+
+	while (unuse_goes_on(m, u) && (i = find_next_to_unuse(m, u->si, i))) {
+		struct page *page =
+			find_get_page(m, swp_entry((unsigned int)u->si->type, i));
+
+		if (!page)
+			continue;
+		sched_point(m, PT_UNUSE_LOCK_PAGE);
+		if (page->flags & PG_writeback)
+			end_all_writeback(m);
+		lock_page(page);
+		try_to_free_swap(m, page);
+		unlock_page(page);
+		put_page(m, page);
+	}
+}
+
+/* What a round may change. The kernel would try for ever; a model whose round changed nothing need not. */
+static uint64_t unuse_progress(const struct pyksm *m, const struct unuse *u)
+{
+	return m->count[CNT_swap_free] + m->count[CNT_free_swap_and_cache] +
+	       m->count[CNT_delete_from_swap_cache] - u->si->inuse_pages;
+}
+
+int try_to_unuse_per_mm(struct pyksm *m, unsigned int type)
+{
+	struct unuse u = { &m->swap.info[type], false };
+
+	COUNT(m, try_to_unuse);
+	while (u.si->inuse_pages) {
+		uint64_t before = unuse_progress(m, &u);
+		int err = unuse_mms(m, &u);
+
+		if (err)
+			return err;
+		unuse_leftovers(m, &u);
+		/* A signal counts only where there is something left to be interrupted. */
+		if (u.si->inuse_pages && !unuse_goes_on(m, &u))
+			return -EINTR;
+		if (u.si->inuse_pages && before == unuse_progress(m, &u)) {
+			event(m, "try_to_unuse makes no progress");
+			return -ETIMEDOUT;
+		}
+	}
+	return 0;
+}
