@@ -395,6 +395,7 @@ void activate_page(struct pyksm *m, struct page *page);
 void mark_page_accessed(struct pyksm *m, struct page *page);
 bool isolate_lru_page(struct pyksm *m, struct page *page);
 void putback_lru_page(struct pyksm *m, struct page *page);
+void reclaim_pages(struct pyksm *m, struct list_head *pages);
 void swapout(struct pyksm *m, const struct pyksm_range *ranges, int n);
 
 /* memcontrol.c */

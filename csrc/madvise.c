@@ -48,6 +48,41 @@ static void madvise_dontneed(struct pyksm *m, struct vm_area_struct *vma, uint64
 	tlb_finish_mmu(m, &tlb);
 }
 
+static void isolate_for_pageout(struct pyksm *m, pte_t *pte, struct list_head *pages)
+{
+	struct page *page;
+
+	if (!pte_present(*pte) || *pte & _PAGE_SPECIAL)
+		return;
+	page = pfn_to_page(m, pte_pfn(*pte));
+	/* Others who map it are not to be disturbed. */
+	if (!(page->flags & PG_lru) || page_mapcount(page) != 1)
+		return;
+	*pte &= ~_PAGE_ACCESSED;
+	page->flags &= ~(uint32_t)PG_referenced;
+	if (isolate_lru_page(m, page))
+		list_add_tail(&page->lru, pages);
+}
+
+/* Since 5.4 (1a4e58cce84e): reclaim what nobody else maps, a page table at a time. The writes end with the call. */
+static void madvise_pageout(struct pyksm *m, struct vm_area_struct *vma, uint64_t start,
+			    uint64_t end)
+{
+	uint64_t addr = next_table(vma->vm_mm, start, end);
+
+	while (addr < end) {
+		uint64_t stop = (addr & ~(PMD_SIZE - 1)) + PMD_SIZE;
+		struct list_head pages;
+
+		INIT_LIST_HEAD(&pages);
+		for (; addr < stop && addr < end; addr += PAGE_SIZE)
+			isolate_for_pageout(m, pte_lookup(vma->vm_mm, addr), &pages);
+		reclaim_pages(m, &pages);
+		addr = next_table(vma->vm_mm, addr, end);
+	}
+	end_all_writeback(m);
+}
+
 static int madvise_vma(struct pyksm *m, struct vm_area_struct *vma, struct vm_area_struct **prev,
 		       uint64_t start, uint64_t end, int advice)
 {
@@ -56,6 +91,8 @@ static int madvise_vma(struct pyksm *m, struct vm_area_struct *vma, struct vm_ar
 	*prev = vma;
 	if (advice == PYKSM_MADV_WILLNEED)
 		madvise_willneed(m, vma, start, end);
+	else if (advice == PYKSM_MADV_PAGEOUT)
+		madvise_pageout(m, vma, start, end);
 	else
 		madvise_dontneed(m, vma, start, end);
 	return 0;
@@ -69,8 +106,9 @@ int do_madvise(struct pyksm *m, struct mm_struct *mm, uint64_t start, uint64_t l
 	int unmapped = 0, err;
 
 	if (advice != PYKSM_MADV_MERGEABLE && advice != PYKSM_MADV_UNMERGEABLE &&
-	    advice != PYKSM_MADV_WILLNEED && advice != PYKSM_MADV_DONTNEED)
-		return -EINVAL; /* MADV_PAGEOUT came with 5.4 (1a4e58cce84e) */
+	    advice != PYKSM_MADV_WILLNEED && advice != PYKSM_MADV_DONTNEED &&
+	    (advice != PYKSM_MADV_PAGEOUT || !has(m, FEAT_MADVISE_PAGEOUT)))
+		return -EINVAL;
 	if (vma && start > vma->vm_start)
 		prev = vma;
 	for (;;) {

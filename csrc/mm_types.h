@@ -253,6 +253,7 @@ struct swap_info_struct {
 	uint64_t lowest_bit, highest_bit, cluster_next;
 	uint32_t cluster_nr;
 	unsigned char *swap_map;
+	unsigned char *zeromap; /* 1: the slot holds zeros, whatever is in the backend */
 	uint32_t *cache; /* pfn in swap cache of each slot, 0 for none */
 	struct swap_cont *cont;
 	unsigned char *mem; /* memory backend */

@@ -43,6 +43,8 @@ int page_alloc_init(struct pyksm *m, uint64_t frames)
 	m->mem_map[0]._count = 1;
 	m->mem_map[0]._mapcount = -1;
 	m->mem_map[0].flags = PG_uptodate;
+	if (has(m, FEAT_ZERO_PAGE_LAST_NODE))
+		m->mem_map[0].nid = (uint8_t)(m->nodes - 1);
 	return 0;
 }
 

@@ -355,6 +355,7 @@ static void slot_is_free(struct pyksm *m, struct swap_info_struct *si, uint64_t 
 	set_highest_priority_index(m, si->type);
 	m->swap.nr_swap_pages++;
 	si->inuse_pages--;
+	si->zeromap[offset] = 0;
 }
 
 /* Drop one reference, or the cache's claim; what is left in the byte is returned. */
@@ -502,6 +503,7 @@ static void release_area(struct pyksm *m, struct swap_info_struct *si)
 	}
 	free(si->cont);
 	free(si->swap_map);
+	free(si->zeromap);
 	free(si->cache);
 	swap_backend_close(si, m->page_size);
 	memset(si, 0, sizeof(*si));
@@ -564,9 +566,10 @@ static bool file_is_active(const struct pyksm *m, const struct swap_info_struct 
 static int setup_swap_map(struct swap_info_struct *si)
 {
 	si->swap_map = calloc(si->max, 1);
+	si->zeromap = calloc(si->max, 1);
 	si->cache = calloc(si->max, sizeof(*si->cache));
 	si->cont = calloc(si->max / CONT_PIECE + 1, sizeof(*si->cont));
-	if (!si->swap_map || !si->cache || !si->cont)
+	if (!si->swap_map || !si->zeromap || !si->cache || !si->cont)
 		return -ENOMEM;
 	si->swap_map[0] = SWAP_MAP_BAD; /* the header */
 	si->pages = si->max - 1;

@@ -92,9 +92,13 @@ static bool pageout(struct pyksm *m, struct page *page, bool *locked)
 	page->flags |= PG_reclaim;
 	swap_writepage(m, page);
 	*locked = false;
-	if (!(page->flags & PG_writeback))
-		page->flags &= ~(uint32_t)PG_reclaim;
-	return false; /* under writeback, or no longer in the cache and dirty again: another turn */
+	if (page->flags & PG_writeback)
+		return false; /* it is for another turn to see the end of that */
+	page->flags &= ~(uint32_t)PG_reclaim;
+	if (page->flags & PG_dirty)
+		return false; /* no longer in the cache: nothing was written */
+	*locked = trylock_page(page);
+	return *locked; /* zeros, which need no writing */
 }
 
 /* Take the page from the swap cache if nobody else holds it and nothing is left to write. */
@@ -160,6 +164,57 @@ static enum verdict shrink_page(struct pyksm *m, struct page *page)
 	return verdict;
 }
 
+/* What is left of a list of isolated pages goes back on the LRU, first ones first. */
+static void putback_pages(struct pyksm *m, struct list_head *pages)
+{
+	struct list_head *pos, *next;
+
+	list_for_each_safe (pos, next, pages) {
+		list_del_init(pos);
+		putback_lru_page(m, page_of_lru(pos));
+	}
+}
+
+/* Shrink isolated pages, first ones first; those that stay are left on the list. How many were freed. */
+static uint64_t shrink_page_list(struct pyksm *m, struct list_head *pages)
+{
+	struct list_head kept, *pos, *next;
+	uint64_t reclaimed = 0;
+
+	INIT_LIST_HEAD(&kept);
+	list_for_each_safe (pos, next, pages) {
+		enum verdict verdict;
+
+		list_del_init(pos);
+		verdict = shrink_page(m, page_of_lru(pos));
+		if (verdict == KEEP || verdict == ACTIVATE)
+			list_add_tail(pos, &kept);
+		reclaimed += verdict == FREED;
+	}
+	list_for_each_safe (pos, next, &kept)
+		list_move_tail(pos, pages);
+	return reclaimed;
+}
+
+/* MADV_PAGEOUT's (1a4e58cce84e, 5.4): pages that the caller has isolated, node by node. */
+void reclaim_pages(struct pyksm *m, struct list_head *pages)
+{
+	while (!list_empty(pages)) {
+		struct list_head of_node, *pos, *next;
+		uint8_t nid = page_of_lru(pages->next)->nid;
+
+		INIT_LIST_HEAD(&of_node);
+		list_for_each_safe (pos, next, pages) {
+			if (page_of_lru(pos)->nid != nid)
+				break;
+			page_of_lru(pos)->flags &= ~(uint32_t)PG_active;
+			list_move_tail(pos, &of_node);
+		}
+		shrink_page_list(m, &of_node);
+		putback_pages(m, &of_node);
+	}
+}
+
 /* ---- the lists of a node ---- */
 /* Take the k oldest off a list, oldest first on the new one, with a reference each. */
 static void isolate_lru_pages(struct pyksm *m, struct node *node, int lru, uint64_t k,
@@ -178,26 +233,12 @@ static void isolate_lru_pages(struct pyksm *m, struct node *node, int lru, uint6
 /* How many of the k oldest could be freed. */
 static uint64_t shrink_inactive_list(struct pyksm *m, struct node *node, uint64_t k)
 {
-	struct list_head pages, kept, *pos, *next;
-	uint64_t reclaimed = 0;
+	struct list_head pages;
+	uint64_t reclaimed;
 
 	isolate_lru_pages(m, node, LRU_INACTIVE_ANON, k, &pages);
-	INIT_LIST_HEAD(&kept);
-	list_for_each_safe (pos, next, &pages) {
-		enum verdict verdict;
-
-		list_del_init(pos);
-		verdict = shrink_page(m, page_of_lru(pos));
-		if (verdict == KEEP || verdict == ACTIVATE)
-			list_add_tail(pos, &kept);
-		reclaimed += verdict == FREED;
-	}
-	list_for_each_safe (pos, next, &kept) {
-		struct page *page = page_of_lru(pos);
-
-		list_del_init(pos);
-		putback_lru_page(m, page);
-	}
+	reclaimed = shrink_page_list(m, &pages);
+	putback_pages(m, &pages);
 	return reclaimed;
 }
 
@@ -347,6 +388,13 @@ void swapout(struct pyksm *m, const struct pyksm_range *ranges, int n)
 {
 	int idle = 0;
 
+	for (int i = 0; has(m, FEAT_MADVISE_PAGEOUT) && i < n; i++) {
+		struct process *p = find_process(m, ranges[i].pid);
+
+		if (p)
+			do_madvise(m, p->mm, ranges[i].addr, ranges[i].npages << PAGE_SHIFT,
+				   PYKSM_MADV_PAGEOUT);
+	}
 	while (idle < IDLE_TURNS && !swapout_done(m, ranges, n)) {
 		uint64_t before = progress(m);
 

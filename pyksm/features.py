@@ -77,6 +77,12 @@ FEATURES: tuple[Feature, ...] = (
         needs=("anon-exclusive",),
     ),
     Feature(
+        "zero-page-last-node", "fault", "6.1", (),
+        "the zero page, part of the kernel's image, lies on the last memory node: where that kernel "
+        "was loaded in the recorded machine",
+        until="6.2",
+    ),
+    Feature(
         "mprotect-gives-writable", "fault", "6.0", ("64fe24a3e05e",),
         "mprotect makes dirty ptes of exclusive pages writable at once",
         needs=("anon-exclusive",),
