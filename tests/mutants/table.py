@@ -114,6 +114,18 @@ MUTANTS: tuple[Mutant, ...] = (
         after="static bool reuse_by_mapcount",
     ),
     Mutant(
+        "swapoff_mm.c",
+        "page = ksm_might_need_to_copy(m, swapcache, vma, addr);",
+        ";",
+        "swapoff of 5.1 maps other families' pages instead of copies",
+    ),
+    Mutant(
+        "swapoff_mm.c",
+        "return -EINTR;",
+        "return 0;",
+        "a signal ends swapoff of 5.1 as if it had done everything",
+    ),
+    Mutant(
         "memory.c",
         "*dst_pte = *src_pte & ~_PAGE_ACCESSED;",
         "*dst_pte = *src_pte;",
@@ -390,6 +402,7 @@ MUTANTS: tuple[Mutant, ...] = (
         "memset(page_content(m, page), 0, m->page_size);",
         ";",
         "a page that could not be read shows what its frame held before",
+        after="m->vm[PSWPIN]++;",
     ),
     Mutant(
         "pgtable.c",
