@@ -286,12 +286,6 @@ FEATURES: tuple[Feature, ...] = (
         "itself",
     ),
     Feature(
-        "zero-page-last-node", "pte", "6.1", (),
-        "the zero page is on the last memory node, where that kernel's image lay when it was "
-        "recorded",
-        until="6.2",
-    ),
-    Feature(
         "swap-zeromap", "swap", "6.12", ("0ca0c24e3211", "e7ac4daeed91"),
         "pages of zeros get a slot but no I/O (swpout_zero, swpin_zero)",
     ),
