@@ -54,6 +54,7 @@ def free_page(m: Machine, page: Page) -> None:
     page.anon_vma = page.stable_node = page.private = None
     page.ksm = page.locked = page.uptodate = page.error = page.dirty = page.writeback = False
     page.swapcache = page.reclaim = page.referenced = page.exclusive = False
+    page.workingset = False
     page.lru = page.active = page.charged = page.memcg = False
     page.index = page.count = page.mapcount = 0
     m.counters["free_page"] += 1

@@ -77,6 +77,7 @@ class Page:
     swapcache: bool = False
     reclaim: bool = False
     referenced: bool = False
+    workingset: bool = False
     lru: bool = False
     active: bool = False
     charged: bool = False  #: PageCgroupUsed, see memcontrol.py
@@ -105,6 +106,10 @@ class Node:
     root: OrderedDict[Page, None] = field(default_factory=OrderedDict)
     recent_scanned: int = 0  #: zone_reclaim_stat of the anonymous lists
     recent_rotated: int = 0
+    anon_cost: int = 0  #: lruvec->anon_cost, see workingset.py
+    nonresident_age: int = 0
+    activations: int = 0  #: WORKINGSET_ACTIVATE_ANON
+    refaults: int = 0  #: of which reclaim knew last time
 
 
 @dataclass(eq=False, slots=True)
@@ -328,6 +333,7 @@ class Machine:
     highest_priority_index: int = -1
     mmlist: list[Mm] = field(default_factory=list)  #: ring that starts at init_mm
     swap_cache: dict[SwapEntry, Page] = field(default_factory=dict)
+    shadows: dict[SwapEntry, tuple[int, int, bool]] = field(default_factory=dict)
     writes: list[Write] = field(default_factory=list)
     just_read: Page | None = None  #: page that this visit of try_to_unuse read, see unuse_pte
     # bookkeeping

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pyksm.oracle import memcontrol, page_io, swapfile
+from pyksm.oracle import memcontrol, page_io, swapfile, workingset
 from pyksm.oracle.page_alloc import (
     alloc_page_vma,
     get_page,
@@ -47,6 +47,8 @@ def delete_from_swap_cache(m: Machine, page: Page) -> None:
 
 def remove_mapping(m: Machine, page: Page) -> None:
     """The swap cache's part of __remove_mapping() in mm/vmscan.c."""
+    assert page.private is not None
+    workingset.workingset_eviction(m, page, page.private)
     swapfile.swapcache_free(m, __delete_from_swap_cache(m, page))
 
 
@@ -99,7 +101,8 @@ def read_swap_cache_async(m: Machine, entry: SwapEntry, vma: Vma | None) -> Page
     page.locked = True
     page.charged = m.has("swapin-charged-at-read")
     add_to_swap_cache(m, page, entry)
-    lru_cache_add(m, page, active=False)
+    workingset.workingset_refault(m, page, entry)
+    lru_cache_add(m, page, page.active)
     page_io.swap_readpage(m, page)
     return page
 

@@ -210,6 +210,7 @@ def swap_entry_free(m: Machine, area: SwapInfo, offset: int, usage: int) -> int:
         area.inuse_pages -= 1
         area.slots.pop(offset, None)
         area.zeromap.discard(offset)
+        m.shadows.pop((area.type, offset), None)
     return byte
 
 

@@ -16,6 +16,7 @@ from pyksm.oracle.page_alloc import (
 from pyksm.oracle.pgtable import ACCESSED, PTRS_PER_PTE, SPECIAL, pte_present, table_ranges
 from pyksm.oracle.structs import PAGE_SHIFT, Machine, Node, Page, Range, schedule_point
 from pyksm.oracle.swap import del_page_from_lru_list, lru_cache_add_lru, putback_lru_page
+from pyksm.oracle.workingset import lru_note_cost
 
 SWAP_CLUSTER_MAX = 32
 DEF_PRIORITY = 12
@@ -82,12 +83,15 @@ def try_to_free_mem_cgroup_pages(m: Machine) -> None:
             reclaimed += shrink_zone(m, node, priority)
         if reclaimed >= SWAP_CLUSTER_MAX:
             break
+    for node in m.nodes:
+        node.refaults = node.activations  # snapshot_refaults()
 
 
 def shrink_zone(m: Machine, node: Node, priority: int) -> int:
     """One round on a node. How many pages it freed. Deactivation has its own reasons."""
     schedule_point(m, "shrink_zone:begin")
     reclaimed = 0
+    may_deactivate = node.refaults != node.activations or inactive_anon_is_low(m, node)
     inactive, active = get_scan_count(m, node, priority)
     while inactive:
         batch = min(SWAP_CLUSTER_MAX, inactive)
@@ -95,7 +99,9 @@ def shrink_zone(m: Machine, node: Node, priority: int) -> int:
         reclaimed += shrink_inactive_list(m, node, batch)
         batch = min(SWAP_CLUSTER_MAX, active)
         active -= batch
-        if batch and inactive_anon_is_low(m, node):
+        if not m.has("keep-young-once"):
+            may_deactivate = inactive_anon_is_low(m, node)
+        if batch and may_deactivate:
             shrink_active_list(m, node, batch)
         if reclaimed >= SWAP_CLUSTER_MAX:
             break
@@ -116,6 +122,11 @@ def get_scan_count(m: Machine, node: Node, priority: int) -> tuple[int, int]:
         return inactive, active
     if not m.has("scan-anon-by-fraction"):
         return 0, 0
+    if m.has("keep-young-once"):  # by what it cost, nothing for file pages
+        cost = node.anon_cost
+        anon = SWAPPINESS * (3 * cost + 1) // (2 * cost + 1)
+        every = anon + (200 - SWAPPINESS) * (3 * cost + 1) // (cost + 1)
+        return (inactive >> priority) * anon // every, (active >> priority) * anon // every
     if node.recent_scanned > (inactive + active) // 4:
         node.recent_scanned //= 2
         node.recent_rotated //= 2
@@ -143,6 +154,7 @@ def shrink_active_list(m: Machine, node: Node, count: int) -> None:
     """Deactivate; that a page was referenced only counts for executables."""
     for page in isolate_lru_pages(m, node, count, active=True):
         node.recent_rotated += rmap.page_referenced(m, page) > 0
+        page.workingset = True
         lru_cache_add_lru(m, page, active=False)
         put_page(m, page)
 
@@ -150,12 +162,16 @@ def shrink_active_list(m: Machine, node: Node, count: int) -> None:
 def shrink_inactive_list(m: Machine, node: Node, count: int) -> int:
     """How many of the oldest could be freed."""
     pages = isolate_lru_pages(m, node, count, active=False)
+    before = m.counters["__swap_writepage"]
     kept = shrink_page_list(m, pages)
     for page in kept:
         node.recent_rotated += page.active
+        node.nonresident_age += page.active
         lru_cache_add_lru(m, page, page.active)
         put_page(m, page)
-    return sum(page.count == 0 for page in pages)
+    freed = sum(page.count == 0 for page in pages)
+    lru_note_cost(m, node, m.counters["__swap_writepage"] - before, len(pages) - freed)
+    return freed
 
 
 def reclaim_pages(m: Machine, pages: list[Page]) -> None:
@@ -191,15 +207,19 @@ def shrink_page_list(m: Machine, pages: list[Page]) -> list[Page]:
 
 def _reclaim(m: Machine, page: Page) -> bool:
     """Try one locked page; true when only the caller's reference is left to it."""
+    if page.writeback and m.has("reclaim-skips-writeback"):
+        page.reclaim = True
+        return _activate(m, page)
     if page.writeback and m.has("scan-anon-by-fraction") and page.reclaim:
         page_io.wait_on_page_writeback(m, page)  # who is there to come back for it in a v1 group
     elif page.writeback:
         page.reclaim = True
         return False
-    referenced = rmap.page_referenced(m, page)
-    page.referenced = False
-    if referenced:
+    references = page_check_references(m, page)
+    if references == "activate":
         return _activate(m, page)
+    if references == "keep":
+        return False
     if page.anon and not page.swapcache and not swap_state.add_to_swap(m, page):
         return _activate(m, page)
     if page.mapcount and page.swapcache:
@@ -211,6 +231,18 @@ def _reclaim(m: Machine, page: Page) -> bool:
     if page.dirty and not pageout(m, page):
         return False
     return page.swapcache and __remove_mapping(m, page)
+
+
+def page_check_references(m: Machine, page: Page) -> str:
+    """One young pte is not enough for activation since b518154e59aa, but for another round."""
+    referenced_ptes = rmap.page_referenced(m, page)
+    referenced_page, page.referenced = page.referenced, False
+    if not referenced_ptes:
+        return "reclaim"
+    if not m.has("keep-young-once"):
+        return "activate"
+    page.referenced = True
+    return "activate" if referenced_page or referenced_ptes > 1 else "keep"
 
 
 def _activate(m: Machine, page: Page) -> bool:
