@@ -120,6 +120,15 @@ FEATURES: tuple[Feature, ...] = (
         "migrating a page that is in the swap cache leaves migration entries, not swap entries",
     ),
     Feature(
+        "vma-merge-unfaulted", "rmap", "6.16", ("879bca0a2c4f",),
+        "a vma that was never written merges with a neighbour that was, unless its anon_vmas "
+        "come from a parent",
+    ),
+    Feature(
+        "mremap-many-vmas", "rmap", "6.17", ("d23cb648e365",),
+        "mremap moves a range that lies in several vmas, gaps included",
+    ),
+    Feature(
         "unmap-ignores-young", "rmap", "5.11", ("013339df116c",),
         "try_to_unmap takes pages out whose accessed bit is set; only page_referenced looks at it",
     ),

@@ -20,10 +20,33 @@ from pyksm.oracle.structs import PAGE_SHIFT, PAGE_SIZE, Machine, Mm, Vma
 
 def mremap_to(m: Machine, mm: Mm, start: int, end: int, new_start: int) -> int:
     """What was mapped at the new place goes, even when the move then fails."""
-    new_end = new_start + end - start
-    if new_start < end and start < new_end:
+    if new_start < end and start < new_start + end - start:
         return -EINVAL
-    err = mmap.do_munmap(m, mm, new_start, new_end)
+    if m.has("mremap-many-vmas"):
+        return remap_move(m, mm, start, end, new_start)
+    return _unmap_and_move(m, mm, start, end, new_start)
+
+
+def remap_move(m: Machine, mm: Mm, start: int, end: int, new_start: int) -> int:
+    """Vma by vma, with the gaps between them kept; a gap at the start is refused at once."""
+    vma = mmap.find_vma(mm, start)
+    if vma is None or vma.start > start:
+        return -EFAULT
+    last_end = vma.start
+    while vma is not None and vma.start < end:
+        low, high = max(vma.start, start), min(vma.end, end)
+        new_start += vma.start - last_end
+        last_end = vma.end
+        err = _unmap_and_move(m, mm, low, high, new_start)
+        if err:
+            return err
+        new_start += high - low
+        vma = mmap.find_vma(mm, last_end)
+    return 0
+
+
+def _unmap_and_move(m: Machine, mm: Mm, start: int, end: int, new_start: int) -> int:
+    err = mmap.do_munmap(m, mm, new_start, new_start + end - start)
     if err:
         return err
     vma = mmap.vma_at(mm, start)
