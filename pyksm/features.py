@@ -72,14 +72,9 @@ FEATURES: tuple[Feature, ...] = (
         needs=("anon-exclusive",),
     ),
     Feature(
-        "fork-copies-pinned", "fault", "5.19", ("fb3d824d1a46",),
-        "fork copies an exclusive page that may be pinned instead of sharing it",
-        needs=("anon-exclusive",),
-    ),
-    Feature(
         "zero-page-last-node", "fault", "6.1", (),
-        "the zero page, part of the kernel's image, lies on the last memory node: where that kernel "
-        "was loaded in the recorded machine",
+        "the zero page, part of the kernel's image, lies on the last memory node: where that "
+        "kernel was loaded in the recorded machine",
         until="6.2",
     ),
     Feature(
@@ -118,11 +113,6 @@ FEATURES: tuple[Feature, ...] = (
     Feature(
         "migrate-swapcache-entries", "rmap", "4.4", (),
         "migrating a page that is in the swap cache leaves migration entries, not swap entries",
-    ),
-    Feature(
-        "vma-merge-unfaulted", "rmap", "6.16", ("879bca0a2c4f",),
-        "a vma that was never written merges with a neighbour that was, unless its anon_vmas "
-        "come from a parent",
     ),
     Feature(
         "mremap-many-vmas", "rmap", "6.17", ("d23cb648e365",),
@@ -322,11 +312,6 @@ FEATURES: tuple[Feature, ...] = (
         "scan-anon-by-fraction", "reclaim", "4.6", (),
         "with no file pages around reclaim scans anonymous ones at every priority, by the fraction "
         "of them that was found in use lately",
-    ),
-    Feature(
-        "rotations-cost", "reclaim", "6.4", ("0538a82c39e9",),
-        "the balance of reclaim counts pages that it looked at in vain, and I/O 32 times",
-        needs=("keep-young-once",),
     ),
     Feature(
         "reclaim-skips-writeback", "reclaim", "6.1", (),

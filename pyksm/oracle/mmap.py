@@ -152,31 +152,12 @@ def is_mergeable_anon_vma(one: AnonVma | None, two: AnonVma | None, vma: Vma | N
     return one is two
 
 
-def is_mergeable_anon_vma_since_6_16(
-    target: Vma, anon_vma: AnonVma | None, middle: Vma | None
-) -> bool:
-    """Only the side that has an anon_vma must not have it from a parent."""
-    if target.anon_vma is None and anon_vma is not None:
-        return middle is None or len(middle.chain) == 1
-    if target.anon_vma is not None and anon_vma is None:
-        return len(target.chain) == 1
-    return target.anon_vma is anon_vma
-
-
-def _can_vma_merge(
-    m: Machine,
-    vma: Vma,
-    flags: tuple[int, bool],
-    anon_vma: AnonVma | None,
-    node: int,
-    middle: Vma | None,
-) -> bool:
-    """``middle``: the vma that is to become part of this one, None where it is new."""
-    if vma.node != node or vma.flags() != flags:
-        return False
-    if m.has("vma-merge-unfaulted"):
-        return is_mergeable_anon_vma_since_6_16(vma, anon_vma, middle)
-    return is_mergeable_anon_vma(anon_vma, vma.anon_vma, vma)
+def _can_vma_merge(vma: Vma, flags: tuple[int, bool], anon_vma: AnonVma | None, node: int) -> bool:
+    return (
+        vma.node == node
+        and vma.flags() == flags
+        and is_mergeable_anon_vma(anon_vma, vma.anon_vma, vma)
+    )
 
 
 def vma_merge(
@@ -196,17 +177,16 @@ def vma_merge(
     if following is not None and following.end == end:
         following = mm.vmas[at + 1] if at + 1 < len(mm.vmas) else None
     pglen = (end - start) >> PAGE_SHIFT
-    middle = vma_at(mm, start)
     before_next = (
         following is not None
         and end == following.start
-        and _can_vma_merge(m, following, flags, anon_vma, node, middle)
+        and _can_vma_merge(following, flags, anon_vma, node)
         and following.pgoff == pgoff + pglen
     )
     if (
         prev is not None
         and prev.end == start
-        and _can_vma_merge(m, prev, flags, anon_vma, node, middle)
+        and _can_vma_merge(prev, flags, anon_vma, node)
         and prev.pgoff + vma_pages(prev) == pgoff
     ):
         if (

@@ -13,11 +13,7 @@ SWAP_CLUSTER_MAX = 32
 
 def lru_note_cost(m: Machine, node: Node, nr_io: int, nr_rotated: int = 0) -> None:
     """Decays once it exceeds a quarter of the pages there are."""
-    if m.has("rotations-cost"):
-        cost = nr_io * SWAP_CLUSTER_MAX + nr_rotated
-    else:
-        cost = nr_io
-    node.anon_cost += cost
+    node.anon_cost += nr_io * SWAP_CLUSTER_MAX + nr_rotated  # as from 6.4 on (0538a82c39e9)
     if node.anon_cost > (len(node.inactive) + len(node.active)) // 4:
         node.anon_cost //= 2
 
@@ -47,4 +43,4 @@ def workingset_refault(m: Machine, page: Page, entry: SwapEntry) -> None:
     node.activations += 1
     if workingset:
         page.workingset = True
-        lru_note_cost(m, node, 1)
+        lru_note_cost(m, node, 1, 0)
