@@ -342,6 +342,15 @@ def test_lingering_begins_where_a_full_area_has_pages_that_nobody_maps() -> None
     assert noise.lingering(scenario, {"results": answer["results"][:2]}) is None
 
 
+def test_the_zero_pages_node_is_not_compared() -> None:
+    answer = {"results": [observed(2, 6, 3, "00"), {"op": "scan"}]}
+    region = answer["results"][0]["observation"]["processes"]["A"]["r"]
+    region |= {"state": "PZ", "node": [1, 1]}
+    placed = noise.placed(answer)
+    assert placed["results"][0]["observation"]["processes"]["A"]["r"]["node"] == [1, None]
+    assert region["node"] == [1, 1]
+
+
 def test_unstable_is_what_runs_disagree_on() -> None:
     one = {"results": [{"op": "scan", "ms": 1, "scans": 2, "calls": {"a": 1}}]}
     two = {"results": [{"op": "scan", "ms": 2, "scans": 2, "calls": {"a": 2}}]}

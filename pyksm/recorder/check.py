@@ -39,9 +39,11 @@ def against(
 ) -> list[Difference]:
     """Where an engine says something else than the kernel did."""
     name = profile_for(scenario, recorded["kernel"], profile)
-    answer = run(scenario, engine, profile=name)
+    answer = noise.placed(run(scenario, engine, profile=name))
     lingering = noise.lingering(scenario, recorded)
-    return recording_differences(answer, recorded, unstable=unstable or (), lingering=lingering)
+    return recording_differences(
+        answer, noise.placed(recorded), unstable=unstable or (), lingering=lingering
+    )
 
 
 def examine(

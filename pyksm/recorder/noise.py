@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 from pyksm.scenario import statements as st
@@ -34,6 +35,18 @@ def _mapped_and_cached(seen: dict[str, Any]) -> int:
         if cached == "1"
     }
     return len(frames)
+
+
+def placed(answer: dict[str, Any]) -> dict[str, Any]:
+    """The answer without the zero page's node: that hangs on where a boot has put the kernel."""
+    answer = copy.deepcopy(answer)
+    for result in answer["results"]:
+        for regions in result.get("observation", {"processes": {}})["processes"].values():
+            for region in regions.values():
+                for index, state in enumerate(region["state"] if "node" in region else ""):
+                    if state == "Z":
+                        region["node"][index] = None
+    return answer
 
 
 def unstable(answers: list[dict[str, Any]]) -> list[str]:
