@@ -390,6 +390,9 @@ void end_all_writeback(struct pyksm *m);
 
 /* vmscan.c */
 void lru_add(struct pyksm *m, struct page *page);
+void lru_putback(struct pyksm *m, struct page *page);
+void lru_add_drain(struct pyksm *m);
+bool in_lru_add_pvec(const struct pyksm *m, const struct page *page, bool just_read);
 void lru_del(struct pyksm *m, struct page *page);
 void activate_page(struct pyksm *m, struct page *page);
 void mark_page_accessed(struct pyksm *m, struct page *page);

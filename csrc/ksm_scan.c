@@ -35,6 +35,7 @@ static void begin_scan(struct pyksm *m)
 	struct list_head *pos, *next;
 
 	advisor_start_scan(m);
+	lru_add_drain(m);
 	/* Nodes in the trees are pruned by searches; those that wait for a place only here. */
 	if (!ksm->merge_across_nodes) {
 		list_for_each_safe (pos, next, &ksm->migrate_nodes) {

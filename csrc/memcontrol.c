@@ -23,7 +23,7 @@ void commit_charge_swapin(struct pyksm *m, struct page *page, bool charge)
 	page->flags |= PG_charged;
 	if (page->flags & PG_lru) {
 		lru_del(m, page);
-		lru_add(m, page);
+		lru_putback(m, page);
 	}
 }
 

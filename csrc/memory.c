@@ -226,7 +226,8 @@ static bool map_then_free(struct pyksm *m, struct vm_area_struct *vma, uint64_t 
 	else
 		page_add_new_anon_rmap(m, page, vma, addr);
 	commit_charge_swapin(m, page, charge);
-	if (page == in->swapcache && !in->fresh && has(m, FEAT_SWAPIN_ACTIVATES))
+	if (page == in->swapcache && !in_lru_add_pvec(m, page, in->fresh) &&
+	    has(m, FEAT_SWAPIN_ACTIVATES))
 		activate_page(m, page);
 	swap_free(m, in->entry);
 	if (vm_swap_full(m))
@@ -547,6 +548,7 @@ void unmap_single_vma(struct pyksm *m, struct mmu_gather *tlb, struct vm_area_st
 /* No processor can reach the zapped pages any more: now they may go. */
 void tlb_finish_mmu(struct pyksm *m, struct mmu_gather *tlb)
 {
+	lru_add_drain(m);
 	for (size_t i = 0; i < tlb->nr; i++) {
 		free_swap_cache(m, tlb->pages[i]);
 		put_page(m, tlb->pages[i]);

@@ -224,6 +224,7 @@ int do_move_pages(struct pyksm *m, struct mm_struct *mm, uint64_t addr, uint64_t
 {
 	int err = 0;
 
+	lru_add_drain(m);
 	for (uint64_t done = 0; done < npages && !err; done += MOVE_CHUNK) {
 		uint64_t n = npages - done < MOVE_CHUNK ? npages - done : MOVE_CHUNK;
 

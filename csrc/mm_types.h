@@ -20,6 +20,7 @@
 #define TASK_SIZE (1ULL << 47)
 #define MAX_NODES 64
 #define MAX_AGENT_PAGES 65536
+#define PAGEVEC_SIZE 15
 
 typedef uint64_t pte_t;
 
@@ -296,6 +297,8 @@ struct pyksm {
 	uint32_t policy, switches, agent_pages;
 	uint64_t features; /* bit k: enum feature k */
 	uint64_t clock; /* ms */
+	struct page *lru_add_pvec[PAGEVEC_SIZE]; /* see in_lru_add_pvec() */
+	uint32_t nr_lru_add_pvec;
 	uint32_t max_swapfiles;
 	struct node node[MAX_NODES];
 	struct page *mem_map;

@@ -74,7 +74,7 @@ static int unuse_pte(struct pyksm *m, struct vm_area_struct *vma, uint64_t addr,
 	} else if (same) {
 		unuse_pte_map(m, vma, addr, pte, entry, page, copied);
 		/* as in swapoff.c, until new pages began their life inactive (5.9) */
-		if (!has(m, FEAT_KEEP_YOUNG_ONCE) && (copied || !fresh))
+		if (!has(m, FEAT_KEEP_YOUNG_ONCE) && (copied || !in_lru_add_pvec(m, page, fresh)))
 			activate_page(m, page);
 	}
 	if (copied) {
