@@ -49,7 +49,7 @@ void lru_add_drain(struct pyksm *m)
 /* just_read: what to say before 4.8, where nothing more is known. */
 bool in_lru_add_pvec(const struct pyksm *m, const struct page *page, bool just_read)
 {
-	if (!has(m, FEAT_LRU_BATCH_FLUSHED_FULL))
+	if (!has(m, FEAT_SWAPIN_ACTIVATES))
 		return just_read;
 	for (uint32_t i = 0; i < m->nr_lru_add_pvec; i++)
 		if (m->lru_add_pvec[i] == page)

@@ -334,11 +334,6 @@ FEATURES: tuple[Feature, ...] = (
         "MADV_PAGEOUT reclaims pages that are mapped once",
     ),
     Feature(
-        "lru-batch-flushed-full", "reclaim", "4.8", ("8f182270dfec",),
-        "the page that fills a processor's batch of 15 is on the LRU at once, so that it can be "
-        "activated",
-    ),
-    Feature(
         "keep-young-once", "reclaim", "5.9", ("b518154e59aa",),
         "reclaim keeps an anonymous page that one pte has used on the inactive list for a round "
         "instead of activating it; new pages start inactive",
