@@ -22,6 +22,7 @@ from pyksm.oracle.structs import (
     RmapItem,
     schedule_point,
 )
+from pyksm.oracle.swap import lru_add_drain
 
 AGE_MAX = 255  #: U8_MAX
 
@@ -94,6 +95,7 @@ def skip_age(age: int) -> int:
 
 
 def _begin_pass(m: Machine) -> None:
+    lru_add_drain(m)
     advisor_start_scan(m)
     if not m.ksm.merge_across_nodes:
         for node in list(m.ksm.migrate_nodes):

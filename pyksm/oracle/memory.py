@@ -49,7 +49,7 @@ from pyksm.oracle.structs import (
     Vma,
     schedule_point,
 )
-from pyksm.oracle.swap import activate_page
+from pyksm.oracle.swap import activate_swapped_in, lru_add_drain
 from pyksm.oracle.swap_map import add_swap_count_continuation
 
 EHWPOISON = 133  # errno does not have it everywhere
@@ -260,11 +260,10 @@ def _map_swap_page(
     m: Machine, vma: Vma, address: int, page: Page, swapcache: Page, write: bool, ret: int
 ) -> int:
     """The end of do_swap_page(): both pages are locked. The reference becomes the mapping's."""
-    cached = not ret & VM_FAULT_MAJOR
     if m.has("anon-exclusive"):
         pte = _map_exclusive(m, vma, address, page, swapcache, write)
     else:
-        pte = _map_by_swap_count(m, vma, address, page, swapcache, write, cached)
+        pte = _map_by_swap_count(m, vma, address, page, swapcache, write)
     if write and pte & RW:
         write = False
         ret |= VM_FAULT_WRITE
@@ -280,7 +279,7 @@ def _map_swap_page(
 
 
 def _map_by_swap_count(
-    m: Machine, vma: Vma, address: int, page: Page, swapcache: Page, write: bool, cached: bool
+    m: Machine, vma: Vma, address: int, page: Page, swapcache: Page, write: bool
 ) -> int:
     """Until 5.17: writable where reuse_swap_page() says so. Returns the new pte."""
     orig_pte = get_pte(vma.mm, address)
@@ -298,8 +297,8 @@ def _map_by_swap_count(
     else:
         rmap.page_add_new_anon_rmap(m, page, vma, address)
     memcontrol.commit_charge_swapin(m, page, charge)
-    if m.has("swapin-activates") and cached and page is swapcache:
-        activate_page(m, page)  # just read it would not be on the LRU yet on a real kernel
+    if m.has("swapin-activates") and page is swapcache:
+        activate_swapped_in(m, page)
     swapfile.swap_free(m, pte_to_swp_entry(m, orig_pte))
     if swapfile.vm_swap_full(m):
         swapfile.try_to_free_swap(m, page)
@@ -419,6 +418,7 @@ class MmuGather:
 
 
 def zap_page_range(m: Machine, vma: Vma, start: int, end: int) -> None:
+    lru_add_drain(m)
     tlb = MmuGather()
     unmap_single_vma(m, tlb, vma, start, end)
     tlb.finish(m)

@@ -28,7 +28,7 @@ from pyksm.oracle.pgtable import (
     vm_page_prot,
 )
 from pyksm.oracle.structs import PAGE_SIZE, Machine, Mm, Page, Vma
-from pyksm.oracle.swap import isolate_lru_page, putback_lru_page
+from pyksm.oracle.swap import isolate_lru_page, lru_add_drain, putback_lru_page
 
 #: page_to_node records that fit one kernel page, the end marker not counted.
 CHUNK = 4096 // 24 - 1
@@ -47,6 +47,7 @@ def do_pages_move(m: Machine, mm: Mm, start: int, npages: int, node: int) -> tup
     """0 or -errno for the whole call, and a node or -errno for each page."""
     if not 0 <= node < len(m.nodes):
         return -ENODEV, []
+    lru_add_drain(m)  # migrate_prep()
     status: list[int] = []
     for at in range(0, npages, CHUNK):
         chunk = [PageToNode(start + i * PAGE_SIZE) for i in range(at, min(at + CHUNK, npages))]

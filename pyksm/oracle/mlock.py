@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from pyksm.oracle import swapfile
 from pyksm.oracle.structs import Machine, Mm, Page
-from pyksm.oracle.swap import del_page_from_lru_list, lru_cache_add_lru
+from pyksm.oracle.swap import del_page_from_lru_list, lru_cache_add
 
 
 def agent_fork(m: Machine, mm: Mm, oldmm: Mm) -> None:
@@ -19,7 +19,7 @@ def agent_fork(m: Machine, mm: Mm, oldmm: Mm) -> None:
         return
     for _ in range(m.config.agent_pages):
         page = Page(-1, 0, b"", count=1, uptodate=True, charged=True, agent=oldmm)
-        lru_cache_add_lru(m, page, active=False)
+        lru_cache_add(m, page, active=False)
         oldmm.agent_pages.append(page)
 
 

@@ -7,6 +7,8 @@ from collections import OrderedDict
 from pyksm.oracle.page_alloc import get_page, put_page
 from pyksm.oracle.structs import Machine, Page
 
+PAGEVEC_SIZE = 15
+
 
 def lru_list(m: Machine, page: Page) -> OrderedDict[Page, None]:
     node = m.nodes[page.node]
@@ -28,9 +30,20 @@ def del_page_from_lru_list(m: Machine, page: Page) -> None:
 
 
 def lru_cache_add(m: Machine, page: Page, active: bool) -> None:
-    """The same for a page that comes from elsewhere than reclaim, which keeps count of both."""
+    """The same for a page that comes from elsewhere than reclaim, which keeps count of both.
+
+    On a real kernel it waits in a per-CPU batch. Where a page waits shows in activate_page(), so
+    the batches of those kernels are kept count of whose swap-ins activate."""
     lru_cache_add_lru(m, page, active)
     update_page_reclaim_stat(m, page, active)
+    if m.has("swapin-activates"):
+        m.lru_batch.append(page)
+        if len(m.lru_batch) == PAGEVEC_SIZE:
+            lru_add_drain(m)
+
+
+def lru_add_drain(m: Machine) -> None:
+    m.lru_batch.clear()
 
 
 def update_page_reclaim_stat(m: Machine, page: Page, rotated: bool) -> None:
@@ -45,6 +58,12 @@ def activate_page(m: Machine, page: Page) -> None:
         page.active = True
         lru_list(m, page)[page] = None
         update_page_reclaim_stat(m, page, rotated=True)
+
+
+def activate_swapped_in(m: Machine, page: Page) -> None:
+    """activate_page() for a page that comes from swap: none that is still in a batch."""
+    if page not in m.lru_batch:
+        activate_page(m, page)
 
 
 def mark_page_accessed(m: Machine, page: Page) -> None:

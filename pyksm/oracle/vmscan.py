@@ -15,7 +15,12 @@ from pyksm.oracle.page_alloc import (
 )
 from pyksm.oracle.pgtable import ACCESSED, PTRS_PER_PTE, SPECIAL, pte_present, table_ranges
 from pyksm.oracle.structs import PAGE_SHIFT, Machine, Node, Page, Range, schedule_point
-from pyksm.oracle.swap import del_page_from_lru_list, lru_cache_add_lru, putback_lru_page
+from pyksm.oracle.swap import (
+    del_page_from_lru_list,
+    lru_add_drain,
+    lru_cache_add_lru,
+    putback_lru_page,
+)
 from pyksm.oracle.workingset import lru_note_cost
 
 SWAP_CLUSTER_MAX = 32
@@ -77,6 +82,7 @@ def _clear_young(m: Machine) -> None:
 
 def try_to_free_mem_cgroup_pages(m: Machine) -> None:
     """One call: up to 13 rounds over the nodes, until 32 pages were freed."""
+    lru_add_drain(m)
     reclaimed = 0
     for priority in range(DEF_PRIORITY, -1, -1):
         for node in m.nodes:
