@@ -22,6 +22,8 @@ from pyksm.scenario import engines
 PAGE = 4096
 SIZE = 64
 
+RW, DIRTY = 1 << 1, 1 << 6
+
 
 class Box:
     """A small machine, and short words for what these tests do to it."""
@@ -187,6 +189,67 @@ def test_no_memory_for_a_chain(box: Callable[..., Box]) -> None:
     b.engine.inject("kmem", 2)
     b.engine.ksm_do_scan(2)
     assert (b.states(pid, 4), b.chains()) == ("KKPP", (0, 0))
+
+
+# --- nodes that find each other in the wrong trees
+
+
+def _swapped_places(b: Box, pages: int, nodes: int) -> tuple[list[int], list[int]]:
+    """Pages of 7: two on memory node 1, and some on node 0 in so many stable nodes; then all moved
+    to the other node. Those first on node 1 are visited first, and only one still maps its page."""
+    k = b.engine
+    k.ksm_write("merge_across_nodes", 0)
+    far, near = [], []
+    for node, pids, count in ((1, far, 2), (0, near, pages)):
+        for _ in range(count):
+            pid = k.spawn()
+            b.addresses[pid] = k.mmap(pid, 1, 1 << 32, node)
+            b.write(pid, 0, 7)
+            b.advise(pid, MADV_MERGEABLE, 1)
+            pids.append(pid)
+    k.ksm_scan(2)
+    assert b.counts("pages_shared", "pages_sharing") == (1 + nodes, 1 + pages - nodes)
+    b.write(far[1], 0, 8)
+    for node, pids in ((0, far[:1]), (1, near)):
+        for pid in pids:
+            k.migrate(pid, b.at(pid, 0), 1, node)
+    return far, near
+
+
+@pytest.mark.parametrize("profile", ["3.9", "4.19", "6.1", "6.12"])
+def test_nodes_change_places(box: Callable[..., Box], profile: str) -> None:
+    """The first one finds in its tree the other one, whose page is gone from there, and replaces
+    it; that one finds the other tree empty."""
+    b = box(profile, nodes=2)
+    far, near = _swapped_places(b, pages=2, nodes=1)
+    b.engine.ksm_scan(1)
+    b.clean()
+    assert "".join(b.states(pid, 1) for pid in far + near) == "KPKK"
+    for node, wanted in ((0, far[0]), (1, near[0])):
+        pid = b.engine.spawn()
+        b.addresses[pid] = b.engine.mmap(pid, 1, 1 << 32, node)
+        b.write(pid, 0, 7)
+        b.advise(pid, MADV_MERGEABLE, 1)
+        b.engine.ksm_scan(2)
+        pages = [b.engine.pagemap(each, b.at(each, 0), 1)[0].pfn for each in (pid, wanted)]
+        assert pages[0] == pages[1]
+
+
+@pytest.mark.parametrize("profile", ["4.19", "6.1", "6.12"])
+def test_dups_change_places(box: Callable[..., Box], profile: str) -> None:
+    """The same where a chain of two stands in the first one's way, a full one and one with room:
+    it takes the latter's place in it. On the other node they meet again, in a chain of their own.
+    """
+    b = box(profile, nodes=2)
+    b.engine.ksm_write("max_page_sharing", 3)
+    far, near = _swapped_places(b, pages=5, nodes=2)
+    assert b.chains() == (1, 2)
+    b.engine.ksm_scan(1)
+    b.clean()
+    assert b.chains() == (2, 3)
+    assert "".join(b.states(pid, 1) for pid in far + near) == "KPKKKKK"
+    b.engine.ksm_scan(1)  # pages in place are not looked up: nobody sees the chain of one
+    assert b.chains() == (2, 3)
 
 
 # --- zero pages
@@ -461,6 +524,23 @@ def test_unmerge_prot_none(box: Callable[..., Box], profile: str, left: str) -> 
     b.engine.mprotect(pid, b.at(pid, 0), 2, PROT_NONE)
     b.advise(pid, MADV_UNMERGEABLE, 2)
     assert b.states(pid, 2) == left
+
+
+@pytest.mark.parametrize(
+    ("profile", "bits"),
+    [("3.9", RW | DIRTY), ("4.19", RW | DIRTY), ("6.1", RW | DIRTY), ("6.12", 0)],
+)
+def test_unmerged_pte(box: Callable[..., Box], profile: str, bits: int) -> None:
+    """Unmerging wrote to the page once; since 6.2 it only makes sure that nobody else has it."""
+    b = box(profile)
+    pid = b.process(7, 7)
+    b.engine.ksm_scan(2)
+    b.advise(pid, MADV_UNMERGEABLE, 2)
+    for page in b.engine.pagemap(pid, b.at(pid, 0), 2):
+        assert (page.ksm, page.pte & (RW | DIRTY)) == (False, bits)
+    copies = b.engine.counters()["copy_page"]
+    b.write(pid, 0, 9, 9)
+    assert b.engine.counters()["copy_page"] == copies
 
 
 @pytest.mark.parametrize(("profile", "warns"), [("4.19", True), ("6.1", False)])
