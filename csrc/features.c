@@ -4,10 +4,10 @@
 
 struct named {
 	const char *name;
-	uint64_t mask;
+	struct pyksm_feature_set set;
 };
 
-#define ROW(name, mask) { name, mask },
+#define ROW(name, low, high) { name, { { low, high } } },
 /* with the features that each has no meaning without */
 static const struct named feature_table[] = { PYKSM_FEATURES(ROW) };
 /* with the features of each; aliases are rows of their own */
@@ -18,32 +18,66 @@ static const struct named profile_table[] = { PYKSM_PROFILES(ROW) };
 
 _Static_assert(sizeof(feature_table) / sizeof(feature_table[0]) == NR_FEATURES, "a row a feature");
 
-/* The set with all that its members need. */
-static uint64_t with_needs(uint64_t set)
+_Static_assert(NR_FEATURES <= 128, "two words of them");
+
+typedef struct pyksm_feature_set set;
+
+static bool is_in(int k, const set *s)
 {
-	uint64_t before;
+	return (s->word[k / 64] >> k % 64) & 1;
+}
+
+static set both(set a, set b)
+{
+	return (set){ { a.word[0] | b.word[0], a.word[1] | b.word[1] } };
+}
+
+static set without(set a, set b)
+{
+	return (set){ { a.word[0] & ~b.word[0], a.word[1] & ~b.word[1] } };
+}
+
+static bool is_empty(set a)
+{
+	return !(a.word[0] | a.word[1]);
+}
+
+/* Those of the table's rows that have a number. */
+static set known(void)
+{
+	set ret = { { 0, 0 } };
+
+	for (int k = 0; k < NR_FEATURES; k++)
+		ret.word[k / 64] |= 1ull << k % 64;
+	return ret;
+}
+
+/* The set with all that its members need. */
+static set with_needs(set s)
+{
+	set before;
 
 	do {
-		before = set;
-		for (int i = 0; i < NR_FEATURES; i++)
-			if ((set >> i) & 1)
-				set |= feature_table[i].mask;
-	} while (set != before);
-	return set;
+		before = s;
+		for (int k = 0; k < NR_FEATURES; k++)
+			if (is_in(k, &s))
+				s = both(s, feature_table[k].set);
+	} while (!is_empty(without(s, before)));
+	return s;
 }
 
 /* The set without those that need one that is not in it. */
-static uint64_t without_unmet(uint64_t set)
+static set without_unmet(set s)
 {
-	uint64_t before;
+	set before;
 
 	do {
-		before = set;
-		for (int i = 0; i < NR_FEATURES; i++)
-			if (feature_table[i].mask & ~set)
-				set &= ~(1ull << i);
-	} while (set != before);
-	return set;
+		before = s;
+		for (int k = 0; k < NR_FEATURES; k++)
+			if (!is_empty(without(feature_table[k].set, s)))
+				s.word[k / 64] &= ~(1ull << k % 64);
+	} while (!is_empty(without(before, s)));
+	return s;
 }
 
 static const struct named *find_profile(const char *name)
@@ -55,19 +89,18 @@ static const struct named *find_profile(const char *name)
 }
 
 /* The features that a configuration asks for; -EINVAL for a name or a bit that nobody knows. */
-int features_of(const struct pyksm_config *config, uint64_t *features)
+int features_of(const struct pyksm_config *config, set *features)
 {
 	const struct named *profile =
 		find_profile(config->profile ? config->profile : PYKSM_DEFAULT_PROFILE);
-	uint64_t known = NR_FEATURES == 64 ? ~0ull : (1ull << NR_FEATURES) - 1;
 
-	if (!profile || ((config->features | config->features_off) & ~known))
+	if (!profile || !is_empty(without(both(config->features, config->features_off), known())))
 		return -EINVAL;
 	if (config->exact_features)
 		*features = config->features;
 	else
-		*features = with_needs(profile->mask | config->features);
-	*features = without_unmet(*features & ~config->features_off);
+		*features = with_needs(both(profile->set, config->features));
+	*features = without_unmet(without(*features, config->features_off));
 	return 0;
 }
 
@@ -86,17 +119,20 @@ const char *pyksm_profile_name(int index)
 	return index < 0 || (size_t)index >= NR_PROFILES ? NULL : profile_table[index].name;
 }
 
-int pyksm_profile_features(const char *name, uint64_t *features)
+int pyksm_profile_features(const char *name, set *ret)
 {
 	const struct named *profile = name ? find_profile(name) : NULL;
 
-	if (!profile || !features)
+	if (!profile || !ret)
 		return -EINVAL;
-	*features = profile->mask;
+	*ret = profile->set;
 	return 0;
 }
 
-uint64_t pyksm_features(const struct pyksm *m)
+int pyksm_features(const struct pyksm *m, set *ret)
 {
-	return m ? m->features : 0;
+	if (!m || !ret)
+		return -EINVAL;
+	*ret = m->features;
+	return 0;
 }

@@ -27,13 +27,15 @@ def constant(name: str) -> str:
 
 
 def mask(names: frozenset[str], order: tuple[str, ...]) -> str:
-    return f"0x{sum(1 << order.index(name) for name in names):x}u"
+    """The words of a set, low one first."""
+    number = sum(1 << order.index(name) for name in names)
+    return f"0x{number & (1 << 64) - 1:x}u, 0x{number >> 64:x}u"
 
 
 def header(features: ModuleType) -> str:
     order = features.NAMES
-    if len(order) > 64:
-        raise SystemExit("features.py: more than 64 features do not fit a mask of 64 bits")
+    if len(order) > 128:
+        raise SystemExit("features.py: more than 128 features do not fit two words of 64 bits")
     lines = [
         "/* SPDX-License-Identifier: MIT */",
         "/* Made from pyksm/features.py by gen_features.py: change that file. */",
@@ -46,12 +48,17 @@ def header(features: ModuleType) -> str:
         since = f"{each.since}{f' to {each.until}' if each.until else ''}"
         commits = ", ".join(each.commits) or "not traced"
         lines += [f"\t{constant(each.name)}, /* {since}, {commits} */"]
-    lines += ["\tNR_FEATURES", "};", "", "/* X(name, features it has no meaning without) */"]
+    lines += [
+        "\tNR_FEATURES",
+        "};",
+        "",
+        "/* X(name, features it has no meaning without: two words) */",
+    ]
     lines += ["#define PYKSM_FEATURES(X) \\"]
     lines += [
         f'\tX("{each.name}", {mask(frozenset(each.needs), order)}) \\' for each in features.FEATURES
     ]
-    lines += ["\t/* end */", "", "/* X(name of a profile or an alias, its features) */"]
+    lines += ["\t/* end */", "", "/* X(name of a profile or an alias, its features: two words) */"]
     lines += [f'#define PYKSM_DEFAULT_PROFILE "{features.DEFAULT}"', "#define PYKSM_PROFILES(X) \\"]
     for profile in features.PROFILES.values():
         for name in (profile.name, *profile.aliases):

@@ -31,11 +31,11 @@ static inline bool switched(const struct pyksm *m, enum pyksm_switch sw)
 /* Does this machine's kernel have it? pyksm/features.py has them all, with their commits. */
 static inline bool has(const struct pyksm *m, enum feature feature)
 {
-	return (m->features >> feature) & 1;
+	return (m->features.word[feature / 64] >> feature % 64) & 1;
 }
 
 /* features.c */
-int features_of(const struct pyksm_config *config, uint64_t *features);
+int features_of(const struct pyksm_config *config, struct pyksm_feature_set *features);
 
 /* pool.c */
 void pools_release(struct pyksm *m);

@@ -295,7 +295,7 @@ struct pyksm {
 	uint32_t nodes;
 	size_t page_size;
 	uint32_t policy, switches, agent_pages;
-	uint64_t features; /* bit k: enum feature k */
+	struct pyksm_feature_set features; /* of enum feature */
 	uint64_t clock; /* ms */
 	struct page *lru_add_pvec[PAGEVEC_SIZE]; /* see in_lru_add_pvec() */
 	uint32_t nr_lru_add_pvec;

@@ -179,7 +179,9 @@ def _c_config(config: Config) -> Any:
     ret.policy = POLICIES.index(config.policy)
     ret.switches = switches
     ret.exact_features = 1
-    ret.features = sum(1 << _FEATURES.index(name) for name in features)
+    for name in features:
+        index = _FEATURES.index(name)
+        ret.features.word[index // 64] |= 1 << index % 64
     return ret
 
 

@@ -71,15 +71,27 @@ def test_switching_keeps_what_is_needed(name: str, on: frozenset[str], off: froz
     assert all(each in got or not closed(got | {each}) or each in off for each in on)
 
 
+def words(number: int) -> dict[str, list[int]]:
+    """``struct pyksm_feature_set`` of a mask."""
+    return {"word": [number & (1 << 64) - 1, number >> 64]}
+
+
+def number(features: Any) -> int:
+    """The mask that a ``struct pyksm_feature_set *`` holds."""
+    mask: int = features.word[0] | features.word[1] << 64
+    return mask
+
+
 def features_of(config: dict[str, Any]) -> int:
     """What a machine has that C makes of a config (features, features_off, exact_features)."""
     profile = ffi.new("char[]", config["profile"].encode())
     err = ffi.new("int *")
     machine = lib.pyksm_new(ffi.new("struct pyksm_config *", config | {"profile": profile}), err)
     assert machine != ffi.NULL
-    mask = lib.pyksm_features(machine)
+    had = ffi.new("struct pyksm_feature_set *")
+    assert lib.pyksm_features(machine, had) == 0
     lib.pyksm_free(machine)
-    return mask
+    return number(had)
 
 
 @given(hs.sampled_from(profiles.names()), SOME, SOME)
@@ -87,15 +99,20 @@ def test_c_understands_profiles_and_switches_alike(
     name: str, on: frozenset[str], off: frozenset[str]
 ) -> None:
     had = profiles.find(name).features
-    mask = ffi.new("uint64_t *")
-    assert lib.pyksm_profile_features(name.encode(), mask) == 0
-    assert mask[0] == masked(had)
-    asked = {"frames": 4, "profile": name, "features": masked(on), "features_off": masked(off)}
+    of_profile = ffi.new("struct pyksm_feature_set *")
+    assert lib.pyksm_profile_features(name.encode(), of_profile) == 0
+    assert number(of_profile) == masked(had)
+    asked = {
+        "frames": 4,
+        "profile": name,
+        "features": words(masked(on)),
+        "features_off": words(masked(off)),
+    }
     assert features_of(asked) == masked(switch(had, on, off))
     # An exact set is taken as it is, but for what has no meaning by itself.
     exact = features_of(asked | {"exact_features": 1})
     assert exact & ~masked(on - off) == 0
-    assert features_of(asked | {"features": exact, "exact_features": 1}) == exact
+    assert features_of(asked | {"features": words(exact), "exact_features": 1}) == exact
 
 
 @given(hs.sampled_from(profiles.names()), SOME, SOME)
@@ -104,7 +121,9 @@ def test_a_machine_has_what_its_config_says(
 ) -> None:
     config = Config(frames=4, profile=name, on=on, off=off)
     core = Core(config)
-    assert core._call("features", lib.pyksm_features) == masked(config.features)
+    had = ffi.new("struct pyksm_feature_set *")
+    core._call("features", lib.pyksm_features, had)
+    assert number(had) == masked(config.features)
     core.close()
 
 
@@ -120,12 +139,17 @@ def test_c_lists_the_same_names() -> None:
 
 
 def test_c_refuses_what_nobody_knows() -> None:
-    mask = ffi.new("uint64_t *")
+    mask = ffi.new("struct pyksm_feature_set *")
     assert lib.pyksm_profile_features(b"2.6", mask) == -22
     assert lib.pyksm_profile_features(ffi.NULL, mask) == -22
     assert lib.pyksm_profile_features(b"3.9", ffi.NULL) == -22
     err = ffi.new("int *")
-    for wrong in ({"profile": b"2.6"}, {"features": 1 << 63}, {"features_off": 1 << len(NAMES)}):
+    assert lib.pyksm_features(ffi.NULL, mask) == -22
+    for wrong in (
+        {"profile": b"2.6"},
+        {"features": words(1 << 127)},
+        {"features_off": words(1 << len(NAMES))},
+    ):
         kept = {key: ffi.new("char[]", value) for key, value in wrong.items() if key == "profile"}
         config = ffi.new("struct pyksm_config *", wrong | kept)
         assert lib.pyksm_new(config, err) == ffi.NULL

@@ -76,6 +76,11 @@ enum pyksm_fault_kind {
 	PYKSM_NR_FAULT_KINDS = 5,
 };
 
+/* Features by number, 64 a word: k is bit k % 64 of word k / 64. */
+struct pyksm_feature_set {
+	uint64_t word[2];
+};
+
 struct pyksm_config {
 	uint32_t nodes; /* memory nodes, 1..64; 0 means 1 */
 	/* bytes of content a page has: a power of two, 8..4096; 0 means 4096 */
@@ -89,8 +94,8 @@ struct pyksm_config {
 	/* the kernel to behave like, see pyksm_profile_features(); NULL: the newest */
 	const char *profile;
 	/* features switched on beside the profile's, with what they need, and then off, with what
-	 * needs them: bit k is pyksm_feature_name(k). exact_features != 0: these and no others */
-	uint64_t features, features_off;
+	 * needs them; k is pyksm_feature_name(k). exact_features != 0: these and no others */
+	struct pyksm_feature_set features, features_off;
 	uint32_t exact_features;
 };
 
@@ -234,12 +239,13 @@ PYKSM_API int pyksm_set_hook(struct pyksm *m, pyksm_hook hook, void *arg);
 PYKSM_API int pyksm_nr_points(void);
 PYKSM_API const char *pyksm_point_name(int index);
 PYKSM_API const char *pyksm_switch_name(int index);
-/* Profiles (aliases too) and features by name; bit k of a mask is feature k. */
+/* Profiles (aliases too) and features by name. */
 PYKSM_API int pyksm_nr_features(void);
 PYKSM_API const char *pyksm_feature_name(int index);
 PYKSM_API const char *pyksm_profile_name(int index);
-PYKSM_API int pyksm_profile_features(const char *name, uint64_t *features);
-PYKSM_API uint64_t pyksm_features(const struct pyksm *m); /* what the machine has */
+PYKSM_API int pyksm_profile_features(const char *name, struct pyksm_feature_set *ret);
+/* What the machine has. */
+PYKSM_API int pyksm_features(const struct pyksm *m, struct pyksm_feature_set *ret);
 
 /* CDEF-END */
 

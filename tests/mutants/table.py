@@ -11,14 +11,14 @@ from mutant import Mutant
 MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "features.c",
-        "*features = without_unmet(*features & ~config->features_off);",
-        "*features &= ~config->features_off;",
+        "*features = without_unmet(without(*features, config->features_off));",
+        "*features = without(*features, config->features_off);",
         "a feature is switched off and those that have no meaning without it stay on",
     ),
     Mutant(
         "features.c",
-        "*features = with_needs(profile->mask | config->features);",
-        "*features = profile->mask | config->features;",
+        "*features = with_needs(both(profile->set, config->features));",
+        "*features = both(profile->set, config->features);",
         "a feature is switched on without what it needs, and so at once off again",
     ),
     Mutant(
@@ -41,7 +41,7 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     Mutant(
         "swapoff.c",
-        "if (page != swapcache || !u->fresh)",
+        "if (page != swapcache || !in_lru_add_pvec(m, page, u->fresh))",
         "if (page != swapcache)",
         "a page found in the swap cache is not activated",
     ),
