@@ -84,7 +84,7 @@ FEATURES: tuple[Feature, ...] = (
     ),
     Feature(
         "mprotect-clean-writable", "fault", "6.2", ("7ea7e333842e",),
-        "and clean ones",
+        "mprotect makes exclusive pages writable that are clean, too",
         needs=("mprotect-gives-writable",),
     ),
     Feature(
