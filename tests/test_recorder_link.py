@@ -63,7 +63,7 @@ def answering(**told: list[str]) -> Answers:
 def results(text: str, **told: list[str]) -> list[dict[str, Any]]:
     with linked(answering(**told)) as (link, _):
         answer = Recorder(link).record(parse(text))
-    assert (answer["engine"], answer["kernel"]) == ("kernel", "9.9.9")
+    assert (answer["engine"], answer["kernel"], answer["contract"]) == ("kernel", "9.9.9", 1)
     return list(answer["results"])
 
 

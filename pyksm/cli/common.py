@@ -58,14 +58,22 @@ def switched(scenario: Scenario, on: Iterable[str] = (), off: Iterable[str] = ()
 
 
 def two_engines(text: str, kernel: bool = False) -> tuple[str, ...]:
-    """``core,oracle``: two engines or more, all known and different; ``kernel`` where it may be."""
+    """``core,oracle``: two engines or more, all known and different.
+
+    With ``kernel`` also that, and recordings by their file names (``*.json``).
+    """
     names = tuple(name.strip() for name in text.split(","))
     for name in names:
-        if not (kernel and name == engines.KERNEL):
+        if not (kernel and not is_model(name)):
             engines.factory(name)
     if len(names) < 2 or len(set(names)) != len(names):
         raise InputError(f"--engines {text!r}: expected two different engines, as core,oracle")
     return names
+
+
+def is_model(name: str) -> bool:
+    """Whether an engine computes its answer; a kernel and a recording of one do not."""
+    return name != engines.KERNEL and not name.endswith(".json")
 
 
 def seconds_of(text: str, what: str = "--seconds") -> float:

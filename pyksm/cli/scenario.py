@@ -11,6 +11,7 @@ from rich.text import Text
 from pyksm import profiles
 from pyksm.cli.common import (
     console,
+    is_model,
     print_json,
     read_scenario,
     switch_options,
@@ -19,10 +20,12 @@ from pyksm.cli.common import (
 )
 from pyksm.cli.group import FINE, FOUND
 from pyksm.cli.record import Where, kernel_options, record
+from pyksm.errors import InputError, PyksmError
 from pyksm.hunt.fuzz import examine
-from pyksm.recorder import check
+from pyksm.recorder import check, stored
 from pyksm.scenario import Scenario, engines, run
 from pyksm.scenario.compare import Difference
+from pyksm.scenario.parser import shown
 
 _SHOWN = 20  # differing paths that diff prints
 
@@ -85,8 +88,9 @@ def diff_command(
 ) -> int:
     """Run FILE on engines and compare all they say: results, raw ptes, work, census.
 
-    With the engine kernel: what a recording of one is compared by, under the profile that is like
-    it. Exit status 0 where they agree, 1 with the first differing paths where not.
+    With the engine kernel, or ANSWER.json that `pyksm record` wrote of one: what recordings are
+    compared by, under the profile that is like that kernel. Exit status 0 where they agree, 1 with
+    the first differing paths where not.
     """
     chosen = two_engines(names, kernel=True)
     if engines.KERNEL in chosen:
@@ -105,15 +109,34 @@ def diff_command(
 def _examined(
     scenario: Scenario, names: tuple[str, ...], profile: str | None, where: Where
 ) -> list[Difference]:
-    models = [name for name in names if name != engines.KERNEL]
+    models = [name for name in names if is_model(name)]
+    if not models:
+        raise InputError("--engines: expected core or oracle beside kernels and recordings")
     if len(models) == len(names):
         return examine(scenario, models, profile)
-    with where.opened([scenario]) as recorder:
-        found = [
-            each for name in models for each in check.examine(scenario, name, recorder, profile)
-        ]
-        like = check.profile_for(scenario, recorder.kernel, profile)
-    return found + (examine(scenario, models, like) if len(models) > 1 else [])
+    found: list[Difference] = []
+    kernels = []
+    for name in names:
+        if name == engines.KERNEL:
+            with where.opened([scenario]) as recorder:
+                kernels.append(recorder.kernel)
+                for model in models:
+                    found += check.examine(scenario, model, recorder, profile)
+        elif name not in models:
+            answer = stored.read(name, scenario)
+            kernels.append(answer["kernel"])
+            try:
+                for model in models:
+                    found += check.against(scenario, model, answer, profile=profile)
+            except (LookupError, TypeError, ValueError) as error:
+                if isinstance(error, PyksmError):
+                    raise
+                raise InputError(
+                    f"{shown(name)}: an observation is not the contract's, expected a recording"
+                ) from None
+    if len(models) > 1:
+        found += examine(scenario, models, check.profile_for(scenario, kernels[0], profile))
+    return found
 
 
 def print_differences(names: tuple[str, ...], scenario: Scenario, found: list[Difference]) -> None:
