@@ -128,7 +128,7 @@ def _examined(
             try:
                 for model in models:
                     found += check.against(scenario, model, answer, profile=profile)
-            except (LookupError, TypeError, ValueError) as error:
+            except (AttributeError, LookupError, TypeError, ValueError) as error:
                 if isinstance(error, PyksmError):
                     raise
                 raise InputError(
