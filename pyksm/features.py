@@ -83,8 +83,8 @@ FEATURES: tuple[Feature, ...] = (
         needs=("anon-exclusive",),
     ),
     Feature(
-        "mprotect-clean-writable", "fault", "6.2", ("7ea7e333842e",),
-        "mprotect makes exclusive pages writable that are clean, too",
+        "mprotect-clean-writable", "fault", "6.2", ("d84887739d5c",),
+        "mprotect makes clean ptes of exclusive pages writable at once too",
         needs=("mprotect-gives-writable",),
     ),
     Feature(
@@ -92,7 +92,7 @@ FEATURES: tuple[Feature, ...] = (
         "a page left behind by a copy is taken out of the swap cache if nobody maps it any more",
     ),
     Feature(
-        "swapin-activates", "fault", "4.8", ("1a8018fb4c69",),
+        "swapin-activates", "fault", "4.8", (),
         "a page found in the swap cache by a fault is activated when it is mapped",
         until="5.9",
     ),
@@ -123,7 +123,7 @@ FEATURES: tuple[Feature, ...] = (
         "try_to_unmap takes pages out whose accessed bit is set; only page_referenced looks at it",
     ),
     Feature(
-        "unmap-failure-activates", "rmap", "4.12", ("666e5a406c3e",),
+        "unmap-failure-activates", "rmap", "4.12", (),
         "reclaim activates a page that some pte still maps after try_to_unmap, for whatever reason",
     ),
     Feature(
@@ -304,7 +304,7 @@ FEATURES: tuple[Feature, ...] = (
         until="7.2",
     ),
     Feature(
-        "mlock-count", "reclaim", "5.18", ("2fbb0c10d1e8",),
+        "mlock-count", "reclaim", "5.18", ("07ca76067308", "2fbb0c10d1e8"),
         "a page remembers how many mappings lock it: a child's copy on write no longer leaves its "
         "parent's locked page on the LRU",
     ),

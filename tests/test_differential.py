@@ -14,6 +14,7 @@ from hypothesis import strategies as hs
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from pyksm.hunt import examine, program
+from pyksm.hunt.generate import READY, SWITCHED
 from pyksm.scenario import Run, engines
 from pyksm.scenario import statements as st
 from pyksm.scenario.compare import differences
@@ -21,8 +22,10 @@ from pyksm.scenario.contents import ZEROS, crc, pages
 from pyksm.scenario.kinds import PAGE_BYTES, Pages
 from pyksm.testing import Names, openings, steps
 
-#: Programs of the fixed budget, and how many one test runs: small enough to spread over workers.
-PROGRAMS, BATCH = 2400, 40
+#: Programs of the fixed budget on the mail's kernel and on any (None), and how many one test runs:
+#: small enough to spread over workers.
+PROGRAMS: dict[str | None, int] = {"3.9": 1200, None: 1200}
+BATCH = 40
 
 
 class Contents:
@@ -113,11 +116,14 @@ class Differential(RuleBasedStateMachine):
         nodes=hs.integers(1, 2),
         frames=hs.sampled_from([4096, 4096, 60]),
         policy=hs.sampled_from(["reread", "memcpy"]),
+        profile=hs.sampled_from(["3.9", "4.19"]),
         data=hs.data(),
     )
-    def begin(self, nodes: int, frames: int, policy: str, data: hs.DataObject) -> None:
-        config = engines.config(st.Machine(nodes, frames, None, policy), None)
-        self.names.nodes = nodes
+    def begin(
+        self, nodes: int, frames: int, policy: str, profile: str, data: hs.DataObject
+    ) -> None:
+        config = engines.config(st.Machine(nodes, frames, profile, policy), None)
+        self.names.nodes, self.names.features = nodes, config.features
         for name in engines.NAMES:
             self.runs.append(Run(engines.build(name, config), work=True))
         for statement in data.draw(openings(self.names)):
@@ -186,21 +192,30 @@ TestDifferential.settings = settings(
 )
 
 
-@pytest.mark.parametrize("first", range(0, PROGRAMS, BATCH))
-def test_programs(first: int) -> None:
+@pytest.mark.parametrize(
+    ("profile", "first"),
+    [(profile, first) for profile, count in PROGRAMS.items() for first in range(0, count, BATCH)],
+)
+def test_programs(profile: str | None, first: int) -> None:
     for seed in range(first, first + BATCH):
-        found = examine(program(seed))
+        found = examine(program(seed, profile=profile))
         assert not found, f"seed {seed}\n" + "\n".join(map(str, found[:10]))
 
 
 def test_programs_are_what_they_claim() -> None:
     """The budget is spent on what matters: every op, many swapoffs, forks and merges."""
     ops: dict[str, int] = {}
-    for seed in range(0, PROGRAMS, 10):
+    profiles: set[str | None] = set()
+    switched = 0
+    for seed in range(0, 2400, 10):
         scenario = program(seed)
         assert program(seed) == scenario
+        profiles.add(scenario.machine.profile)
+        switched += bool(scenario.machine.on or scenario.machine.off)
         for statement in scenario.statements:
             ops[statement.op] = ops.get(statement.op, 0) + 1
-    assert set(ops) == set(st.STATEMENTS) - {"census"}
+    assert profiles == set(READY)
+    assert bool(switched) == bool(SWITCHED)
+    assert set(ops) >= set(st.STATEMENTS) - {"census", "clear_refs", "prctl", "sleep"}
     for op in ("swapoff", "fork", "scan", "swapout", "ksm", "at", "inject"):
-        assert ops[op] > PROGRAMS // 10 // 3, op
+        assert ops[op] > 2400 // 10 // 3, op

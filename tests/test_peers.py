@@ -21,8 +21,6 @@ CASES = [
     for name, profile in PROFILES.items()
     if peer.needs <= profile.features
 ]
-#: Goes when both engines have all the eras.
-soon = pytest.mark.xfail(strict=False, reason="not yet")
 
 
 def test_every_file_is_a_case() -> None:
@@ -31,7 +29,7 @@ def test_every_file_is_a_case() -> None:
 
 @pytest.mark.parametrize(
     ("peer", "profile"),
-    [pytest.param(*case, marks=[] if case[1] == "3.9" else soon) for case in CASES],
+    CASES,
     ids=[f"{peer.name}-{profile}" for peer, profile in CASES],
 )
 def test_peer(peer: Peer, profile: str, engine: str) -> None:
@@ -68,7 +66,6 @@ def test_swapon03(profile: str, engine: str) -> None:
         m.swap.on(4)
 
 
-@soon
 @pytest.mark.parametrize("profile", ["6.12", "6.18"])
 def test_new_vma_of_a_mergeable_process_joins_its_neighbour(profile: str, engine: str) -> None:
     """merge.c, ksm_merge: since cf7e7a3503df (6.17) it has the flag before it may merge."""
@@ -87,7 +84,6 @@ def test_new_vma_of_a_mergeable_process_joins_its_neighbour(profile: str, engine
         assert not child.memory_merge
 
 
-@soon
 @pytest.mark.parametrize("profile", ["3.9", "6.1"])
 def test_no_prctl_before_its_time(profile: str, engine: str) -> None:
     with Machine(engine, profile=profile) as m:

@@ -89,10 +89,7 @@ def fuzz(
             break
         if progress is not None:
             progress(tried, seed + tried)
-        scenario = program(seed + tried)
-        if profile is not None:
-            scenario = scenario.on(profile=profile)
-        scenario = prepare(scenario)
+        scenario = prepare(program(seed + tried, profile=profile))
         tried += 1
         if examine(scenario, names):
             small = shrink(scenario, lambda each: bool(examine(each, names)))

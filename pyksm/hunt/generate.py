@@ -1,18 +1,20 @@
 """Scenarios made at random, weighted towards what this project is about.
 
-Sharing (few values), forks, small swap areas, swapoff, run=2, failures ordered in advance and
-statements that run inside others. One generator serves the seeded fuzzer and the hypothesis
-strategies: both are a :class:`Chooser`.
+Sharing (few values), forks, small swap areas, swapoff, run=2, failures ordered in advance,
+statements that run inside others, and of a kernel's knobs those that it has. One generator serves
+the seeded fuzzer and the hypothesis strategies: both are a :class:`Chooser`.
 """
 
 from __future__ import annotations
 
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol, TypeVar
 
 from pyksm.engine import FAULT_KINDS, POLICIES, SCHEDULE_POINTS, SWITCHES
+from pyksm.features import FEATURES
+from pyksm.profiles import DEFAULT, effective
 from pyksm.scenario import statements as st
 from pyksm.scenario.kinds import Pages, Setting, Value
 
@@ -57,6 +59,7 @@ class Names:
     """What exists as far as the generator knows: enough to make most statements meaningful."""
 
     nodes: int = 1
+    features: frozenset[str] = frozenset()
     processes: dict[str, dict[str, int]] = field(default_factory=dict)
     areas: list[str] = field(default_factory=list)
     made: int = 0
@@ -76,16 +79,39 @@ class Names:
         return f"P{self.made}"
 
 
-def program(seed: int, length: int = 45) -> st.Scenario:
-    """The program of that seed: always the same, some ``length`` statements."""
+#: TODO all of PROFILES and 15, when both engines have all of them.
+READY = ("3.9",)
+#: Percent of the machines with features switched.
+SWITCHED = 0
+
+
+def program(seed: int, length: int = 45, profile: str | None = None) -> st.Scenario:
+    """The program of that seed: always the same, some ``length`` statements.
+
+    Under any profile, now and then with features switched, unless ``profile`` names one.
+    """
     choose = Seeded(random.Random(seed))
-    return build(choose, length // 2, length * 2, f"seed-{seed}")
+    low, high = length // 2, length * 2
+    if profile is not None:
+        return build(choose, low, high, f"seed-{seed}", machine(choose, profile))
+    return build(choose, low, high, f"seed-{seed}")
 
 
-def build(choose: Chooser, low: int, high: int, filename: str = "<random>") -> st.Scenario:
-    """A program of ``low`` to ``high`` statements beside its opening, chosen by ``choose``."""
-    machine = _machine(choose)
-    names = Names(nodes=machine.nodes)
+def build(
+    choose: Chooser,
+    low: int,
+    high: int,
+    filename: str = "<random>",
+    head: st.Machine | None = None,
+) -> st.Scenario:
+    """A program of ``low`` to ``high`` statements beside its opening, chosen by ``choose``.
+
+    ``head``: the machine it runs on; one of any profile where there is none.
+    """
+    if head is None:
+        head = switched(choose, machine(choose, choose.pick(READY)))
+    features = effective(head.profile or DEFAULT, head.on, head.off)
+    names = Names(nodes=head.nodes, features=features)
     first = opening(choose, names)
     body: list[st.Statement] = []
 
@@ -97,20 +123,27 @@ def build(choose: Chooser, low: int, high: int, filename: str = "<random>") -> s
     while len(body) < high and (statements := choose.together(more)) is not None:
         body += statements
     body = [*first, *body]
-    return st.Scenario((machine, *body, st.Observe("end")), filename)
+    return st.Scenario((head, *body, st.Observe("end")), filename)
 
 
 def step(choose: Chooser, names: Names) -> list[st.Statement]:
     """The next statement (two, where one arms the other), with ``names`` kept up to date."""
-    statement = _TABLE[choose.integer(0, len(_TABLE) - 1)](choose, names)
+    statement = _any(choose, names)
     if statement is None:
         return []
     if (often := _HOOKED.get(type(statement))) and _chance(choose, often):
-        inner = _TABLE[choose.integer(0, len(_TABLE) - 1)](choose, names)
+        inner = _any(choose, names)
         if inner is not None:
             nth = choose.integer(1, choose.pick((1, 3, 12)))
             return [st.At(_point(choose, statement), nth, inner), statement]
     return [statement]
+
+
+def _any(choose: Chooser, names: Names) -> st.Statement | None:
+    extra = [maker for maker, need in _EXTRA if need is None or need in names.features]
+    index = choose.integer(0, len(_TABLE) + len(extra) - 1)
+    maker = _TABLE[index] if index < len(_TABLE) else extra[index - len(_TABLE)]
+    return maker(choose, names)
 
 
 #: How often, in percent, another statement is made to run inside one of these.
@@ -138,14 +171,32 @@ def _chance(choose: Chooser, percent: int) -> bool:
     return choose.integer(1, 100) > 100 - percent  # the smallest choice is no
 
 
-def _machine(choose: Chooser) -> st.Machine:
+def machine(choose: Chooser, profile: str) -> st.Machine:
+    """A machine of that profile; the other swapoff policy only where there can be one."""
     tight = _chance(choose, 12)
+    per_entry = "swapoff-per-mm" not in effective(profile)
     return st.Machine(
         nodes=choose.pick((1, 1, 1, 2, 2, 3)),
         frames=choose.integer(20, 120) if tight else 4096,
-        policy=POLICIES[1] if _chance(choose, 20) else POLICIES[0],
+        profile=profile,
+        policy=POLICIES[1] if _chance(choose, 20) and per_entry else POLICIES[0],
         bugs=_bugs(choose) if _chance(choose, 12) else (),
     )
+
+
+def switched(choose: Chooser, head: st.Machine) -> st.Machine:
+    """The machine, now and then with a feature or two switched."""
+    if not _chance(choose, SWITCHED):
+        return head
+    had = effective(head.profile or DEFAULT)
+    picked = {choose.pick(_SWITCHABLE).name for _ in range(choose.integer(1, 2))}
+    on, off = tuple(sorted(picked - had)), tuple(sorted(picked & had))
+    policy = head.policy if "swapoff-per-mm" not in effective(DEFAULT, on, off) else POLICIES[0]
+    return replace(head, on=on, off=off, policy=policy)
+
+
+#: A museum piece is a bug that released kernels had: those have profiles of their own.
+_SWITCHABLE = tuple(each for each in FEATURES if not each.museum)
 
 
 def _bugs(choose: Chooser) -> tuple[str, ...]:
@@ -329,6 +380,32 @@ def _ksm(choose: Chooser, names: Names) -> st.Statement | None:
     return st.Ksm((Setting(key, value),))
 
 
+def _knob(key: str, *values: int | str) -> Maker:
+    """A setting of one of the files that came later."""
+
+    def make(choose: Chooser, names: Names) -> st.Statement | None:
+        return st.Ksm((Setting(key, choose.pick(values)),))
+
+    return make
+
+
+def _prctl(choose: Chooser, names: Names) -> st.Statement | None:
+    if not names.processes:
+        return None
+    process = choose.pick(list(names.processes))
+    return st.Prctl(process, "memory_merge", choose.pick((1, 1, 1, 0)))
+
+
+def _clear_refs(choose: Chooser, names: Names) -> st.Statement | None:
+    if not names.processes:
+        return None
+    return st.ClearRefs(choose.pick(list(names.processes)), choose.pick(st.REFERENCES))
+
+
+def _sleep(choose: Chooser, names: Names) -> st.Statement | None:
+    return st.Sleep(choose.pick((1, 1000, 2000, 2001, 30000)))
+
+
 def _scan(choose: Chooser, names: Names) -> st.Statement | None:
     return st.Scan(choose.pick((1, 1, 2, 2, 3)))
 
@@ -344,4 +421,15 @@ _WEIGHTS: tuple[tuple[Maker, int], ...] = (
     (_munmap, 3), (_mremap, 4), (_madvise, 10), (_mprotect, 3), (_migrate, 5), (_pin, 2),
     (_unpin, 2), (_swapon, 7), (_swapoff, 8), (_swapout, 10), (_ksm, 4), (_scan, 10), (_inject, 3),
 )  # fmt: skip
+#: Beside those, each with the feature without which it would say nothing.
+_EXTRA: tuple[tuple[Maker, str | None], ...] = (
+    *[(_prctl, "merge-any")] * 4,
+    (_sleep, "max-page-sharing"),
+    (_sleep, "advisor"),
+    *[(_knob("max_page_sharing", 2, 3, 4, 2, 256), "max-page-sharing")] * 3,
+    (_knob("stable_node_chains_prune_millisecs", 0, 2000, 0), "max-page-sharing"),
+    *[(_knob("use_zero_pages", 0, 1, 1), "zero-pages")] * 2,
+    *[(_knob("smart_scan", 0, 1, 1), "smart-scan")] * 2,
+    (_knob("advisor_mode", "none", "scan-time", "scan-time"), "advisor"),
+)
 _TABLE: tuple[Maker, ...] = tuple(maker for maker, weight in _WEIGHTS for _ in range(weight))

@@ -70,7 +70,7 @@ def observation(engine: Engine, world: World, vmstat: Mapping[str, int]) -> dict
 
 def _ksm_stats(engine: Engine, world: World, keys: list[str]) -> dict[str, dict[str, int]]:
     """Each process' ksm_stat; nothing where the kernel has no such file."""
-    if not keys or not hasattr(engine, "ksm_stat"):  # TODO both engines have it soon
+    if not keys:
         return {}
     stats = {process.name: engine.ksm_stat(process.pid) for process in world.processes.values()}
     return {name: {key: stat[key] for key in keys} for name, stat in stats.items()}

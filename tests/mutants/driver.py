@@ -40,7 +40,9 @@ def scenarios(rows: Path, programs: int) -> list[Scenario]:
     memcpy = [each.on(policy="memcpy") for each in plain]
     bugs = [*((switch,) for switch in SWITCHES), ("unuse_pte-no-copy", "unuse_vma-brute-force")]
     switched = [each.on(bugs=taken) for taken in bugs for each in plain]
-    return [*plain, *map(program, range(programs)), *switched, *memcpy]
+    eras = [each.on(profile=era) for era in ("4.19", "6.1", "6.12", "6.18") for each in plain]
+    random = [program(seed) for seed in range(programs)]
+    return [*plain, *random, *eras, *switched, *memcpy]
 
 
 def ask(what: Scenario | int, engine: str) -> Any:

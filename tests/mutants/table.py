@@ -12,14 +12,14 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "features.c",
         "*features = without_unmet(without(*features, config->features_off));",
-        "*features = without(*features, config->features_off);",
-        "a feature is switched off and those that have no meaning without it stay on",
+        "*features = without_unmet(without(*features, config->features));",
+        "what a configuration asks for is what it does not get",
     ),
     Mutant(
         "features.c",
-        "*features = with_needs(both(profile->set, config->features));",
-        "*features = both(profile->set, config->features);",
-        "a feature is switched on without what it needs, and so at once off again",
+        "*features = config->features;",
+        "*features = profile->set;",
+        "an exact set of features is not looked at",
     ),
     Mutant(
         "ksm_rmap.c",
