@@ -116,7 +116,7 @@ class Differential(RuleBasedStateMachine):
         nodes=hs.integers(1, 2),
         frames=hs.sampled_from([4096, 4096, 60]),
         policy=hs.sampled_from(["reread", "memcpy"]),
-        profile=hs.sampled_from(["3.9", "4.19"]),
+        profile=hs.sampled_from(READY),
         data=hs.data(),
     )
     def begin(
