@@ -68,6 +68,8 @@ static void count_pte(struct census *c, const struct vm_area_struct *vma, uint64
 		return;
 	}
 	entry = pte_to_swp_entry(c->m, pte);
+	if (is_swapin_error_entry(c->m, entry))
+		return; /* what was there could not be read: it is counted nowhere any more */
 	(*swapents)++;
 	if (non_swap_entry(c->m, entry) || !swap_info_get(c->m, entry))
 		wrong(c, "swap-count", "pid %d 0x%llx refers to a slot that is not in use",

@@ -2,7 +2,7 @@
 /*
  * The nth allocation, read, write or signal check fails, for every n that a program reaches: the
  * census must pass after every step, whatever the step answered, and contents that a step did not
- * lose must still be there.  Two machines at a time, on two threads, must not see each other.
+ * lose must still be there.  Machines of all kernels at a time, each on a thread, must not see each other.
  */
 #include <errno.h>
 #include <pthread.h>
@@ -33,6 +33,8 @@ enum step_kind {
 	SCAN,
 	KSM_RUN,
 	NODES,
+	KNOB, /* region: which */
+	MERGE_ANY,
 };
 
 struct step {
@@ -50,9 +52,12 @@ static const struct step program[] = {
 	{ MADVISE, 2, 0, 0, NPAGES, PYKSM_MADV_MERGEABLE },
 	{ NODES, 0, 0, 0, 0, 0 },
 	{ NODES, 0, 0, 0, 0, 1 },
+	{ KNOB, 0, 0, 0, 0, 2 },
+	{ KNOB, 0, 1, 0, 0, 1 },
 	{ WRITE, 1, 0, 0, NPAGES, 7 },
 	{ WRITE, 2, 0, 0, NPAGES, 7 },
 	{ WRITE, 1, 0, 0, 2, 9 },
+	{ WRITE, 2, 0, 6, 2, 0 },
 	{ FORK, 1, 0, 0, 0, 3 },
 	{ MPROTECT, 1, 0, 2, 2, PYKSM_PROT_READ },
 	{ SCAN, 0, 0, 0, 0, 2 },
@@ -63,6 +68,9 @@ static const struct step program[] = {
 	{ SWAPOUT, 0, 0, 0, 0, 0 },
 	{ FORK, 3, 0, 0, 0, 4 },
 	{ READ, 2, 0, 0, 3, 0 },
+	{ MERGE_ANY, 2, 0, 0, 0, 1 },
+	{ MMAP, 2, 2, 0, 2, -1 },
+	{ WRITE, 2, 2, 0, 2, 0 },
 	{ MUNMAP, 4, 0, 1, 2, 0 },
 	{ MADVISE, 4, 1, 0, 1, PYKSM_MADV_DONTNEED },
 	{ MADVISE, 1, 0, 4, 2, PYKSM_MADV_WILLNEED },
@@ -70,6 +78,10 @@ static const struct step program[] = {
 	{ SCAN, 0, 0, 0, 0, 3 },
 	{ MADVISE, 2, 0, 0, 3, PYKSM_MADV_UNMERGEABLE },
 	{ MPROTECT, 1, 0, 2, 2, PYKSM_PROT_READ | PYKSM_PROT_WRITE },
+	{ KNOB, 0, 2, 0, 0, 1 },
+	{ SCAN, 0, 0, 0, 0, 6 },
+	{ FORK, 2, 0, 0, 0, 5 },
+	{ MERGE_ANY, 2, 0, 0, 0, 0 },
 	{ EXIT, 3, 0, 0, 0, 0 },
 	{ KSM_RUN, 0, 0, 0, 0, 2 },
 	{ KSM_RUN, 0, 0, 0, 0, 0 },
@@ -93,6 +105,20 @@ static int64_t write_value(struct pyksm *m, const struct step *s)
 		memset(data + page * PAGE, s->arg ? s->arg + page % 2 : 0, PAGE);
 	return pyksm_write_pages(m, s->pid, REGION(s->region) + (uint64_t)s->first * PAGE,
 				 (uint64_t)s->npages, data, NULL);
+}
+
+/* What this kernel does not have is no failure. */
+static int64_t later_than_3_9(struct pyksm *m, const struct step *s)
+{
+	static const char *const knobs[] = { "max_page_sharing", "use_zero_pages", "smart_scan" };
+	int64_t ret;
+
+	if (s->kind == KNOB) {
+		ret = pyksm_ksm_write(m, knobs[s->region], s->arg);
+		return ret == -ENOENT ? 0 : ret;
+	}
+	ret = pyksm_prctl_memory_merge(m, s->pid, s->arg);
+	return ret == -EINVAL ? 0 : ret;
 }
 
 static int64_t carry_out(struct pyksm *m, const struct step *s)
@@ -135,16 +161,39 @@ static int64_t carry_out(struct pyksm *m, const struct step *s)
 		return pyksm_ksm_write(m, "run", s->arg);
 	case NODES:
 		return pyksm_ksm_write(m, "merge_across_nodes", s->arg);
+	case KNOB:
+	case MERGE_ANY:
+		return later_than_3_9(m, s);
 	}
 	return -ENOSYS;
 }
 
+struct sweep {
+	const char *profile;
+	uint32_t policy;
+	int wrong, reached[PYKSM_NR_FAULT_KINDS];
+};
+
+static struct sweep sweeps[] = {
+	{ .profile = "3.9", .policy = PYKSM_POLICY_REREAD },
+	{ .profile = "3.9", .policy = PYKSM_POLICY_MEMCPY },
+	{ .profile = "4.19" },
+	{ .profile = "6.1" },
+	{ .profile = "6.12" },
+	{ .profile = "6.18" },
+};
+
+#define NR_SWEEPS (sizeof(sweeps) / sizeof(sweeps[0]))
+
 /* Runs the program; *first is the first errno of a step, 0 where all went well. */
-static int run(int kind, uint64_t nth, uint32_t policy, int *first, char *wrong, size_t size)
+static int run(int kind, uint64_t nth, const struct sweep *s, int *first)
 {
-	struct pyksm_config config = { .nodes = 2, .frames = 512, .policy = policy };
+	struct pyksm_config config = {
+		.nodes = 2, .frames = 512, .policy = s->policy, .profile = s->profile
+	};
 	int err, found = 0;
 	struct pyksm *m = pyksm_new(&config, &err);
+	char wrong[4096];
 
 	*first = 0;
 	if (!m)
@@ -156,21 +205,16 @@ static int run(int kind, uint64_t nth, uint32_t policy, int *first, char *wrong,
 
 		if (ret < 0 && !*first)
 			*first = (int)ret;
-		found = pyksm_census(m, 0, wrong, size);
+		found = pyksm_census(m, 0, wrong, sizeof(wrong));
 		if (found)
-			fprintf(stderr, "kind %d nth %d step %d gave %d: %s\n", kind, (int)nth,
-				(int)i, (int)ret, wrong);
+			fprintf(stderr, "%s kind %d nth %d step %d gave %d: %s\n", s->profile, kind,
+				(int)nth, (int)i, (int)ret, wrong);
 	}
 	while (pyksm_next_event(m))
 		;
 	pyksm_free(m);
 	return found;
 }
-
-struct sweep {
-	uint32_t policy;
-	int wrong, reached[PYKSM_NR_FAULT_KINDS];
-};
 
 /*
  * A failure may be swallowed (a merge that is not tried, a write that is tried again later), so
@@ -179,14 +223,13 @@ struct sweep {
 static void *sweep(void *arg)
 {
 	struct sweep *s = arg;
-	char wrong[4096];
 	int first;
 
 	for (int kind = 0; kind < PYKSM_NR_FAULT_KINDS; kind++) {
 		int quiet = 0;
 
 		for (uint64_t nth = 1; nth < NTH_MAX && quiet < 64; nth++) {
-			s->wrong += run(kind, nth, s->policy, &first, wrong, sizeof(wrong)) != 0;
+			s->wrong += run(kind, nth, s, &first) != 0;
 			quiet = first ? 0 : quiet + 1;
 			s->reached[kind] += first != 0;
 		}
@@ -196,24 +239,21 @@ static void *sweep(void *arg)
 
 int main(void)
 {
-	struct sweep sweeps[2] = { { .policy = PYKSM_POLICY_REREAD },
-				   { .policy = PYKSM_POLICY_MEMCPY } };
-	pthread_t threads[2];
-	char wrong[4096];
+	pthread_t threads[NR_SWEEPS];
 	int first;
 
-	for (uint32_t policy = 0; policy < 2; policy++) {
-		EXPECT(run(0, 0, policy, &first, wrong, sizeof(wrong)), 0);
+	for (size_t i = 0; i < NR_SWEEPS; i++) {
+		EXPECT(run(0, 0, &sweeps[i], &first), 0);
 		EXPECT(first, 0);
 	}
-	for (int i = 0; i < 2; i++)
+	for (size_t i = 0; i < NR_SWEEPS; i++)
 		EXPECT(pthread_create(&threads[i], NULL, sweep, &sweeps[i]), 0);
-	for (int i = 0; i < 2; i++) {
+	for (size_t i = 0; i < NR_SWEEPS; i++) {
 		EXPECT(pthread_join(threads[i], NULL), 0);
 		EXPECT(sweeps[i].wrong, 0);
 		for (int kind = 0; kind < PYKSM_NR_FAULT_KINDS; kind++)
-			printf("policy %d kind %d: %d failures reported\n", i, kind,
-			       sweeps[i].reached[kind]);
+			printf("%s policy %d kind %d: %d failures reported\n", sweeps[i].profile,
+			       (int)sweeps[i].policy, kind, sweeps[i].reached[kind]);
 		EXPECT(sweeps[i].reached[PYKSM_FAIL_PAGE] > 0, 1);
 		EXPECT(sweeps[i].reached[PYKSM_FAIL_KMEM] > 0, 1);
 		EXPECT(sweeps[i].reached[PYKSM_FAIL_SIGNAL] > 0, 1);
