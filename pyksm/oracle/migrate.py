@@ -243,7 +243,7 @@ def _map_again(m: Machine, page: Page, vma: Vma, address: int, swp_pte: int) -> 
         pte &= ~ACCESSED
     if page.dirty and offset & rmap.SWP_MIG_DIRTY:
         pte |= DIRTY
-        if not m.has("migration-exact-soft-dirty"):
+        if m.has("soft-dirty") and not m.has("migration-exact-soft-dirty"):
             pte |= SOFT_DIRTY
     if kind == m.swp_types["migration-write"]:
         pte |= RW
