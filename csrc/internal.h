@@ -339,6 +339,7 @@ int do_mprotect(struct pyksm *m, struct mm_struct *mm, uint64_t start, uint64_t 
 		uint32_t flags);
 int do_mremap(struct pyksm *m, struct mm_struct *mm, uint64_t addr, uint64_t len,
 	      uint64_t new_addr);
+int do_clear_refs(struct pyksm *m, struct mm_struct *mm, int what);
 int do_madvise(struct pyksm *m, struct mm_struct *mm, uint64_t start, uint64_t len, int advice);
 
 /* swapfile.c */

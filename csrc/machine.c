@@ -256,6 +256,14 @@ int pyksm_madvise(struct pyksm *m, int pid, uint64_t addr, uint64_t npages, int 
 	return err ? err : do_madvise(m, p->mm, addr, npages << PAGE_SHIFT, advice);
 }
 
+int pyksm_clear_refs(struct pyksm *m, int pid, int what)
+{
+	struct process *p;
+	int err = find_for_write(m, pid, &p);
+
+	return err ? err : do_clear_refs(m, p->mm, what);
+}
+
 /* ---- access ---- */
 typedef void (*access_fn)(struct pyksm *m, struct page *page, uint64_t i, void *arg);
 

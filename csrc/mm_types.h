@@ -116,7 +116,9 @@ struct mm_struct {
 };
 
 struct anon_vma {
-	struct anon_vma *root;
+	struct anon_vma *root, *parent;
+	int num_children; /* whose parent it is; a root counts itself */
+	int num_active_vmas; /* whose anon_vma it is; both together were the degree before 6.0 */
 	int refcount;
 	uint32_t id;
 	struct rb_root rb_root;

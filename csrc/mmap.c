@@ -110,7 +110,7 @@ static bool chain_is_singular(const struct vm_area_struct *vma)
 static bool anon_vma_compatible(const struct vm_area_struct *a, const struct vm_area_struct *b)
 {
 	return a->vm_end == b->vm_start && a->node == b->node &&
-	       !((a->vm_flags ^ b->vm_flags) & ~(VM_READ | VM_WRITE)) &&
+	       !((a->vm_flags ^ b->vm_flags) & ~(VM_READ | VM_WRITE | VM_SOFTDIRTY)) &&
 	       b->vm_pgoff == a->vm_pgoff + vma_pages(a);
 }
 
@@ -144,7 +144,7 @@ static bool is_mergeable_anon_vma(const struct anon_vma *a, const struct anon_vm
 static bool can_vma_merge(const struct vm_area_struct *vma, uint32_t flags,
 			  const struct anon_vma *av, int node)
 {
-	return vma->vm_flags == flags && vma->node == node &&
+	return !((vma->vm_flags ^ flags) & ~VM_SOFTDIRTY) && vma->node == node &&
 	       is_mergeable_anon_vma(av, vma->anon_vma, vma);
 }
 
@@ -189,10 +189,8 @@ static int share_anon_vma(struct pyksm *m, struct vm_area_struct *importer,
 {
 	if (!exporter || !exporter->anon_vma || importer->anon_vma)
 		return 0;
-	if (anon_vma_clone(m, importer, exporter))
-		return -ENOMEM;
 	importer->anon_vma = exporter->anon_vma;
-	return 0;
+	return anon_vma_clone(m, importer, exporter); /* which takes it back if it fails */
 }
 
 static void swallow(struct pyksm *m, struct vm_area_struct *vma)
@@ -370,8 +368,8 @@ static int check_free(const struct mm_struct *mm, uint64_t addr, uint64_t len)
 
 int64_t do_mmap(struct pyksm *m, struct mm_struct *mm, uint64_t addr, uint64_t len, int node)
 {
+	uint32_t flags = VM_READ | VM_WRITE, dirty = has(m, FEAT_SOFT_DIRTY) ? VM_SOFTDIRTY : 0;
 	struct vm_area_struct *vma, *prev;
-	uint32_t flags = VM_READ | VM_WRITE;
 	int err;
 
 	if (!addr)
@@ -384,8 +382,11 @@ int64_t do_mmap(struct pyksm *m, struct mm_struct *mm, uint64_t addr, uint64_t l
 	prev = vma_before(mm, addr);
 	if (has(m, FEAT_MERGE_ANY_JOINS_VMAS)) /* cf7e7a3503df */
 		flags = ksm_vma_flags(m, mm, flags);
-	if (vma_merge(m, mm, prev, addr, addr + len, flags, NULL, addr >> PAGE_SHIFT, node))
+	vma = vma_merge(m, mm, prev, addr, addr + len, flags, NULL, addr >> PAGE_SHIFT, node);
+	if (vma) {
+		vma->vm_flags |= dirty;
 		return (int64_t)addr;
+	}
 	vma = kmem_alloc(m, POOL_VMA);
 	if (!vma)
 		return -ENOMEM;
@@ -393,7 +394,7 @@ int64_t do_mmap(struct pyksm *m, struct mm_struct *mm, uint64_t addr, uint64_t l
 	vma->vm_start = addr;
 	vma->vm_end = addr + len;
 	vma->vm_pgoff = addr >> PAGE_SHIFT;
-	vma->vm_flags = ksm_vma_flags(m, mm, flags);
+	vma->vm_flags = ksm_vma_flags(m, mm, flags) | dirty;
 	vma->node = node;
 	INIT_LIST_HEAD(&vma->anon_vma_chain);
 	vma_link(mm, vma);

@@ -2,18 +2,37 @@
 /* Changing the protection of a range (kernel: mm/mprotect.c). */
 #include "internal.h"
 
-/* Private ptes never come out writable: a write has to fault and ask who else uses the page. */
-static void change_protection(struct vm_area_struct *vma, uint64_t start, uint64_t end)
+/*
+ * May the pte of a writable mapping be writable at once, as a write fault would make it without a copy?
+ * 64fe24a3e05e (6.0); a clean one too since 7ea7e333842e (6.2).
+ */
+static bool can_change_pte_writable(const struct pyksm *m, const struct vm_area_struct *vma,
+				    pte_t pte)
 {
-	const uint64_t keep = PTE_PFN_MASK | _PAGE_SPECIAL | _PAGE_ACCESSED | _PAGE_DIRTY;
+	if (!has(m, FEAT_MPROTECT_GIVES_WRITABLE) || !(vma->vm_flags & VM_WRITE) ||
+	    (!(pte & _PAGE_DIRTY) && !has(m, FEAT_MPROTECT_CLEAN_WRITABLE)))
+		return false;
+	return !pte_needs_soft_dirty_wp(m, vma, pte) && !(pte & _PAGE_SPECIAL) &&
+	       (pfn_to_page(m, pte_pfn(pte))->flags & PG_anon_exclusive);
+}
+
+/* Private ptes do not come out writable else: a write has to fault and ask who else uses the page. */
+static void change_protection(const struct pyksm *m, struct vm_area_struct *vma, uint64_t start,
+			      uint64_t end)
+{
+	const uint64_t keep = PTE_PFN_MASK | _PAGE_SPECIAL | _PAGE_ACCESSED | _PAGE_DIRTY |
+			      _PAGE_SOFT_DIRTY;
 	uint64_t addr;
 
 	for (addr = next_table(vma->vm_mm, start, end); addr < end;
 	     addr = next_table(vma->vm_mm, addr + PAGE_SIZE, end)) {
 		pte_t *pte = pte_lookup(vma->vm_mm, addr);
 
-		if (pte_present(*pte))
-			*pte = (*pte & keep) | (vm_page_prot(vma) & ~keep);
+		if (!pte_present(*pte))
+			continue;
+		*pte = (*pte & keep) | (vm_page_prot(vma) & ~keep);
+		if (can_change_pte_writable(m, vma, *pte))
+			*pte |= _PAGE_RW;
 	}
 }
 
@@ -32,7 +51,7 @@ static int mprotect_fixup(struct pyksm *m, struct vm_area_struct *vma,
 	if (err)
 		return err;
 	*pprev = vma;
-	change_protection(vma, start, end);
+	change_protection(m, vma, start, end);
 	return 0;
 }
 

@@ -2,6 +2,14 @@
 /* Moving a range of pages to another address (kernel: mm/mremap.c, MREMAP_FIXED). */
 #include "internal.h"
 
+/* Whoever saves what has changed since the last time must save it at its new place. */
+static pte_t move_soft_dirty_pte(const struct pyksm *m, pte_t pte)
+{
+	if (!has(m, FEAT_SOFT_DIRTY))
+		return pte;
+	return pte | (pte_present(pte) ? _PAGE_SOFT_DIRTY : swp_soft_dirty(m));
+}
+
 /* ptes move as they are, swap entries too: no count changes, and page->index stays right. */
 static int move_page_tables(struct pyksm *m, struct mm_struct *mm, uint64_t from, uint64_t to,
 			    uint64_t len)
@@ -18,7 +26,7 @@ static int move_page_tables(struct pyksm *m, struct mm_struct *mm, uint64_t from
 		if (pte_none(*src))
 			continue;
 		COUNT(m, move_pte);
-		*dst = *src;
+		*dst = move_soft_dirty_pte(m, *src);
 		*src = 0;
 	}
 	return 0;

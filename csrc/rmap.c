@@ -11,6 +11,7 @@ static struct anon_vma *anon_vma_alloc(struct pyksm *m)
 		return NULL;
 	av->refcount = 1;
 	av->root = av;
+	av->parent = av;
 	av->id = ++m->anon_id;
 	anon_vma_tree_init(av);
 	list_add_tail(&av->all, &m->anon_vmas);
@@ -57,13 +58,29 @@ int anon_vma_prepare(struct pyksm *m, struct vm_area_struct *vma)
 			kmem_free(m, POOL_AVC, avc);
 			return -ENOMEM;
 		}
+		av->num_children++;
 	}
 	vma->anon_vma = av;
+	av->num_active_vmas++;
 	anon_vma_chain_link(vma, avc, av);
 	return 0;
 }
 
-/* Attach dst to every anon_vma of src, in the same order. */
+/*
+ * Would a child's pages be as well off with this anon_vma of its parent's as with one of its own? With chains
+ * of forks whose ancestors have exited this keeps their number down (7a3ef208e662, 3.19). The degree that was
+ * asked at first could be low with vmas still using it: 2555283eb40d (6.0).
+ */
+static bool may_reuse(const struct pyksm *m, const struct anon_vma *av,
+		      const struct vm_area_struct *src)
+{
+	if (has(m, FEAT_ANON_VMA_ACTIVE_VMAS))
+		return src->anon_vma && av->num_children < 2 && !av->num_active_vmas;
+	return has(m, FEAT_ANON_VMA_REUSE) && av != src->anon_vma &&
+	       av->num_children + av->num_active_vmas < 2;
+}
+
+/* Attach dst to every anon_vma of src, in the same order; one of them becomes its own where it has none. */
 int anon_vma_clone(struct pyksm *m, struct vm_area_struct *dst, struct vm_area_struct *src)
 {
 	struct list_head *pos;
@@ -76,11 +93,16 @@ int anon_vma_clone(struct pyksm *m, struct vm_area_struct *dst, struct vm_area_s
 		if (!avc) /* the first try must not sleep, the second may */
 			avc = kmem_alloc(m, POOL_AVC);
 		if (!avc) {
+			dst->anon_vma = NULL; /* it has not been counted yet */
 			unlink_anon_vmas(m, dst);
 			return -ENOMEM;
 		}
 		anon_vma_chain_link(dst, avc, old->anon_vma);
+		if (!dst->anon_vma && may_reuse(m, old->anon_vma, src))
+			dst->anon_vma = old->anon_vma;
 	}
+	if (dst->anon_vma)
+		dst->anon_vma->num_active_vmas++;
 	return 0;
 }
 
@@ -93,8 +115,11 @@ int anon_vma_fork(struct pyksm *m, struct vm_area_struct *vma, struct vm_area_st
 	COUNT(m, anon_vma_fork);
 	if (!pvma->anon_vma)
 		return 0;
+	vma->anon_vma = NULL;
 	if (anon_vma_clone(m, vma, pvma))
 		return -ENOMEM;
+	if (vma->anon_vma)
+		return 0;
 	av = anon_vma_alloc(m);
 	avc = av ? kmem_alloc(m, POOL_AVC) : NULL;
 	if (!avc) {
@@ -104,6 +129,9 @@ int anon_vma_fork(struct pyksm *m, struct vm_area_struct *vma, struct vm_area_st
 		return -ENOMEM;
 	}
 	av->root = pvma->anon_vma->root;
+	av->parent = pvma->anon_vma;
+	av->parent->num_children++;
+	av->num_active_vmas++;
 	get_anon_vma(av->root);
 	vma->anon_vma = av;
 	anon_vma_chain_link(vma, avc, av);
@@ -119,11 +147,15 @@ void unlink_anon_vmas(struct pyksm *m, struct vm_area_struct *vma)
 		struct anon_vma_chain *avc = container_of(pos, struct anon_vma_chain, same_vma);
 
 		anon_vma_interval_tree_remove(avc, avc->anon_vma);
-		if (!avc->anon_vma->rb_root.node)
+		if (!avc->anon_vma->rb_root.node) {
+			avc->anon_vma->parent->num_children--;
 			continue; /* the last one: the anon_vma goes below, children before root */
+		}
 		list_del_init(&avc->same_vma);
 		kmem_free(m, POOL_AVC, avc);
 	}
+	if (vma->anon_vma)
+		vma->anon_vma->num_active_vmas--;
 	list_for_each_safe (pos, next, &vma->anon_vma_chain) {
 		struct anon_vma_chain *avc = container_of(pos, struct anon_vma_chain, same_vma);
 

@@ -493,6 +493,9 @@ class Core:
 
     # time and references
 
+    def clear_refs(self, pid: int, what: int) -> None:
+        self._call("clear_refs", lib.pyksm_clear_refs, _id(pid), _i32(what))
+
     def sleep(self, ms: int) -> None:
         self._call("sleep", lib.pyksm_sleep, _clamp(ms, -1, _I32_MAX + 1))
 

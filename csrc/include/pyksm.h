@@ -43,6 +43,12 @@ enum pyksm_advice {
 	PYKSM_MADV_PAGEOUT = 21,
 };
 
+/* What is written to /proc/PID/clear_refs: all accessed bits, all soft-dirty bits. */
+enum pyksm_clear_refs {
+	PYKSM_CLEAR_REFS_ALL = 1,
+	PYKSM_CLEAR_REFS_SOFT_DIRTY = 4,
+};
+
 /* Protection values are those of mprotect(2). */
 enum pyksm_prot {
 	PYKSM_PROT_NONE = 0,
@@ -149,6 +155,8 @@ PYKSM_API int pyksm_mprotect(struct pyksm *m, int pid, uint64_t addr, uint64_t n
 PYKSM_API int pyksm_mremap(struct pyksm *m, int pid, uint64_t addr, uint64_t npages,
 			   uint64_t new_addr);
 PYKSM_API int pyksm_madvise(struct pyksm *m, int pid, uint64_t addr, uint64_t npages, int advice);
+/* enum pyksm_clear_refs; -EINVAL for another one, and for one that the kernel does not have. */
+PYKSM_API int pyksm_clear_refs(struct pyksm *m, int pid, int what);
 /* errs: one 0 or -errno a page, may be NULL. All pages are tried; the return value is the first error. */
 PYKSM_API int pyksm_write_pages(struct pyksm *m, int pid, uint64_t addr, uint64_t npages,
 				const void *data, int32_t *errs);
