@@ -780,7 +780,6 @@ static const char *const point_names[] = {
 	"remove_all_stable_nodes:begin",
 	"ksm_do_scan:next_item",
 	"shrink_zone:begin",
-	"try_to_unuse:next_mm",
 };
 static const char *const switch_names[] = {
 	"unuse_pte-no-copy",

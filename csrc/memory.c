@@ -312,6 +312,7 @@ static int do_swap_page(struct pyksm *m, struct vm_area_struct *vma, uint64_t ad
 	if (!in.swapcache)
 		return VM_FAULT_OOM;
 	in.fresh = ret & VM_FAULT_MAJOR;
+	in.fresh = ret & VM_FAULT_MAJOR;
 	if (!lock_swapped_page(m, vma, addr, &in, &ret))
 		return ret;
 	pte = pte_lookup(mm, addr);

@@ -30,7 +30,7 @@ static struct page *alloc_agent_pages(const struct pyksm *m)
 void mlock_fork(struct pyksm *m, struct mm_struct *mm, struct mm_struct *oldmm)
 {
 	mm->forked = true;
-	if (!m->agent_pages || !oldmm->forked || oldmm->agent_listed)
+	if (has(m, FEAT_MLOCK_COUNT) || !m->agent_pages || !oldmm->forked || oldmm->agent_listed)
 		return;
 	if (!oldmm->agent_pages)
 		oldmm->agent_pages = alloc_agent_pages(m);

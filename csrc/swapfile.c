@@ -483,6 +483,8 @@ int swap_init(struct pyksm *m)
 {
 	m->swap.head = m->swap.next = -1;
 	m->swap.highest_priority_index = -1;
+	/* The preferred area of its node would be -1: a2468cc9bfdf (4.14). */
+	m->swap.least_priority = has(m, FEAT_SWAP_NUMA_PRIORITY) ? -1 : 0;
 	for (int type = 0; type < MAX_SWAPFILES; type++) {
 		m->swap.info[type].type = type;
 		m->swap.info[type].fd = -1;

@@ -260,16 +260,13 @@ static int visit_entry(struct pyksm *m, struct swap_info_struct *si, uint64_t i,
 	return err;
 }
 
-#define IDLE_CYCLES 2 /* over all slots in use, before it is taken to be for ever */
-
 /*
  * 4.14 to 4.20 (e07098294adf, mended by 7af7a8e19f0c): the page stays in the cache as the first family's, so no
  * other ever matches, and the visits go on. The kernel's loop ends by a signal, ours by itself.
  */
 static bool goes_for_ever(struct pyksm *m, const struct swap_info_struct *si, uint64_t idle)
 {
-	if (!has(m, FEAT_SWAPOFF_KEEPS_SHARED_CACHE) || !si->inuse_pages ||
-	    idle < IDLE_CYCLES * si->inuse_pages)
+	if (!has(m, FEAT_SWAPOFF_KEEPS_SHARED_CACHE) || idle <= si->inuse_pages)
 		return false;
 	event(m, "try_to_unuse makes no progress");
 	return true;
@@ -285,10 +282,10 @@ int try_to_unuse(struct pyksm *m, unsigned int type)
 	COUNT(m, try_to_unuse);
 	start_mm->mm_users++;
 	while (!err && (i = find_next_to_unuse(m, si, i))) {
-		before = m->count[CNT_swap_free] - si->inuse_pages;
+		before = m->count[CNT_unuse_pte] - si->inuse_pages;
 		sched_point(m, PT_UNUSE_NEXT_ENTRY);
 		err = signal_pending(m) ? -EINTR : visit_entry(m, si, i, &start_mm);
-		idle = before == m->count[CNT_swap_free] - si->inuse_pages ? idle + 1 : 0;
+		idle = before == m->count[CNT_unuse_pte] - si->inuse_pages ? idle + 1 : 0;
 		if (!err && goes_for_ever(m, si, idle))
 			err = -ETIMEDOUT;
 	}

@@ -84,14 +84,6 @@ static int unuse_pte(struct pyksm *m, struct vm_area_struct *vma, uint64_t addr,
 	return 0;
 }
 
-/* mmap_sem is held for reading while others have their turn. */
-static void unuse_sched_point(struct pyksm *m, struct mm_struct *mm, enum sched_point point)
-{
-	mm->readers++;
-	sched_point(m, point);
-	mm->readers--;
-}
-
 /* One swap pte of the area. The page in hand stays in the cache until the last pte has come for it. */
 static int unuse_swap_pte(struct pyksm *m, struct vm_area_struct *vma, uint64_t addr,
 			  swp_entry_t entry, struct unuse *u)
@@ -100,14 +92,15 @@ static int unuse_swap_pte(struct pyksm *m, struct vm_area_struct *vma, uint64_t 
 	bool fresh;
 	int err;
 
-	unuse_sched_point(m, vma->vm_mm, PT_UNUSE_NEXT_ENTRY);
 	page = find_get_page(m, entry);
 	fresh = !page;
 	if (!page)
 		page = swapin_readahead(m, entry, vma);
 	if (!page) /* gone by itself meanwhile, or no memory for it */
 		return u->si->swap_map[swp_offset(entry)] ? -ENOMEM : 0;
-	unuse_sched_point(m, vma->vm_mm, PT_UNUSE_LOCK_PAGE);
+	vma->vm_mm->readers++; /* mmap_sem is held for reading while the page lock is waited for */
+	sched_point(m, PT_UNUSE_LOCK_PAGE);
+	vma->vm_mm->readers--;
 	if (page->flags & PG_writeback)
 		end_all_writeback(m);
 	lock_page(page);
@@ -181,16 +174,13 @@ static int unuse_mms(struct pyksm *m, struct unuse *u)
 	int ret = 0;
 
 	prev->mm_users++;
-	for (;;) {
-		struct mm_struct *mm;
+	while (!ret && unuse_goes_on(m, u) && (pos = pos->next) != head) {
+		struct mm_struct *mm = container_of(pos, struct mm_struct, mmlist);
 
-		sched_point(m, PT_UNUSE_NEXT_MM);
-		if (ret || !unuse_goes_on(m, u) || (pos = pos->next) == head)
-			break;
-		mm = container_of(pos, struct mm_struct, mmlist);
 		mm->mm_users++;
 		unpin(m, prev);
 		prev = mm;
+		sched_point(m, PT_UNUSE_NEXT_ENTRY);
 		ret = unuse_mm(m, mm, u);
 	}
 	unpin(m, prev);
@@ -230,7 +220,8 @@ static void unuse_leftovers(struct pyksm *m, struct unuse *u)
 	}
 }
 
-/* What a round may change. The kernel would try for ever; a model whose round changed nothing need not. */
+#define IDLE_ROUNDS 16 /* The kernel would try for ever. A model in which nothing happens any more need not. */
+
 static uint64_t unuse_progress(const struct pyksm *m, const struct unuse *u)
 {
 	return m->count[CNT_swap_free] + m->count[CNT_free_swap_and_cache] +
@@ -240,6 +231,7 @@ static uint64_t unuse_progress(const struct pyksm *m, const struct unuse *u)
 int try_to_unuse_per_mm(struct pyksm *m, unsigned int type)
 {
 	struct unuse u = { &m->swap.info[type], false };
+	int idle = 0;
 
 	COUNT(m, try_to_unuse);
 	while (u.si->inuse_pages) {
@@ -252,7 +244,8 @@ int try_to_unuse_per_mm(struct pyksm *m, unsigned int type)
 		/* A signal counts only where there is something left to be interrupted. */
 		if (u.si->inuse_pages && !unuse_goes_on(m, &u))
 			return -EINTR;
-		if (u.si->inuse_pages && before == unuse_progress(m, &u)) {
+		idle = before == unuse_progress(m, &u) ? idle + 1 : 0;
+		if (u.si->inuse_pages && idle == IDLE_ROUNDS) {
 			event(m, "try_to_unuse makes no progress");
 			return -ETIMEDOUT;
 		}

@@ -47,7 +47,6 @@ SCHEDULE_POINTS = (
     "remove_all_stable_nodes:begin",
     "ksm_do_scan:next_item",
     "shrink_zone:begin",
-    "try_to_unuse:next_mm",
 )
 
 
