@@ -197,7 +197,7 @@ static void check_frame(struct census *c, uint64_t pfn)
 	if (page_count(page) != refs)
 		wrong(c, "page-refcount", "page %llu has %d, counted %lld", (unsigned long long)pfn,
 		      page_count(page), (long long)refs);
-	if (!(page->flags & PG_lru) || (page->flags & PG_locked))
+	if (!(page->flags & (PG_lru | PG_batched)) || (page->flags & PG_locked))
 		wrong(c, "lru", "page %llu is %s", (unsigned long long)pfn,
 		      page->flags & PG_locked ? "locked" : "on no list");
 	if (cached &&

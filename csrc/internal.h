@@ -389,16 +389,19 @@ void swap_readpage(struct pyksm *m, struct page *page);
 void swap_writepage(struct pyksm *m, struct page *page);
 void end_all_writeback(struct pyksm *m);
 
-/* vmscan.c */
-void lru_add(struct pyksm *m, struct page *page);
+/* lru.c */
+int page_lru(const struct page *page);
+void lru_add(struct pyksm *m, struct page *page); /* a page that comes from outside of reclaim */
 void lru_putback(struct pyksm *m, struct page *page);
-void lru_add_drain(struct pyksm *m);
-bool in_lru_add_pvec(const struct pyksm *m, const struct page *page, bool just_read);
 void lru_del(struct pyksm *m, struct page *page);
+void lru_add_drain(struct pyksm *m);
+void lru_batches_forget(struct pyksm *m, struct page *page);
 void activate_page(struct pyksm *m, struct page *page);
 void mark_page_accessed(struct pyksm *m, struct page *page);
 bool isolate_lru_page(struct pyksm *m, struct page *page);
 void putback_lru_page(struct pyksm *m, struct page *page);
+
+/* vmscan.c */
 void reclaim_pages(struct pyksm *m, struct list_head *pages);
 void swapout(struct pyksm *m, const struct pyksm_range *ranges, int n);
 

@@ -141,6 +141,7 @@ int pyksm_spawn(struct pyksm *m)
 		mmput(m, mm);
 	else
 		m->next_pid++;
+	lru_add_drain(m); /* an agent begins by locking its memory, which does that */
 	return pid;
 }
 
@@ -162,6 +163,7 @@ int pyksm_fork(struct pyksm *m, int pid)
 		mmput(m, mm);
 	else
 		m->next_pid++;
+	lru_add_drain(m);
 	return err;
 }
 

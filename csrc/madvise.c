@@ -37,6 +37,7 @@ static void madvise_willneed(struct pyksm *m, struct vm_area_struct *vma, uint64
 		if (page)
 			put_page(m, page);
 	}
+	lru_add_drain(m);
 }
 
 static void madvise_dontneed(struct pyksm *m, struct vm_area_struct *vma, uint64_t start,
@@ -70,6 +71,7 @@ static void madvise_pageout(struct pyksm *m, struct vm_area_struct *vma, uint64_
 {
 	uint64_t addr = next_table(vma->vm_mm, start, end);
 
+	lru_add_drain(m);
 	while (addr < end) {
 		uint64_t stop = (addr & ~(PMD_SIZE - 1)) + PMD_SIZE;
 		struct list_head pages;

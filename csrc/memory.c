@@ -120,8 +120,11 @@ static bool reuse_exclusive(struct pyksm *m, struct vm_area_struct *vma, struct 
 
 	if (page->flags & PG_anon_exclusive)
 		return true;
-	if (PageKsm(page) || page_count(page) > 1 + !!(page->flags & PG_swapcache) ||
-	    !trylock_page(page))
+	if (PageKsm(page))
+		return false;
+	if (!(page->flags & PG_lru))
+		lru_add_drain(m); /* the kernel's batch might hold the reference that is too many */
+	if (page_count(page) > 1 + !!(page->flags & PG_swapcache) || !trylock_page(page))
 		return false;
 	if (page->flags & PG_swapcache)
 		try_to_free_swap(m, page);
@@ -168,7 +171,6 @@ struct swapin {
 	swp_entry_t entry;
 	pte_t orig;
 	struct page *page, *swapcache; /* two if it had to be copied */
-	bool fresh; /* read by this fault: still in a per-CPU batch, where activate_page() finds nothing */
 };
 
 /* The swapped page, referenced; *major where it had to be read. NULL: no memory for it. */
@@ -226,8 +228,7 @@ static bool map_then_free(struct pyksm *m, struct vm_area_struct *vma, uint64_t 
 	else
 		page_add_new_anon_rmap(m, page, vma, addr);
 	commit_charge_swapin(m, page, charge);
-	if (page == in->swapcache && !in_lru_add_pvec(m, page, in->fresh) &&
-	    has(m, FEAT_SWAPIN_ACTIVATES))
+	if (page == in->swapcache && has(m, FEAT_SWAPIN_ACTIVATES))
 		activate_page(m, page);
 	swap_free(m, in->entry);
 	if (vm_swap_full(m))
@@ -243,6 +244,8 @@ static bool free_then_map(struct pyksm *m, struct vm_area_struct *vma, uint64_t 
 	bool exclusive = !PageKsm(page) && (page != in->swapcache || (in->orig & swp_exclusive(m)));
 	pte_t pte;
 
+	if (write && page == in->swapcache && !PageKsm(page) && !(page->flags & PG_lru))
+		lru_add_drain(m);
 	swap_free(m, in->entry);
 	if ((page->flags & PG_swapcache) &&
 	    (vm_swap_full(m) || (write && !PageKsm(page) && page_count(page) == 2)))
@@ -301,7 +304,7 @@ static int do_swap_page(struct pyksm *m, struct vm_area_struct *vma, uint64_t ad
 {
 	struct mm_struct *mm = vma->vm_mm;
 	pte_t orig = *pte_lookup(mm, addr), *pte;
-	struct swapin in = { pte_to_swp_entry(m, orig), orig, NULL, NULL, false };
+	struct swapin in = { pte_to_swp_entry(m, orig), orig, NULL, NULL };
 	bool write = flags & FAULT_FLAG_WRITE;
 	int ret = 0;
 
@@ -311,8 +314,6 @@ static int do_swap_page(struct pyksm *m, struct vm_area_struct *vma, uint64_t ad
 	in.swapcache = swapin_page(m, vma, in.entry, &ret);
 	if (!in.swapcache)
 		return VM_FAULT_OOM;
-	in.fresh = ret & VM_FAULT_MAJOR;
-	in.fresh = ret & VM_FAULT_MAJOR;
 	if (!lock_swapped_page(m, vma, addr, &in, &ret))
 		return ret;
 	pte = pte_lookup(mm, addr);

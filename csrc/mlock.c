@@ -45,7 +45,9 @@ void mlock_fork(struct pyksm *m, struct mm_struct *mm, struct mm_struct *oldmm)
 void mlock_exit(struct pyksm *m, struct mm_struct *mm)
 {
 	for (uint32_t i = 0; mm->agent_listed && i < m->agent_pages; i++)
-		if (mm->agent_pages[i].flags & PG_lru)
+		if (mm->agent_pages[i].flags & PG_batched)
+			lru_batches_forget(m, &mm->agent_pages[i]);
+		else if (mm->agent_pages[i].flags & PG_lru)
 			lru_del(m, &mm->agent_pages[i]);
 	free(mm->agent_pages);
 	mm->agent_pages = NULL;

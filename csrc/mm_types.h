@@ -20,7 +20,6 @@
 #define TASK_SIZE (1ULL << 47)
 #define MAX_NODES 64
 #define MAX_AGENT_PAGES 65536
-#define PAGEVEC_SIZE 15
 
 typedef uint64_t pte_t;
 
@@ -42,6 +41,7 @@ enum page_flag {
 	PG_memcg =
 		1 << 13, /* it was charged when it was put on the LRU, so pressure can reach it */
 	PG_mlocked = 1 << 14, /* an agent's, see mlock.c: in no frame, mapped by no pte of ours */
+	PG_batched = 1 << 16, /* in a batch of lru.c */
 	PG_anon_exclusive = 1 << 15, /* one process's for certain: 6c287605fd56, 5.19 */
 };
 
@@ -74,6 +74,13 @@ struct node {
 	int64_t nr_free;
 	struct list_head lru[NR_LRU_LISTS]; /* head.next is the newest */
 	uint64_t nr_lru[NR_LRU_LISTS];
+	uint64_t recent_scanned, recent_rotated; /* kernel: zone_reclaim_stat, of anonymous pages */
+};
+
+#define LRU_BATCH 15
+struct lru_batch {
+	struct page *pages[LRU_BATCH]; /* NULL: has gone */
+	uint32_t nr;
 };
 
 /* ---- address spaces ---- */
@@ -299,8 +306,7 @@ struct pyksm {
 	uint32_t policy, switches, agent_pages;
 	struct pyksm_feature_set features; /* of enum feature */
 	uint64_t clock; /* ms */
-	struct page *lru_add_pvec[PAGEVEC_SIZE]; /* see in_lru_add_pvec() */
-	uint32_t nr_lru_add_pvec;
+	struct lru_batch lru_add, lru_activate;
 	uint32_t max_swapfiles;
 	struct node node[MAX_NODES];
 	struct page *mem_map;

@@ -105,6 +105,8 @@ static void free_page(struct pyksm *m, struct page *page)
 {
 	struct node *node = &m->node[page->nid];
 
+	if (page->flags & PG_batched)
+		lru_batches_forget(m, page);
 	if (page->flags & PG_lru)
 		lru_del(m, page);
 	page->flags = PG_buddy;

@@ -601,6 +601,7 @@ int sys_swapon(struct pyksm *m, uint64_t npages, int priority, const char *path)
 		return err;
 	}
 	_enable_swap_info(m, si, priority);
+	lru_add_drain(m);
 	return si->type;
 }
 
@@ -675,6 +676,7 @@ int sys_swapoff(struct pyksm *m, int type)
 		return err;
 	}
 	drain_mmlist(m);
+	lru_add_drain(m); /* the header page leaves the page cache */
 	release_area(m, si);
 	return 0;
 }

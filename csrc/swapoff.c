@@ -40,7 +40,8 @@ static int unuse_pte(struct pyksm *m, struct vm_area_struct *vma, uint64_t addr,
 		page_add_new_anon_rmap(m, page, vma, addr);
 	commit_charge_swapin(m, page, charge);
 	swap_free(m, u->entry);
-	if (page != swapcache || !in_lru_add_pvec(m, page, u->fresh))
+	/* 3.9 has no batches here: what was just read must not be activated all the same. */
+	if (page != swapcache || !u->fresh || has(m, FEAT_SWAPIN_ACTIVATES))
 		activate_page(m, page);
 	if (page != swapcache) {
 		unlock_page(page);

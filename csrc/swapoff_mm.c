@@ -74,7 +74,8 @@ static int unuse_pte(struct pyksm *m, struct vm_area_struct *vma, uint64_t addr,
 	} else if (same) {
 		unuse_pte_map(m, vma, addr, pte, entry, page, copied);
 		/* as in swapoff.c, until new pages began their life inactive (5.9) */
-		if (!has(m, FEAT_KEEP_YOUNG_ONCE) && (copied || !in_lru_add_pvec(m, page, fresh)))
+		if (!has(m, FEAT_KEEP_YOUNG_ONCE) &&
+		    (copied || !fresh || has(m, FEAT_SWAPIN_ACTIVATES)))
 			activate_page(m, page);
 	}
 	if (copied) {
@@ -220,7 +221,8 @@ static void unuse_leftovers(struct pyksm *m, struct unuse *u)
 	}
 }
 
-#define IDLE_ROUNDS 16 /* The kernel would try for ever. A model in which nothing happens any more need not. */
+#define IDLE_ROUNDS                                                                                \
+	16 /* The kernel would try for ever. A model in which nothing happens any more need not. */
 
 static uint64_t unuse_progress(const struct pyksm *m, const struct unuse *u)
 {

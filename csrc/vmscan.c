@@ -6,112 +6,15 @@
 #define DEF_PRIORITY 12
 #define IDLE_TURNS 16
 
-/* ---- the lists ---- */
 static struct page *page_of_lru(struct list_head *pos)
 {
 	return container_of(pos, struct page, lru);
 }
 
-static int page_lru(const struct page *page)
+/* From 4.6 on, until 5.8 weighed costs instead. */
+static bool scans_by_fraction(const struct pyksm *m)
 {
-	if (!(page->flags & PG_memcg))
-		return LRU_ROOT;
-	return page->flags & PG_active ? LRU_ACTIVE_ANON : LRU_INACTIVE_ANON;
-}
-
-static void add_page_to_lru_list(struct pyksm *m, struct page *page)
-{
-	struct node *node = &m->node[page->nid];
-	int lru = page_lru(page);
-
-	page->flags |= PG_lru;
-	list_add(&page->lru, &node->lru[lru]);
-	node->nr_lru[lru]++;
-}
-
-/*
- * The processor's batch of pages that wait to be put on the LRU. Here they are on it at once, but one
- * thing shows: what is in the batch is not activated. Since 4.8 (8f182270dfec) the page that fills it
- * empties it, so each 15th page can be; before that it was emptied for the next.
- */
-static void lru_add_pvec(struct pyksm *m, struct page *page)
-{
-	m->lru_add_pvec[m->nr_lru_add_pvec++] = page;
-	if (m->nr_lru_add_pvec == PAGEVEC_SIZE)
-		lru_add_drain(m);
-}
-
-void lru_add_drain(struct pyksm *m)
-{
-	m->nr_lru_add_pvec = 0;
-}
-
-/* just_read: what to say before 4.8, where nothing more is known. */
-bool in_lru_add_pvec(const struct pyksm *m, const struct page *page, bool just_read)
-{
-	if (!has(m, FEAT_SWAPIN_ACTIVATES))
-		return just_read;
-	for (uint32_t i = 0; i < m->nr_lru_add_pvec; i++)
-		if (m->lru_add_pvec[i] == page)
-			return true;
-	return false;
-}
-
-/* Back on its list, as the newest; now it is decided whose list that is. */
-void lru_putback(struct pyksm *m, struct page *page)
-{
-	if (page->flags & PG_charged)
-		page->flags |= PG_memcg;
-	else
-		page->flags &= ~(uint32_t)PG_memcg;
-	add_page_to_lru_list(m, page);
-}
-
-void lru_add(struct pyksm *m, struct page *page)
-{
-	lru_putback(m, page);
-	lru_add_pvec(m, page);
-}
-
-void lru_del(struct pyksm *m, struct page *page)
-{
-	m->node[page->nid].nr_lru[page_lru(page)]--;
-	list_del_init(&page->lru);
-	page->flags &= ~(uint32_t)PG_lru; /* PG_active says where it came from */
-}
-
-void activate_page(struct pyksm *m, struct page *page)
-{
-	if ((page->flags & (PG_lru | PG_active)) != PG_lru)
-		return;
-	lru_del(m, page);
-	page->flags |= PG_active;
-	add_page_to_lru_list(m, page);
-}
-
-void mark_page_accessed(struct pyksm *m, struct page *page)
-{
-	if (!(page->flags & PG_active) && (page->flags & PG_referenced) && (page->flags & PG_lru)) {
-		activate_page(m, page);
-		page->flags &= ~(uint32_t)PG_referenced;
-	} else {
-		page->flags |= PG_referenced;
-	}
-}
-
-bool isolate_lru_page(struct pyksm *m, struct page *page)
-{
-	if (!(page->flags & PG_lru))
-		return false;
-	lru_del(m, page);
-	get_page(page);
-	return true;
-}
-
-void putback_lru_page(struct pyksm *m, struct page *page)
-{
-	lru_add(m, page);
-	put_page(m, page);
+	return has(m, FEAT_SCAN_ANON_BY_FRACTION) && !has(m, FEAT_KEEP_YOUNG_ONCE);
 }
 
 /* ---- one page ---- */
@@ -144,14 +47,28 @@ static bool __remove_mapping(struct pyksm *m, struct page *page)
 	return true;
 }
 
+/*
+ * Does the page's being written put it off? A group of cgroup v1 has nothing else to slow down those who fill
+ * it: a page that this reclaim itself is writing is waited for.
+ */
+static bool writeback_puts_off(struct pyksm *m, struct page *page)
+{
+	if (!(page->flags & PG_writeback))
+		return false;
+	if (!scans_by_fraction(m) || !(page->flags & PG_reclaim)) {
+		page->flags |= PG_reclaim;
+		return true;
+	}
+	end_all_writeback(m);
+	return false;
+}
+
 static enum verdict shrink_locked_page(struct pyksm *m, struct page *page, bool *locked)
 {
 	int referenced;
 
-	if (page->flags & PG_writeback) {
-		page->flags |= PG_reclaim;
+	if (writeback_puts_off(m, page))
 		return KEEP;
-	}
 	if (page->flags & PG_mlocked)
 		return cull_mlocked(m, page) ? CULLED : ACTIVATE;
 	referenced = page_referenced(m, page);
@@ -208,6 +125,8 @@ static void putback_pages(struct pyksm *m, struct list_head *pages)
 
 		list_del_init(pos);
 		lru_putback(m, page);
+		if (page->flags & PG_active)
+			m->node[page->nid].recent_rotated++;
 		put_page(m, page);
 	}
 }
@@ -264,6 +183,7 @@ static void isolate_lru_pages(struct pyksm *m, struct node *node, int lru, uint6
 		lru_del(m, page);
 		get_page(page);
 		list_add_tail(&page->lru, pages);
+		node->recent_scanned++;
 	}
 }
 
@@ -289,7 +209,8 @@ static void shrink_active_list(struct pyksm *m, struct node *node, uint64_t k)
 		struct page *page = page_of_lru(pos);
 
 		list_del_init(pos);
-		page_referenced(m, page);
+		if (page_referenced(m, page))
+			node->recent_rotated++;
 		page->flags &= ~(uint32_t)PG_active;
 		lru_putback(m, page);
 		put_page(m, page);
@@ -310,10 +231,9 @@ static bool inactive_anon_is_low(const struct pyksm *m, const struct node *node)
 	       node->nr_lru[LRU_INACTIVE_ANON] < node->nr_lru[LRU_ACTIVE_ANON];
 }
 
-/* All of both lists, or until 32 pages have been freed. */
-static uint64_t shrink_lists(struct pyksm *m, struct node *node)
+/* So much of both lists, or until 32 pages have been freed. */
+static uint64_t shrink_lists(struct pyksm *m, struct node *node, uint64_t inactive, uint64_t active)
 {
-	uint64_t inactive = node->nr_lru[LRU_INACTIVE_ANON], active = node->nr_lru[LRU_ACTIVE_ANON];
 	uint64_t reclaimed = 0;
 
 	while (inactive && reclaimed < SWAP_CLUSTER_MAX) {
@@ -327,17 +247,48 @@ static uint64_t shrink_lists(struct pyksm *m, struct node *node)
 	return reclaimed;
 }
 
-/*
- * One round on a node. There being no file pages, there are by 3.10's reckoning enough inactive ones of
- * them: anonymous pages are looked at in the last round only. And never while no slot is free.
- */
+#define ANON_PRIO 100 /* swappiness, which the recordings set to this */
+#define FILE_PRIO 100
+
+/* How much of size is looked at: less the more of what was seen lately was in use. File pages there are none. */
+static uint64_t scan_fraction(const struct node *node, uint64_t size, int priority)
+{
+	uint64_t ap = ANON_PRIO * (node->recent_scanned + 1) / (node->recent_rotated + 1);
+
+	return (size >> priority) * ap / (ap + FILE_PRIO + 1);
+}
+
+/* How many of either list this round looks at; the last one looks at all. */
+static void get_scan_count(const struct pyksm *m, struct node *node, int priority,
+			   uint64_t *inactive, uint64_t *active)
+{
+	*inactive = node->nr_lru[LRU_INACTIVE_ANON];
+	*active = node->nr_lru[LRU_ACTIVE_ANON];
+	if (!priority)
+		return;
+	if (!scans_by_fraction(m)) {
+		/* There being no file pages, there are by 3.10's reckoning enough inactive ones of them. */
+		*inactive = *active = 0;
+		return;
+	}
+	if (node->recent_scanned > (*inactive + *active) / 4) {
+		node->recent_scanned /= 2;
+		node->recent_rotated /= 2;
+	}
+	*inactive = scan_fraction(node, *inactive, priority);
+	*active = scan_fraction(node, *active, priority);
+}
+
+/* One round on a node. Never while no slot is free. */
 static uint64_t shrink_zone(struct pyksm *m, struct node *node, int priority)
 {
-	uint64_t reclaimed = 0;
+	uint64_t reclaimed = 0, inactive, active;
 
 	sched_point(m, PT_SHRINK_ZONE);
-	if (!priority && m->swap.nr_swap_pages > 0)
-		reclaimed = shrink_lists(m, node);
+	if (m->swap.nr_swap_pages > 0) {
+		get_scan_count(m, node, priority, &inactive, &active);
+		reclaimed = shrink_lists(m, node, inactive, active);
+	}
 	if (inactive_anon_is_low(m, node))
 		shrink_active_list(m, node, SWAP_CLUSTER_MAX);
 	return reclaimed;

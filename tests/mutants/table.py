@@ -41,8 +41,8 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     Mutant(
         "swapoff.c",
-        "if (page != swapcache || !in_lru_add_pvec(m, page, u->fresh))",
-        "if (page != swapcache)",
+        "if (page != swapcache || !u->fresh || has(m, FEAT_SWAPIN_ACTIVATES))",
+        "if (page != swapcache || has(m, FEAT_SWAPIN_ACTIVATES))",
         "a page found in the swap cache is not activated",
     ),
     Mutant(
@@ -212,8 +212,8 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     Mutant(
         "mmap.c",
-        "return vma->vm_flags == flags && vma->node == node &&",
-        "return vma->vm_flags == flags &&",
+        "return !((vma->vm_flags ^ flags) & ~VM_SOFTDIRTY) && vma->node == node &&",
+        "return !((vma->vm_flags ^ flags) & ~VM_SOFTDIRTY) &&",
         "vmas of different memory policy are merged",
     ),
     Mutant(
@@ -236,8 +236,8 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     Mutant(
         "mprotect.c",
-        "const uint64_t keep = PTE_PFN_MASK | _PAGE_SPECIAL | _PAGE_ACCESSED | _PAGE_DIRTY;",
-        "const uint64_t keep = PTE_PFN_MASK | _PAGE_SPECIAL | _PAGE_ACCESSED;",
+        "const uint64_t keep = PTE_PFN_MASK | _PAGE_SPECIAL | _PAGE_ACCESSED | _PAGE_DIRTY |",
+        "const uint64_t keep = PTE_PFN_MASK | _PAGE_SPECIAL | _PAGE_ACCESSED |",
         "a change of protection forgets that a page was written",
     ),
     Mutant(
@@ -435,9 +435,15 @@ MUTANTS: tuple[Mutant, ...] = (
         "a page in swap cache loses its charge when it is unmapped: pressure cannot reach it",
     ),
     Mutant(
+        "lru.c",
+        "if (batch->nr == LRU_BATCH)",
+        "if (batch->nr == LRU_BATCH - 1)",
+        "batches of 14 pages instead of 15, on their way to the LRU",
+    ),
+    Mutant(
         "mlock.c",
-        "if (!m->agent_pages || !oldmm->forked || oldmm->agent_listed)",
-        "if (!m->agent_pages || oldmm->agent_listed)",
+        "if (has(m, FEAT_MLOCK_COUNT) || !m->agent_pages || !oldmm->forked || oldmm->agent_listed)",
+        "if (has(m, FEAT_MLOCK_COUNT) || !m->agent_pages || oldmm->agent_listed)",
         "an agent that was not forked leaves its locked pages on the LRU too",
     ),
     Mutant(
