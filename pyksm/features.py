@@ -73,8 +73,8 @@ FEATURES: tuple[Feature, ...] = (
     ),
     Feature(
         "zero-page-last-node", "fault", "6.1", (),
-        "the zero page, part of the kernel's image, lies on the last memory node: where that kernel "
-        "was loaded in the recorded machine",
+        "the zero page, part of the kernel's image, lies on the last memory node: where that "
+        "kernel was loaded in the recorded machine",
         until="6.2",
     ),
     Feature(
