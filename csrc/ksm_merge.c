@@ -68,7 +68,7 @@ static pte_t replacing_pte(struct pyksm *m, struct vm_area_struct *vma, struct p
 	vma->vm_mm->anon_rss--;
 	pte = vm_page_prot(vma) | _PAGE_SPECIAL;
 	if (has(m, FEAT_ZERO_PAGES_COUNTED)) {
-		pte |= _PAGE_DIRTY;
+		pte = pte_mkdirty(m, pte);
 		ksm_map_zero_page(m, vma->vm_mm);
 	}
 	return pte;
