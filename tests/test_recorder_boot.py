@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from recordings import held_against, packed, unmatched
+from recordings import held_against, packed
 
 from pyksm.recorder import check
 from pyksm.recorder.guest import QEMU, Guest, Options
@@ -75,8 +75,6 @@ def test_as_recorded(name: str, answers: dict[str, dict[str, Any]]) -> None:
 
 @pytest.mark.parametrize("name", SAMPLE)
 def test_as_the_core_answers(name: str, answers: dict[str, dict[str, Any]]) -> None:
-    if (KERNEL, "core", name) in unmatched():
-        pytest.xfail("not yet")
     scenario = parse(packed()["scenarios"][name]["text"], name)
     found = check.against(scenario, "core", answers[name])
     assert not found, "\n".join(map(str, found[:10]))

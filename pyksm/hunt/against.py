@@ -10,6 +10,7 @@ from pyksm.hunt import forkernel
 from pyksm.hunt.fuzz import Finding
 from pyksm.hunt.shrink import shrink
 from pyksm.recorder.check import examine, profile_for
+from pyksm.recorder.link import RecorderError
 from pyksm.recorder.recorder import Recorder
 from pyksm.scenario import Scenario
 
@@ -50,7 +51,10 @@ def fuzz_against(
                     progress(tried, seed + tried)
                 scenario = prepare(forkernel.program(seed + tried))
                 tried += 1
-                finding = _finding(scenario, seed + tried - 1, engine, recorder, profile)
+                try:
+                    finding = _finding(scenario, seed + tried - 1, engine, recorder, profile)
+                except RecorderError as error:
+                    raise RecorderError(f"seed {seed + tried - 1}: {error}") from None
                 if finding is not None:
                     return tried, finding
     return tried, None
@@ -64,5 +68,7 @@ def _finding(
     if not examine(scenario, engine, recorder):
         return None
     small = shrink(scenario, lambda each: bool(examine(each, engine, recorder)), _SHRINK_BUDGET)
-    found = examine(small, engine, recorder) or examine(scenario, engine, recorder)
-    return Finding(seed, small, tuple(found))
+    for candidate in (small, scenario):
+        if found := examine(candidate, engine, recorder):
+            return Finding(seed, candidate, tuple(found))
+    return None  # the kernel has changed its mind

@@ -98,24 +98,40 @@ void facts_hello(void)
 	say_zones();
 }
 
-static void pages_of(const struct span *span)
+static void say_page(uint64_t word)
+{
+	if (word & PM_PRESENT)
+		say(" %llx,%llx,%llu", (unsigned long long)word,
+		    (unsigned long long)page_word(flags_fd, word & PM_PFN),
+		    (unsigned long long)page_word(counts_fd, word & PM_PFN));
+	else
+		say(" %llx", (unsigned long long)word);
+}
+
+/* The pagemap of a span, CHUNK words at a time; zeros where it ends or cannot be read. */
+static void pagemap_of(const struct span *span, void (*visit)(uint64_t word))
 {
 	int pagemap = open_pagemap(process_pid(span->slot));
 
-	say("pages %u %llx", span->slot, (unsigned long long)span->addr);
-	for (uint64_t k = 0; k < span->npages; k++) {
-		uint64_t word = page_word(pagemap, span->addr / PAGE + k);
+	for (uint64_t page = 0; page < span->npages; page += CHUNK) {
+		uint64_t rest = span->npages - page, size = rest < CHUNK ? rest : CHUNK;
+		uint64_t words[CHUNK] = { 0 };
+		off_t where = (off_t)((span->addr / PAGE + page) * 8);
 
-		if (word & PM_PRESENT)
-			say(" %llx,%llx,%llu", (unsigned long long)word,
-			    (unsigned long long)page_word(flags_fd, word & PM_PFN),
-			    (unsigned long long)page_word(counts_fd, word & PM_PFN));
-		else
-			say(" %llx", (unsigned long long)word);
+		if (pagemap >= 0 && pread(pagemap, words, size * 8, where) < 0)
+			memset(words, 0, sizeof(words));
+		for (uint64_t k = 0; k < size; k++)
+			visit(words[k]);
 	}
-	say("\n");
 	if (pagemap >= 0)
 		close(pagemap);
+}
+
+static void pages_of(const struct span *span)
+{
+	say("pages %u %llx", span->slot, (unsigned long long)span->addr);
+	pagemap_of(span, say_page);
+	say("\n");
 }
 
 /* Where a process has mappings, and how many KSM pages in each (a number from 6.8 on). */
@@ -218,27 +234,19 @@ void facts_observe(const struct span *spans, unsigned count)
 	numbers_of("/proc/vmstat", "vmstat");
 }
 
+static uint64_t resident;
+
+static void count_resident(uint64_t word)
+{
+	resident += word & PM_PRESENT && (word & PM_PFN) != zero_pfn;
+}
+
 uint64_t facts_resident(const struct span *spans, unsigned count)
 {
-	uint64_t words[CHUNK], found = 0;
-
-	for (unsigned k = 0; k < count; k++) {
-		int pagemap = open_pagemap(process_pid(spans[k].slot));
-
-		for (uint64_t page = 0; page < spans[k].npages; page += CHUNK) {
-			uint64_t rest = spans[k].npages - page;
-			size_t bytes = (rest < CHUNK ? rest : CHUNK) * 8;
-			ssize_t got = pread(pagemap, words, bytes,
-					    (off_t)((spans[k].addr / PAGE + page) * 8));
-
-			for (ssize_t word = 0; word < got / 8; word++)
-				found += words[word] & PM_PRESENT &&
-					 (words[word] & PM_PFN) != zero_pfn;
-		}
-		if (pagemap >= 0)
-			close(pagemap);
-	}
-	return found;
+	resident = 0;
+	for (unsigned k = 0; k < count; k++)
+		pagemap_of(&spans[k], count_resident);
+	return resident;
 }
 
 /* A line "name: N kB" or "name N" of a file; 0 where there is none. */

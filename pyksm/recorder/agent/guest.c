@@ -14,7 +14,6 @@
 #include <sys/reboot.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
-#include <termios.h>
 #include <unistd.h>
 
 static void attach(const char *type, const char *where, const char *options)
@@ -75,20 +74,6 @@ static int open_port(void)
 	return fd;
 }
 
-/* Without virtio-serial: the second serial line. */
-static int open_serial(void)
-{
-	struct termios settings;
-	int fd = open("/dev/ttyS1", O_RDWR | O_NOCTTY | O_CLOEXEC);
-
-	if (fd >= 0 && !tcgetattr(fd, &settings)) {
-		cfmakeraw(&settings);
-		cfsetspeed(&settings, B115200);
-		tcsetattr(fd, TCSANOW, &settings);
-	}
-	return fd;
-}
-
 static void define_areas(void)
 {
 	for (char letter = 'a'; letter <= 'z'; letter++) {
@@ -139,9 +124,7 @@ int guest_setup(void)
 			usleep(10000);
 	}
 	if (port < 0)
-		port = open_serial();
-	if (port < 0)
-		fprintf(stderr, "agent: no port to the recorder\n");
+		fprintf(stderr, "agent: no virtio port, expected a kernel with virtio_console\n");
 	define_areas();
 	define_group();
 	return port;

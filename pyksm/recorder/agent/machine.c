@@ -285,7 +285,7 @@ int machine_scan(uint64_t scans, uint64_t *done)
 	int64_t begin = file_number(KSM_DIRECTORY "/full_scans"), seen = begin;
 	int64_t patience = ksmd || find_ksmd() ? 8 * NAP_MS : 100 * NAP_MS;
 	double idle_since = milliseconds();
-	char kept[64];
+	char kept[64] = "";
 
 	if (begin < 0)
 		return ENOENT;
@@ -306,7 +306,8 @@ int machine_scan(uint64_t scans, uint64_t *done)
 	}
 	file_write(KSM_DIRECTORY "/run", "0");
 	*done = (uint64_t)(file_number(KSM_DIRECTORY "/full_scans") - begin);
-	file_write(pages_to_scan, kept);
+	if (*kept)
+		file_write(pages_to_scan, kept);
 	return 0;
 }
 
