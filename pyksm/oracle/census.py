@@ -98,6 +98,7 @@ def _lru(m: Machine, tally: _Tally) -> Iterator[str]:
                     right = right and page.active == (lru is node.active)
                 if not right or not page.lru:
                     yield f"lru: frame {page.pfn} is on the wrong list"
+    listed.update(page for page in m.lru_add_batch if page is not None)
     for page in m.pages.values():
         if page.count and listed[page] != 1:
             yield f"lru: frame {page.pfn} is on {listed[page]} lists"

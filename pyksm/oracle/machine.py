@@ -67,6 +67,7 @@ from pyksm.oracle.structs import (
     Page,
     SwapInfo,
 )
+from pyksm.oracle.swap import lru_add_drain
 
 #: Every counter, so that one that never counted is there too. Kernel functions first.
 COUNTERS = (
@@ -256,6 +257,7 @@ class Oracle:
             raise MachineError(ENOMEM, what)
         m.next_pid += 1
         m.mms[mm.pid] = mm
+        lru_add_drain(m)  # a new agent locks its memory, and that drains
         return mm.pid
 
     def exit(self, pid: int) -> None:
@@ -404,7 +406,9 @@ class Oracle:
     def swapon(self, npages: int, priority: int = -1, path: str | None = None) -> int:
         if path is not None and b"\0" in os.fsencode(path):
             raise MachineError(EINVAL, "swapon")
-        return _check(swapfile.sys_swapon(self._m(), npages, priority, path), "swapon")
+        kind = _check(swapfile.sys_swapon(self._m(), npages, priority, path), "swapon")
+        lru_add_drain(self._m())
+        return kind
 
     def swapoff(self, type: int) -> None:
         _check(swapfile.sys_swapoff(self._m(), type), "swapoff")

@@ -22,7 +22,7 @@ from pyksm.oracle.pgtable import (
     table_ranges,
 )
 from pyksm.oracle.structs import PAGE_SHIFT, PAGE_SIZE, Machine, Mm, Vma
-from pyksm.oracle.swap import isolate_lru_page
+from pyksm.oracle.swap import isolate_lru_page, lru_add_drain
 
 VALID = (MADV_WILLNEED, MADV_DONTNEED, MADV_MERGEABLE, MADV_UNMERGEABLE)
 
@@ -94,6 +94,7 @@ def madvise_behavior(
 
 def madvise_pageout(m: Machine, vma: Vma, start: int, end: int) -> None:
     """Reclaim what only this vma maps, and let the writes end."""
+    lru_add_drain(m)
     for table, low, high in table_ranges(vma.mm, start, end):
         pages = []
         first = low >> PAGE_SHIFT & 511
@@ -124,3 +125,4 @@ def force_swapin_readahead(m: Machine, vma: Vma, start: int, end: int) -> None:
             page = swap_state.read_swap_cache_async(m, pte_to_swp_entry(m, pte), vma)
             if page is not None:
                 put_page(m, page)
+    lru_add_drain(m)

@@ -49,7 +49,7 @@ from pyksm.oracle.structs import (
     Vma,
     schedule_point,
 )
-from pyksm.oracle.swap import activate_swapped_in, lru_add_drain
+from pyksm.oracle.swap import activate_page, lru_add_drain
 from pyksm.oracle.swap_map import add_swap_count_continuation
 
 EHWPOISON = 133  # errno does not have it everywhere
@@ -180,7 +180,11 @@ def _wp_can_reuse(m: Machine, vma: Vma, page: Page) -> bool:
 
 def _reuse_by_refcount(m: Machine, vma: Vma, page: Page) -> bool:
     """wp_can_reuse_anon_folio(): no reference but this mapping's, once it is out of swap cache."""
-    if page.ksm or page.count > 1 + page.swapcache or not trylock_page(page):
+    if page.ksm or page.count > 3:
+        return False
+    if not page.lru:
+        lru_add_drain(m)
+    if page.count > 1 + page.swapcache or not trylock_page(page):
         return False
     if page.swapcache:
         swapfile.try_to_free_swap(m, page)
@@ -241,6 +245,8 @@ def do_swap_page(m: Machine, vma: Vma, address: int, orig_pte: int, write: bool)
     lock_page(swapcache)
     if swapcache.swapcache and swapcache.private == entry:
         page = ksm.ksm_might_need_to_copy(m, swapcache, vma, address)
+        if page is not None and _is_in_batch(m, page, swapcache, write):
+            lru_add_drain(m)
         if page is None:
             ret = VM_FAULT_OOM
         elif get_pte(vma.mm, address) != orig_pte or not page.uptodate:
@@ -254,6 +260,11 @@ def do_swap_page(m: Machine, vma: Vma, address: int, orig_pte: int, write: bool)
     unlock_page(swapcache)
     put_page(m, swapcache)
     return ret
+
+
+def _is_in_batch(m: Machine, page: Page, swapcache: Page, write: bool) -> bool:
+    """A batch's reference would look like another user's to a writer."""
+    return write and page is swapcache and not (page.ksm or page.lru) and m.has("anon-exclusive")
 
 
 def _map_swap_page(
@@ -298,7 +309,7 @@ def _map_by_swap_count(
         rmap.page_add_new_anon_rmap(m, page, vma, address)
     memcontrol.commit_charge_swapin(m, page, charge)
     if m.has("swapin-activates") and page is swapcache:
-        activate_swapped_in(m, page)
+        activate_page(m, page)
     swapfile.swap_free(m, pte_to_swp_entry(m, orig_pte))
     if swapfile.vm_swap_full(m):
         swapfile.try_to_free_swap(m, page)
@@ -412,13 +423,13 @@ class MmuGather:
 
     def finish(self, m: Machine) -> None:
         """tlb_finish_mmu()"""
+        lru_add_drain(m)
         for page in self.pages:
             swap_state.free_page_and_swap_cache(m, page)
         self.pages.clear()
 
 
 def zap_page_range(m: Machine, vma: Vma, start: int, end: int) -> None:
-    lru_add_drain(m)
     tlb = MmuGather()
     unmap_single_vma(m, tlb, vma, start, end)
     tlb.finish(m)

@@ -18,7 +18,6 @@ from pyksm.oracle.structs import (
     kmem_alloc,
     vma_pages,
 )
-from pyksm.oracle.swap import lru_add_drain
 
 GIB = 1 << 30
 
@@ -285,7 +284,6 @@ def do_munmap(m: Machine, mm: Mm, start: int, end: int) -> int:
 
 def unmap_region(m: Machine, vmas: list[Vma], start: int, end: int) -> None:
     """All ptes first, then the anon_vmas, and only then are the pages let go."""
-    lru_add_drain(m)
     tlb = memory.MmuGather()
     for vma in vmas:
         memory.unmap_single_vma(m, tlb, vma, start, end)

@@ -55,8 +55,10 @@ def free_page(m: Machine, page: Page) -> None:
     page.ksm = page.locked = page.uptodate = page.error = page.dirty = page.writeback = False
     page.swapcache = page.reclaim = page.referenced = page.exclusive = False
     page.workingset = False
-    if page in m.lru_batch:  # its place there stays taken
-        m.lru_batch[m.lru_batch.index(page)] = None
+    for batch in (m.lru_add_batch, m.activate_batch):  # its place there stays taken
+        for i, other in enumerate(batch):
+            if other is page:
+                batch[i] = None
     page.lru = page.active = page.charged = page.memcg = False
     page.index = page.count = page.mapcount = 0
     m.counters["free_page"] += 1

@@ -335,7 +335,8 @@ class Machine:
     swap_cache: dict[SwapEntry, Page] = field(default_factory=dict)
     shadows: dict[SwapEntry, tuple[int, int, bool]] = field(default_factory=dict)
     writes: list[Write] = field(default_factory=list)
-    lru_batch: list[Page | None] = field(default_factory=list)  #: lru_add_pvec, see swap.py
+    lru_add_batch: list[Page | None] = field(default_factory=list)  #: see swap.py
+    activate_batch: list[Page | None] = field(default_factory=list)
     just_read: Page | None = None  #: page that this visit of try_to_unuse read, see unuse_pte
     # bookkeeping
     in_use: int = 0

@@ -29,21 +29,47 @@ def del_page_from_lru_list(m: Machine, page: Page) -> None:
     page.lru = False
 
 
-def lru_cache_add(m: Machine, page: Page, active: bool) -> None:
-    """The same for a page that comes from elsewhere than reclaim, which keeps count of both.
+def has_batches(m: Machine) -> bool:
+    """Whether the per-CPU batches are modelled: from 4.8 on what is in them shows."""
+    return m.has("swapin-activates") or m.has("keep-young-once")
 
-    On a real kernel it waits in a per-CPU batch. Where a page waits shows in activate_page(), so
-    the batches of those kernels are kept count of whose swap-ins activate."""
-    lru_cache_add_lru(m, page, active)
-    update_page_reclaim_stat(m, page, active)
-    if m.has("swapin-activates"):
-        m.lru_batch.append(page)
-        if len(m.lru_batch) == PAGEVEC_SIZE:
-            lru_add_drain(m)
+
+def lru_cache_add(m: Machine, page: Page, active: bool) -> None:
+    """The same for a page that comes from elsewhere than reclaim: with the next batch."""
+    if not has_batches(m):
+        lru_cache_add_lru(m, page, active)
+        return
+    page.active = active
+    m.lru_add_batch.append(page)
+    if len(m.lru_add_batch) == PAGEVEC_SIZE:
+        _drain_added(m)
+
+
+def _drain_added(m: Machine) -> None:
+    for page in m.lru_add_batch:
+        if page is not None:
+            lru_cache_add_lru(m, page, page.active)
+            update_page_reclaim_stat(m, page, page.active)
+    m.lru_add_batch.clear()
+
+
+def _drain_activated(m: Machine) -> None:
+    for page in m.activate_batch:
+        if page is not None and page.lru and not page.active:
+            _activate(m, page)
+    m.activate_batch.clear()
 
 
 def lru_add_drain(m: Machine) -> None:
-    m.lru_batch.clear()
+    _drain_added(m)
+    _drain_activated(m)
+
+
+def leave_activate_batch(m: Machine, page: Page) -> None:
+    """A page that is isolated leaves its place empty."""
+    for i, other in enumerate(m.activate_batch):
+        if other is page:
+            m.activate_batch[i] = None
 
 
 def update_page_reclaim_stat(m: Machine, page: Page, rotated: bool) -> None:
@@ -52,23 +78,31 @@ def update_page_reclaim_stat(m: Machine, page: Page, rotated: bool) -> None:
         m.nodes[page.node].recent_rotated += rotated
 
 
+def _activate(m: Machine, page: Page) -> None:
+    del lru_list(m, page)[page]
+    page.active = True
+    lru_list(m, page)[page] = None
+    update_page_reclaim_stat(m, page, rotated=True)
+
+
 def activate_page(m: Machine, page: Page) -> None:
-    if page.lru and not page.active:
-        del lru_list(m, page)[page]
-        page.active = True
-        lru_list(m, page)[page] = None
-        update_page_reclaim_stat(m, page, rotated=True)
-
-
-def activate_swapped_in(m: Machine, page: Page) -> None:
-    """activate_page() for a page that comes from swap: none that is still in a batch."""
-    if page not in m.lru_batch:
-        activate_page(m, page)
+    """Only of a page on the LRU, so not of one that is still in a batch."""
+    if not page.lru or page.active:
+        return
+    if not has_batches(m):
+        _activate(m, page)
+        return
+    m.activate_batch.append(page)
+    if len(m.activate_batch) == PAGEVEC_SIZE:
+        _drain_activated(m)
 
 
 def mark_page_accessed(m: Machine, page: Page) -> None:
     if not page.active and page.referenced and page.lru:
         activate_page(m, page)
+        page.referenced = False
+    elif not page.active and page.referenced and page in m.lru_add_batch:
+        page.active = True  # __lru_cache_activate_page()
         page.referenced = False
     else:
         page.referenced = True
@@ -86,6 +120,7 @@ def isolate_lru_page(m: Machine, page: Page) -> bool:
         return False
     get_page(page)
     del_page_from_lru_list(m, page)
+    leave_activate_batch(m, page)
     return True
 
 

@@ -15,6 +15,7 @@ from pyksm.oracle import swap_state, unuse, unuse_mm
 from pyksm.oracle.page_alloc import put_page, trylock_page, unlock_page
 from pyksm.oracle.pgtable import max_swapfiles, non_swap_entry
 from pyksm.oracle.structs import Machine, Page, SwapEntry, SwapInfo, kmem_alloc
+from pyksm.oracle.swap import lru_add_drain
 from pyksm.oracle.swap_map import (
     COUNT_CONTINUED,
     SWAP_HAS_CACHE,
@@ -411,6 +412,7 @@ def sys_swapoff(m: Machine, kind: int) -> int:
         return err
     area.continuations.clear()
     _drain_mmlist(m)
+    lru_add_drain(m)
     if area.fd >= 0:
         os.close(area.fd)
     area.fd, area.file_id = -1, None

@@ -41,7 +41,7 @@ from pyksm.oracle.structs import (
     signal_pending,
     switched,
 )
-from pyksm.oracle.swap import activate_swapped_in, lru_cache_add_lru
+from pyksm.oracle.swap import activate_page, has_batches, lru_cache_add_lru
 from pyksm.oracle.swap_map import SWAP_MAP_BAD, swap_count, swapcache_prepare
 
 
@@ -299,9 +299,9 @@ def unuse_pte(m: Machine, vma: Vma, address: int, entry: SwapEntry, page: Page) 
             rmap.page_add_new_anon_rmap(m, page, vma, address)
         memcontrol.commit_charge_swapin(m, page, memcontrol.try_charge_swapin(page))
         swapfile.swap_free(m, entry)
-        # A page just read is not on the LRU yet on a real kernel: 4.19 knows itself.
-        if m.has("swapin-activates") or page is not m.just_read:
-            activate_swapped_in(m, page)
+        # A page just read is not on the LRU yet on a real kernel, which later ones' batches tell.
+        if has_batches(m) or page is not m.just_read:
+            activate_page(m, page)
     if page is not swapcache:
         unlock_page(page)
         put_page(m, page)

@@ -39,7 +39,7 @@ from pyksm.oracle.structs import (
     signal_pending,
     switched,
 )
-from pyksm.oracle.swap import activate_swapped_in
+from pyksm.oracle.swap import activate_page
 from pyksm.oracle.swap_map import SWAP_MAP_BAD, swap_count
 
 
@@ -234,4 +234,4 @@ def _map(m: Machine, vma: Vma, address: int, entry: SwapEntry, page: Page, swapc
     set_pte(vma.mm, address, pte)
     swapfile.swap_free(m, entry)
     if not m.has("keep-young-once"):  # until 5.8 (b518154e59aa)
-        activate_swapped_in(m, page)
+        activate_page(m, page)

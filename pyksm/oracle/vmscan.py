@@ -17,9 +17,9 @@ from pyksm.oracle.pgtable import ACCESSED, PTRS_PER_PTE, SPECIAL, pte_present, t
 from pyksm.oracle.structs import PAGE_SHIFT, Machine, Node, Page, Range, schedule_point
 from pyksm.oracle.swap import (
     del_page_from_lru_list,
+    leave_activate_batch,
     lru_add_drain,
     lru_cache_add_lru,
-    putback_lru_page,
 )
 from pyksm.oracle.workingset import lru_note_cost
 
@@ -163,6 +163,7 @@ def isolate_lru_pages(m: Machine, node: Node, count: int, active: bool) -> list[
     for page in pages:
         get_page(page)
         del_page_from_lru_list(m, page)
+        leave_activate_batch(m, page)
     return pages
 
 
@@ -197,7 +198,8 @@ def reclaim_pages(m: Machine, pages: list[Page]) -> None:
         for page in isolated:
             page.active = False
         for page in shrink_page_list(m, isolated):
-            putback_lru_page(m, page)
+            lru_cache_add_lru(m, page, page.active)
+            put_page(m, page)
 
 
 def shrink_page_list(m: Machine, pages: list[Page]) -> list[Page]:
