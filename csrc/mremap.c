@@ -57,6 +57,31 @@ static int move_vma(struct pyksm *m, struct vm_area_struct *vma, uint64_t addr, 
 	return 0;
 }
 
+/*
+ * Since 6.17 (d23cb648e365) a range may lie in several vmas and have gaps, which are kept: vma by vma, and
+ * what has moved before an error stays moved.
+ */
+static int remap_move(struct pyksm *m, struct mm_struct *mm, uint64_t addr, uint64_t len,
+		      uint64_t new_addr)
+{
+	struct vm_area_struct *vma = find_vma(mm, addr);
+	uint64_t at, stop, end = addr + len;
+	int err = vma && vma->vm_start <= addr ? 0 : -EFAULT;
+
+	for (at = addr; !err && at < end; at = stop) {
+		vma = find_vma(mm, at);
+		if (!vma || vma->vm_start >= end)
+			break;
+		if (at < vma->vm_start)
+			at = vma->vm_start;
+		stop = vma->vm_end < end ? vma->vm_end : end;
+		err = do_munmap(m, mm, new_addr + (at - addr), stop - at);
+		if (!err)
+			err = move_vma(m, find_vma(mm, at), at, stop - at, new_addr + (at - addr));
+	}
+	return err;
+}
+
 int do_mremap(struct pyksm *m, struct mm_struct *mm, uint64_t addr, uint64_t len, uint64_t new_addr)
 {
 	struct vm_area_struct *vma;
@@ -64,6 +89,8 @@ int do_mremap(struct pyksm *m, struct mm_struct *mm, uint64_t addr, uint64_t len
 
 	if (new_addr < addr + len && addr < new_addr + len)
 		return -EINVAL;
+	if (has(m, FEAT_MREMAP_MANY_VMAS))
+		return remap_move(m, mm, addr, len, new_addr);
 	err = do_munmap(m, mm, new_addr, len);
 	if (err)
 		return err;
