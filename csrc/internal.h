@@ -405,6 +405,12 @@ void putback_lru_page(struct pyksm *m, struct page *page);
 void reclaim_pages(struct pyksm *m, struct list_head *pages);
 void swapout(struct pyksm *m, const struct pyksm_range *ranges, int n);
 
+/* workingset.c */
+void workingset_eviction(struct pyksm *m, struct page *page);
+void workingset_refault(struct pyksm *m, struct page *page, swp_entry_t entry);
+void workingset_forget(struct pyksm *m, swp_entry_t entry);
+void lru_note_cost(struct node *node, uint64_t cost);
+
 /* memcontrol.c */
 bool try_charge_swapin(const struct pyksm *m, const struct page *page);
 void commit_charge_swapin(struct pyksm *m, struct page *page, bool charge);

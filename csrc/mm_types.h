@@ -41,6 +41,7 @@ enum page_flag {
 	PG_memcg =
 		1 << 13, /* it was charged when it was put on the LRU, so pressure can reach it */
 	PG_mlocked = 1 << 14, /* an agent's, see mlock.c: in no frame, mapped by no pte of ours */
+	PG_workingset = 1 << 17, /* it was active once */
 	PG_batched = 1 << 16, /* in a batch of lru.c */
 	PG_anon_exclusive = 1 << 15, /* one process's for certain: 6c287605fd56, 5.19 */
 };
@@ -74,6 +75,8 @@ struct node {
 	int64_t nr_free;
 	struct list_head lru[NR_LRU_LISTS]; /* head.next is the newest */
 	uint64_t nr_lru[NR_LRU_LISTS];
+	uint64_t anon_cost, nonresident_age; /* see workingset.c */
+	uint64_t workingset_activated, refaults; /* now, and when reclaim last ended */
 	uint64_t recent_scanned, recent_rotated; /* kernel: zone_reclaim_stat, of anonymous pages */
 };
 
@@ -256,6 +259,13 @@ struct swap_cont {
 	int nr;
 };
 
+/* What a slot remembers of a page that was taken: when that was, by its node's nonresident_age. */
+struct shadow {
+	uint64_t age;
+	uint8_t nid;
+	bool present, workingset;
+};
+
 struct swap_info_struct {
 	uint32_t flags;
 	int prio, type, next;
@@ -264,6 +274,7 @@ struct swap_info_struct {
 	uint32_t cluster_nr;
 	unsigned char *swap_map;
 	unsigned char *zeromap; /* 1: the slot holds zeros, whatever is in the backend */
+	struct shadow *shadows;
 	uint32_t *cache; /* pfn in swap cache of each slot, 0 for none */
 	struct swap_cont *cont;
 	unsigned char *mem; /* memory backend */

@@ -98,6 +98,7 @@ struct page *read_swap_cache_async(struct pyksm *m, swp_entry_t entry, struct vm
 	if (has(m, FEAT_SWAPIN_CHARGED_AT_READ))
 		page->flags |= PG_charged;
 	add_to_swap_cache(m, page, entry);
+	workingset_refault(m, page, entry);
 	lru_add(m, page);
 	swap_readpage(m, page);
 	if (read)

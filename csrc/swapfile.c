@@ -356,6 +356,7 @@ static void slot_is_free(struct pyksm *m, struct swap_info_struct *si, uint64_t 
 	m->swap.nr_swap_pages++;
 	si->inuse_pages--;
 	si->zeromap[offset] = 0;
+	workingset_forget(m, swp_entry((unsigned int)si->type, offset));
 }
 
 /* Drop one reference, or the cache's claim; what is left in the byte is returned. */
@@ -506,6 +507,7 @@ static void release_area(struct pyksm *m, struct swap_info_struct *si)
 	free(si->cont);
 	free(si->swap_map);
 	free(si->zeromap);
+	free(si->shadows);
 	free(si->cache);
 	swap_backend_close(si, m->page_size);
 	memset(si, 0, sizeof(*si));
@@ -569,9 +571,10 @@ static int setup_swap_map(struct swap_info_struct *si)
 {
 	si->swap_map = calloc(si->max, 1);
 	si->zeromap = calloc(si->max, 1);
+	si->shadows = calloc(si->max, sizeof(*si->shadows));
 	si->cache = calloc(si->max, sizeof(*si->cache));
 	si->cont = calloc(si->max / CONT_PIECE + 1, sizeof(*si->cont));
-	if (!si->swap_map || !si->zeromap || !si->cache || !si->cont)
+	if (!si->swap_map || !si->zeromap || !si->shadows || !si->cache || !si->cont)
 		return -ENOMEM;
 	si->swap_map[0] = SWAP_MAP_BAD; /* the header */
 	si->pages = si->max - 1;

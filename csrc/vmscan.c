@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* The LRU lists and reclaim of anonymous pages (kernel: mm/vmscan.c, mm/swap.c). */
+/* Reclaim of anonymous pages (kernel: mm/vmscan.c). The LRU lists are in lru.c. */
 #include "internal.h"
 
 #define SWAP_CLUSTER_MAX 32
@@ -18,7 +18,7 @@ static bool scans_by_fraction(const struct pyksm *m)
 }
 
 /* ---- one page ---- */
-enum verdict { ACTIVATE, KEEP, FREED, CULLED };
+enum verdict { ACTIVATE, KEEP, RECLAIM, FREED, CULLED };
 
 /* Write the page if it is dirty and only reclaim and the swap cache hold it. true: it is clean. */
 static bool pageout(struct pyksm *m, struct page *page, bool *locked)
@@ -43,6 +43,7 @@ static bool __remove_mapping(struct pyksm *m, struct page *page)
 {
 	if (page_count(page) != 2 || (page->flags & PG_dirty))
 		return false;
+	workingset_eviction(m, page);
 	swap_cache_remove_frozen(m, page);
 	return true;
 }
@@ -53,9 +54,12 @@ static bool __remove_mapping(struct pyksm *m, struct page *page)
  */
 static bool writeback_puts_off(struct pyksm *m, struct page *page)
 {
+	bool waits = (scans_by_fraction(m) || has(m, FEAT_KEEP_YOUNG_ONCE)) &&
+		     !has(m, FEAT_RECLAIM_SKIPS_WRITEBACK);
+
 	if (!(page->flags & PG_writeback))
 		return false;
-	if (!scans_by_fraction(m) || !(page->flags & PG_reclaim)) {
+	if (!waits || !(page->flags & PG_reclaim)) {
 		page->flags |= PG_reclaim;
 		return true;
 	}
@@ -63,18 +67,33 @@ static bool writeback_puts_off(struct pyksm *m, struct page *page)
 	return false;
 }
 
+/* What its ptes' having used it earns a page; they forget it. RECLAIM: nothing. */
+static enum verdict page_check_references(struct pyksm *m, struct page *page)
+{
+	int ptes = page_referenced(m, page);
+	bool before = page->flags & PG_referenced;
+
+	page->flags &= ~(uint32_t)PG_referenced;
+	if (!ptes)
+		return RECLAIM;
+	if (!has(m, FEAT_KEEP_YOUNG_ONCE))
+		return ACTIVATE;
+	/* Since 5.9 (b518154e59aa) once is not enough. */
+	page->flags |= PG_referenced;
+	return before || ptes > 1 ? ACTIVATE : KEEP;
+}
+
 static enum verdict shrink_locked_page(struct pyksm *m, struct page *page, bool *locked)
 {
-	int referenced;
+	enum verdict verdict;
 
 	if (writeback_puts_off(m, page))
-		return KEEP;
+		return has(m, FEAT_RECLAIM_SKIPS_WRITEBACK) ? ACTIVATE : KEEP;
 	if (page->flags & PG_mlocked)
 		return cull_mlocked(m, page) ? CULLED : ACTIVATE;
-	referenced = page_referenced(m, page);
-	page->flags &= ~(uint32_t)PG_referenced;
-	if (referenced)
-		return ACTIVATE;
+	verdict = page_check_references(m, page);
+	if (verdict != RECLAIM)
+		return verdict;
 	if (PageAnon(page) && !(page->flags & PG_swapcache) && !add_to_swap(m, page))
 		return ACTIVATE;
 	if (page_mapped(page) && (page->flags & PG_swapcache)) {
@@ -125,8 +144,6 @@ static void putback_pages(struct pyksm *m, struct list_head *pages)
 
 		list_del_init(pos);
 		lru_putback(m, page);
-		if (page->flags & PG_active)
-			m->node[page->nid].recent_rotated++;
 		put_page(m, page);
 	}
 }
@@ -187,15 +204,33 @@ static void isolate_lru_pages(struct pyksm *m, struct node *node, int lru, uint6
 	}
 }
 
+/* Those of the list that stay because they are in use. */
+static uint64_t count_active(const struct list_head *pages)
+{
+	const struct list_head *pos;
+	uint64_t n = 0;
+
+	list_for_each (pos, pages)
+		n += !!(container_of(pos, const struct page, lru)->flags & PG_active);
+	return n;
+}
+
 /* How many of the k oldest could be freed. */
 static uint64_t shrink_inactive_list(struct pyksm *m, struct node *node, uint64_t k)
 {
+	uint64_t taken = node->nr_lru[LRU_INACTIVE_ANON], written = m->count[CNT___swap_writepage];
 	struct list_head pages;
-	uint64_t reclaimed;
+	uint64_t reclaimed, active;
 
 	isolate_lru_pages(m, node, LRU_INACTIVE_ANON, k, &pages);
+	taken -= node->nr_lru[LRU_INACTIVE_ANON];
 	reclaimed = shrink_page_list(m, &pages);
+	active = count_active(&pages);
+	node->recent_rotated += active;
+	node->nonresident_age += active;
 	putback_pages(m, &pages);
+	written = m->count[CNT___swap_writepage] - written;
+	lru_note_cost(node, written * SWAP_CLUSTER_MAX + taken - reclaimed);
 	return reclaimed;
 }
 
@@ -212,6 +247,7 @@ static void shrink_active_list(struct pyksm *m, struct node *node, uint64_t k)
 		if (page_referenced(m, page))
 			node->recent_rotated++;
 		page->flags &= ~(uint32_t)PG_active;
+		page->flags |= PG_workingset;
 		lru_putback(m, page);
 		put_page(m, page);
 	}
@@ -234,6 +270,8 @@ static bool inactive_anon_is_low(const struct pyksm *m, const struct node *node)
 /* So much of both lists, or until 32 pages have been freed. */
 static uint64_t shrink_lists(struct pyksm *m, struct node *node, uint64_t inactive, uint64_t active)
 {
+	bool may_deactivate = inactive_anon_is_low(m, node) ||
+			      node->workingset_activated != node->refaults;
 	uint64_t reclaimed = 0;
 
 	while (inactive && reclaimed < SWAP_CLUSTER_MAX) {
@@ -241,7 +279,10 @@ static uint64_t shrink_lists(struct pyksm *m, struct node *node, uint64_t inacti
 
 		reclaimed += shrink_inactive_list(m, node, batch(&inactive));
 		k = batch(&active);
-		if (k && inactive_anon_is_low(m, node))
+		/* Since 5.8 that is settled when the round begins. */
+		if (!has(m, FEAT_KEEP_YOUNG_ONCE))
+			may_deactivate = inactive_anon_is_low(m, node);
+		if (k && may_deactivate)
 			shrink_active_list(m, node, k);
 	}
 	return reclaimed;
@@ -258,6 +299,16 @@ static uint64_t scan_fraction(const struct node *node, uint64_t size, int priori
 	return (size >> priority) * ap / (ap + FILE_PRIO + 1);
 }
 
+/* The same by what reclaiming them has cost lately, since 5.8 (314b57fb0460): that of files is 0 here. */
+static uint64_t scan_cost_fraction(const struct node *node, uint64_t size, int priority)
+{
+	uint64_t cost = node->anon_cost;
+	uint64_t ap = ANON_PRIO * (3 * cost + 1) / (2 * cost + 1);
+	uint64_t fp = FILE_PRIO * (3 * cost + 1) / (cost + 1);
+
+	return (size >> priority) * ap / (ap + fp);
+}
+
 /* How many of either list this round looks at; the last one looks at all. */
 static void get_scan_count(const struct pyksm *m, struct node *node, int priority,
 			   uint64_t *inactive, uint64_t *active)
@@ -266,6 +317,11 @@ static void get_scan_count(const struct pyksm *m, struct node *node, int priorit
 	*active = node->nr_lru[LRU_ACTIVE_ANON];
 	if (!priority)
 		return;
+	if (has(m, FEAT_KEEP_YOUNG_ONCE)) {
+		*inactive = scan_cost_fraction(node, *inactive, priority);
+		*active = scan_cost_fraction(node, *active, priority);
+		return;
+	}
 	if (!scans_by_fraction(m)) {
 		/* There being no file pages, there are by 3.10's reckoning enough inactive ones of them. */
 		*inactive = *active = 0;
@@ -302,6 +358,8 @@ static void try_to_free_mem_cgroup_pages(struct pyksm *m)
 	for (int priority = DEF_PRIORITY; priority >= 0 && reclaimed < SWAP_CLUSTER_MAX; priority--)
 		for (uint32_t nid = 0; nid < m->nodes; nid++)
 			reclaimed += shrink_zone(m, &m->node[nid], priority);
+	for (uint32_t nid = 0; nid < m->nodes; nid++)
+		m->node[nid].refaults = m->node[nid].workingset_activated;
 }
 
 /* ---- swapout: pressure until what was asked for is out ---- */

@@ -435,6 +435,12 @@ MUTANTS: tuple[Mutant, ...] = (
         "a page in swap cache loses its charge when it is unmapped: pressure cannot reach it",
     ),
     Mutant(
+        "workingset.c",
+        "page->flags |= PG_active;",
+        ";",
+        "a page that was taken too early begins again among the inactive ones",
+    ),
+    Mutant(
         "lru.c",
         "if (batch->nr == LRU_BATCH)",
         "if (batch->nr == LRU_BATCH - 1)",
