@@ -342,6 +342,23 @@ def test_lingering_begins_where_a_full_area_has_pages_that_nobody_maps() -> None
     assert noise.lingering(scenario, {"results": answer["results"][:2]}) is None
 
 
+def test_slots_set_aside_are_given_up_before_the_next_scenario() -> None:
+    with linked(answering()) as (link, heard):
+        recorder = Recorder(link)
+        recorder.record(parse("swapon S 200\nswapoff S\nswapon T 200"))
+        assert heard[-1] == "reset"
+        assert "swapon 0 16 -1" not in heard
+        recorder.record(parse("swapon S 200\nswapon T 120"))
+        assert heard[heard.index("swapon 0 16 -1") :] == [
+            "swapon 0 16 -1",
+            "spawn 0",
+            "mmap 0 100000000 1 -1",
+            "write 0 100000000 1 1 0",
+            "swapout 1 0 100000000 1 0 100000000 1",
+            "reset",
+        ]
+
+
 def test_the_zero_pages_node_is_not_compared() -> None:
     answer = {"results": [observed(2, 6, 3, "00"), {"op": "scan"}]}
     region = answer["results"][0]["observation"]["processes"]["A"]["r"]

@@ -67,7 +67,11 @@ def _finding(
     scenario = scenario.on(profile=profile_for(scenario, recorder.kernel, profile))
     if not examine(scenario, engine, recorder):
         return None
-    small = shrink(scenario, lambda each: bool(examine(each, engine, recorder)), _SHRINK_BUDGET)
+
+    def fails(candidate: Scenario) -> bool:
+        return forkernel.quiet(candidate) and bool(examine(candidate, engine, recorder))
+
+    small = shrink(scenario, fails, _SHRINK_BUDGET)
     for candidate in (small, scenario):
         if found := examine(candidate, engine, recorder):
             return Finding(seed, candidate, tuple(found))

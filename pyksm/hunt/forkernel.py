@@ -12,6 +12,7 @@ import random
 
 from pyksm.hunt import generate
 from pyksm.hunt.generate import Chooser, Names, Seeded
+from pyksm.recorder.noise import SLOTS_SET_ASIDE, most_swap
 from pyksm.scenario import statements as st
 from pyksm.scenario.kinds import Pages, Setting
 
@@ -43,6 +44,11 @@ def program(seed: int, length: int = 45) -> st.Scenario:
             body.append(st.Observe())
     body += [st.Observe("end"), *_all_read(names), st.Observe("read")]
     return st.Scenario((machine, *body), f"kernel-seed-{seed}")
+
+
+def quiet(scenario: st.Scenario) -> bool:
+    """Whether its areas together stay below what makes kernels set slots aside."""
+    return most_swap(scenario) < SLOTS_SET_ASIDE
 
 
 def _opening(choose: Chooser, names: Names) -> list[st.Statement]:

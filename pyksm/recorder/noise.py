@@ -8,6 +8,23 @@ from typing import Any
 from pyksm.scenario import statements as st
 from pyksm.scenario.compare import differences
 
+#: With so many free swap pages 4.11 to 6.12 begin to set slots aside for each CPU, and go on with
+#: it until there are few.
+SLOTS_SET_ASIDE = 320
+
+
+def most_swap(scenario: st.Scenario) -> int:
+    """Pages of all areas that are on at the same time, as far as the text tells."""
+    on: dict[str, int] = {}
+    most = 0
+    for statement in scenario.body:
+        if isinstance(statement, st.Swapon):
+            on.setdefault(statement.area, statement.npages)
+        elif isinstance(statement, st.Swapoff):
+            on.pop(statement.area, None)
+        most = max(most, sum(on.values()))
+    return most
+
 
 def lingering(scenario: st.Scenario, answer: dict[str, Any]) -> int | None:
     """The line of the first observation with a full area and swap-cache pages that nobody maps.
