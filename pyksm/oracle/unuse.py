@@ -41,7 +41,7 @@ from pyksm.oracle.structs import (
     signal_pending,
     switched,
 )
-from pyksm.oracle.swap import activate_page, has_batches, lru_cache_add_lru
+from pyksm.oracle.swap import activate_page, has_batches, lru_cache_add
 from pyksm.oracle.swap_map import SWAP_MAP_BAD, swap_count, swapcache_prepare
 
 
@@ -208,7 +208,7 @@ def _unuse_copy(m: Machine, entry: SwapEntry, page: Page) -> Page | None:
     swapcache_prepare(m, entry)
     copy.locked = True
     swap_state.add_to_swap_cache(m, copy, entry)
-    lru_cache_add_lru(m, copy, active=False)
+    lru_cache_add(m, copy, active=False)
     copy.uptodate = True
     unlock_page(copy)
     return copy
