@@ -348,6 +348,9 @@ def test_slots_set_aside_are_given_up_before_the_next_scenario() -> None:
         recorder.record(parse("swapon S 200\nswapoff S\nswapon T 200"))
         assert heard[-1] == "reset"
         assert "swapon 0 16 -1" not in heard
+        recorder.record(parse("swapon S 200\nswapoff S\nswapon S 150\nswapon T 169"))
+        assert heard[-1] == "reset"
+        assert "swapon 0 16 -1" not in heard
         recorder.record(parse("swapon S 200\nswapon T 120"))
         assert heard[heard.index("swapon 0 16 -1") :] == [
             "swapon 0 16 -1",

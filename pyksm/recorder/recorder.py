@@ -6,6 +6,7 @@ same code as for the engines.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -119,19 +120,15 @@ class Recorder:
         """The kernel's answer to a scenario; :class:`InputError` for one it cannot be asked."""
         refuse_model_only(scenario)
         for _ in range(_TRIES):
-            try:
-                results = _Run(self, scenario).all()
-            except _Overshot:
-                continue
-            if noise.most_swap(scenario) >= noise.SLOTS_SET_ASIDE:
+            run = _Run(self, scenario)
+            results: list[dict[str, Any]] | None = None
+            with contextlib.suppress(_Overshot):
+                results = run.all()
+            if run.most_swap >= noise.SLOTS_SET_ASIDE:
                 self._no_slots_aside()
-            return {
-                "engine": "kernel",
-                "profile": profile,
-                "kernel": self.kernel,
-                "contract": CONTRACT,
-                "results": results,
-            }
+            if results is not None:
+                head = {"engine": "kernel", "profile": profile, "kernel": self.kernel}
+                return head | {"contract": CONTRACT, "results": results}
         raise RecorderError(f"{scenario.filename}: ksmd outran the recorder {_TRIES} times")
 
     def _no_slots_aside(self) -> None:
@@ -165,6 +162,8 @@ class _Run:
         self.nodes = scenario.machine.nodes
         self.world = World()
         self.area_numbers: dict[str, int] = {}
+        self.area_pages: dict[str, int] = {}
+        self.most_swap = 0  #: pages of all areas that were on at the same time
 
     def all(self) -> list[dict[str, Any]]:
         if self.nodes > self.facts.nodes:
@@ -388,6 +387,8 @@ def _swapon(run: _Run, statement: st.Swapon) -> Reply:
     reply = run.ask(f"swapon {number} {statement.npages} {statement.priority}")
     if not reply.code:
         run.area_numbers[statement.area] = number
+        run.area_pages[statement.area] = statement.npages
+        run.most_swap = max(run.most_swap, sum(run.area_pages.values()))
     return reply
 
 
@@ -398,6 +399,7 @@ def _swapoff(run: _Run, statement: st.Swapoff) -> Reply:
     reply = run.ask(f"swapoff {run.area_numbers[statement.area]}")
     if not reply.code:
         del run.area_numbers[statement.area]
+        del run.area_pages[statement.area]
     return reply
 
 
