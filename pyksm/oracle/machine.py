@@ -18,6 +18,7 @@ from errno import (
 from pyksm.engine import (
     FAULT_KINDS,
     MADV_MERGEABLE,
+    MADV_PAGEOUT,
     MADV_UNMERGEABLE,
     POLICIES,
     SWITCHES,
@@ -435,7 +436,12 @@ class Oracle:
     def swapout(self, ranges: Sequence[tuple[int, int, int]] = ()) -> None:
         for pid, addr, npages in ranges:
             self._range(pid, addr, npages)
-        vmscan.swapout(self._m(), list(ranges))
+        m = self._m()
+        if m.has("madvise-pageout"):
+            for pid, addr, npages in ranges:
+                end = addr + npages * PAGE_SIZE
+                madvise.sys_madvise(m, m.mms[pid], addr, end, MADV_PAGEOUT)
+        vmscan.swapout(m, list(ranges))
 
     # --- KSM
 
