@@ -34,7 +34,15 @@ from pyksm.targets.signals import tidied
 
 LIMIT_PERCENT = 0.5
 COMPARED = ("pages_shared", "pages_sharing")
-SHOWN = (*COMPARED, "pages_unshared", "pages_volatile", "ksm_zero_pages")
+SHOWN = (
+    *COMPARED,
+    "pages_unshared",
+    "pages_volatile",
+    "ksm_zero_pages",
+    "stable_node_chains",
+    "stable_node_dups",
+    "full_scans",
+)
 
 _NAP_MS = 1000  #: ksmd's between two scans, in which we stop it
 _SCAN_SECONDS = 600.0
@@ -133,7 +141,7 @@ def ask_kernel(
 
 def existing(host: Host) -> list[str]:
     """Those of the counts that this kernel has."""
-    return [name for name in (*SHOWN, "full_scans") if os.path.exists(f"{host.ksm}/{name}")]
+    return [name for name in SHOWN if os.path.exists(f"{host.ksm}/{name}")]
 
 
 def await_scans(host: Host, scans: int) -> None:
@@ -168,7 +176,7 @@ def report(kernel: Answer, estimate: Answer) -> bool:
     """Print both; whether the compared counts are near enough."""
     fine = kernel.counts["full_scans"] == estimate.counts["full_scans"]
     rows: list[tuple[str, Any, Any, str]] = [("", "ksmd", "estimate", "differ by")]
-    for name in (*SHOWN, "full_scans"):
+    for name in SHOWN:
         if name in kernel.counts:
             real, ours = kernel.counts[name], estimate.counts.get(name, 0)
             percent = 100 * abs(ours - real) / real if real else 100.0 * (ours != 0)
@@ -176,7 +184,7 @@ def report(kernel: Answer, estimate: Answer) -> bool:
             fine = fine and (percent < LIMIT_PERCENT or name not in COMPARED)
     alike = sum(estimate.merging.get(pid) == count for pid, count in kernel.merging.items())
     for row in rows:
-        click.echo("{:<18}{:>12}{:>12}{:>12}".format(*row))
+        click.echo("{:<20}{:>12}{:>12}{:>12}".format(*row))
     click.echo(f"processes with as many pages merged: {alike} of {len(kernel.merging)}\n")
     return fine
 

@@ -268,3 +268,35 @@ def test_killed_at_a_random_moment(seed: int, scenario: str) -> None:
         assert time.monotonic() < deadline, "still not put back"
         time.sleep(0.01)
     assert not restore()
+
+
+# ---------------------------------------------------------------------------- ksmd and estimate
+
+
+@pytest.mark.parametrize("words", [[], ["--smart-scan", "1"], ["--max-page-sharing", "4"]])
+def test_estimate_is_what_ksmd_does(words: list[str]) -> None:
+    script = str(HERE.parent / "benchmarks" / "live_estimate.py")
+    command = [sys.executable, script, "--yes", "--procs", "6", *words]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.count("pages_sharing") == 2  # with and without use_zero_pages
+
+
+def test_live_estimate_killed() -> None:
+    script = str(HERE.parent / "benchmarks" / "live_estimate.py")
+    with subprocess.Popen(
+        [sys.executable, script, "--yes", "--procs", "3"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as process:
+        deadline = time.monotonic() + 20
+        while read_knob(str(KSM / "run")) != "1" and time.monotonic() < deadline:
+            time.sleep(0.01)
+        pids = [pid for pid, _ in livehost.mergeable(Host())]
+        assert pids
+        process.kill()
+        process.communicate()
+    deadline = time.monotonic() + 30
+    while os.path.exists(live.JOURNAL) or set(pids) & {p for p, _ in livehost.mergeable(Host())}:
+        assert time.monotonic() < deadline, "still not put back"
+        time.sleep(0.01)
