@@ -10,8 +10,10 @@ import contextlib
 import os
 import signal
 import subprocess
+import time
 from dataclasses import dataclass, field
 from types import TracebackType
+from typing import Any
 
 from pyksm.errors import InputError
 from pyksm.recorder import agent, livehost, liveswap
@@ -19,8 +21,12 @@ from pyksm.recorder.link import Link, RecorderError
 from pyksm.recorder.livehost import Host
 from pyksm.recorder.livestate import JOURNAL, Guard, read_knob, write_knob
 from pyksm.recorder.recorder import Recorder
+from pyksm.scenario import statements as st
 
 AREAS = 4
+
+#: How long to wait for others who have come to use KSM.
+_ALONE_SECONDS = 60.0
 
 #: Settings of the machine that a recording needs and that cannot be had for its own memory alone.
 #: (Huge pages can: the agent declines them. So can swappiness in a cgroup v1.)
@@ -73,6 +79,28 @@ def check() -> None:
     _group_directory()
 
 
+class LiveRecorder(Recorder):
+    """A recorder that knows that it may not be alone."""
+
+    def record(self, scenario: st.Scenario, profile: str | None = None) -> dict[str, Any]:
+        """As the recorder's, but once more where somebody else's memory was merged with ours."""
+        host = Host()
+        deadline = time.monotonic() + _ALONE_SECONDS
+        while True:
+            before = list(livehost.mergeable(host))
+            answer = super().record(scenario, profile)
+            strangers = before or list(livehost.mergeable(host))  # ours are gone by now
+            if not strangers:
+                return answer
+            if time.monotonic() > deadline:
+                pid, name = strangers[0]
+                raise RecorderError(
+                    f"{scenario.filename}: PID {pid} ({name}) has had memory advised mergeable "
+                    "meanwhile, expected nobody else to use KSM"
+                )
+            time.sleep(0.5)
+
+
 @dataclass
 class Live:
     """This machine, ready to record: a context manager whose ``recorder`` records."""
@@ -94,7 +122,7 @@ class Live:
                 link.ask_fine(f"area {area}", 10)
             link.ask_fine(f"group {group}", 10)
             self._try_swap(link)
-            self.recorder = Recorder(
+            self.recorder = LiveRecorder(
                 link, statement_seconds=self.options.statement_seconds, settings=()
             )
             self._stack = self._stack.pop_all()
@@ -121,6 +149,9 @@ class Live:
         assert process.stdout is not None
         guard.session(process.pid)
         self._stack.callback(_end, process)
+        # One CPU, a lower one of node 0 most likely: what others have in their per-CPU lists of
+        # pages is out of reclaim's reach.
+        os.sched_setaffinity(process.pid, {min(os.sched_getaffinity(0))})
         link = Link(os.dup(process.stdout.fileno()), os.dup(process.stdin.fileno()), self._why_dead)
         self._stack.callback(link.close)
         process.stdin.close()

@@ -11,6 +11,7 @@
 #include <string.h>
 #include <sys/swap.h>
 #include <sys/syscall.h>
+#include <sys/utsname.h>
 #include <unistd.h>
 
 #ifndef MADV_PAGEOUT
@@ -160,6 +161,20 @@ static void refresh_group(void)
 	file_read(group_cpu, text, sizeof(text));
 }
 
+#define LAG_MS 2100
+
+/* In a cgroup v1 there is no such file to read: since 5.13 one has to wait for the two seconds. */
+static bool statistics_lag(void)
+{
+	struct utsname name;
+	int major = 0, minor = 0;
+
+	if (!access(group_cpu, R_OK) || uname(&name) ||
+	    sscanf(name.release, "%d.%d", &major, &minor) != 2)
+		return false;
+	return major > 5 || (major == 5 && minor >= 13);
+}
+
 /*
  * Pressure once. memory.reclaim came with 5.19; before it the limit is lowered, which reclaims on
  * its own account, and put back.
@@ -211,6 +226,20 @@ static void wait_for_writes(void)
 		usleep(200);
 }
 
+/*
+ * A page that another CPU has in a batch of its own, as it has those whose write it saw end, cannot
+ * be freed. Whoever moves pages has all CPUs give up theirs first.
+ */
+static void drain_other_cpus(void)
+{
+	static char page[PAGE] __attribute__((aligned(PAGE)));
+	void *address = page;
+	int node = 0, status;
+
+	if (sysconf(_SC_NPROCESSORS_ONLN) > 1)
+		syscall(SYS_move_pages, 0, 1UL, &address, &node, &status, 0);
+}
+
 int machine_swapout(const struct span *spans, unsigned named, unsigned all)
 {
 	uint64_t before[3] = { 0 };
@@ -231,8 +260,10 @@ int machine_swapout(const struct span *spans, unsigned named, unsigned all)
 		refresh_group();
 		reclaim(now[0] + now[1]);
 		wait_for_writes();
-		if (fruitless)
-			usleep(1000);
+		if (fruitless) {
+			drain_other_cpus();
+			usleep(fruitless == 8 && statistics_lag() ? LAG_MS * 1000 : 1000);
+		}
 	}
 	return 0;
 }
