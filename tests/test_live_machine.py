@@ -110,6 +110,7 @@ def push_out(group: str, pids: list[int], vpn: int, count: int) -> None:
             write_knob(f"{group}/memory.limit_in_bytes", "-1")
         if not any(resident(pid, vpn, count) for pid in pids):
             return
+        time.sleep(0.1)  # the group's statistics lag behind
     raise AssertionError("still resident")
 
 
