@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from pyksm.errors import InputError
 from pyksm.profiles import DEFAULT, effective
 
 MADV_WILLNEED = 3
@@ -71,8 +72,15 @@ class Config:
 
     @property
     def features(self) -> frozenset[str]:
-        """What the machine is like (names of :mod:`pyksm.features`); InputError for wrong names."""
-        return effective(self.profile, self.on, self.off)
+        """What the machine is like (names of :mod:`pyksm.features`); InputError for wrong names,
+        and for the memcpy policy where swapoff does not go entry by entry."""
+        having = effective(self.profile, self.on, self.off)
+        if self.policy == "memcpy" and "swapoff-per-mm" in having:
+            raise InputError(
+                f"policy memcpy on profile {self.profile}: its swapoff goes mm by mm and reads a "
+                "slot once; expected profile 3.9 or 4.19, or feature swapoff-per-mm off"
+            )
+        return having
 
 
 def ksm_value(key: str, value: int | str) -> int | None:

@@ -399,7 +399,7 @@ class Profile:
     features: frozenset[str]  #: those of the release, and what its recorded stable version mends
 
 
-DEFAULT = "3.9"  # TODO 6.18 when all engines have it
+DEFAULT = "6.18"
 
 PROFILES: dict[str, Profile] = {
     each.name: each

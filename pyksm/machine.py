@@ -78,12 +78,13 @@ def _config_of(
 ) -> Config:
     """InputError for names that no engine knows; numbers are the engine's to judge."""
     wanted, on, off = _names(switches), _names(on), _names(off)
-    profiles.effective(profile, on, off)
     if policy not in POLICIES:
         raise InputError(f"policy {policy!r} is not known, expected {' or '.join(POLICIES)}")
     for name in wanted - set(SWITCHES):
         raise InputError(f"switch {name!r} is not known, expected {' or '.join(SWITCHES)}")
-    return Config(nodes, frames, page_size, profile, policy, wanted, on=on, off=off)
+    config = Config(nodes, frames, page_size, profile, policy, wanted, on=on, off=off)
+    config.features  # noqa: B018 - raises where there is no such machine
+    return config
 
 
 class Region:
@@ -539,7 +540,8 @@ class Machine:
         takes 4096 bytes of address space all the same.
     :param profile: the kernel to behave like, see ``pyksm profiles``.
     :param policy: what swapoff does with an entry that other processes still need:
-        ``"reread"`` as Linux 3.9, or ``"memcpy"``.
+        ``"reread"`` as Linux up to 5.0, or ``"memcpy"``. From 5.1 on (``swapoff-per-mm``) the
+        question does not arise.
     :param switches: names in :data:`pyksm.SWITCHES`: checks or shortcuts taken away.
     :param on: features (names in :data:`pyksm.FEATURES`) that it has beside the profile's, with
         all that they need.

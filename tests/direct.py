@@ -13,6 +13,8 @@ from typing import Any
 
 from pyksm.engine import FAULT_KINDS, POLICIES, Config, Engine
 from pyksm.errors import MachineError
+from pyksm.hunt.generate import READY
+from pyksm.profiles import effective
 
 PAGE = 4096
 BASE = 4 << 30
@@ -25,12 +27,16 @@ Log = list[tuple[str, tuple[Any, ...], Any, Any]]
 
 def config(seed: int) -> Config:
     choose = random.Random(seed)
-    return Config(
+    profile = random.Random(f"profile of {seed}").choice(READY)
+    made = Config(
         nodes=choose.choice((1, 2, 3)),
         frames=choose.choice((12, 30, 512, 512)),
         page_size=choose.choice((4096, 4096, 64, 8)),
+        profile=profile,
         policy=choose.choice((*POLICIES, POLICIES[0])),
     )
+    per_mm = "swapoff-per-mm" in effective(profile)
+    return dataclasses.replace(made, policy=POLICIES[0]) if per_mm else made
 
 
 class Player:

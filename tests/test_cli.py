@@ -74,7 +74,7 @@ def test_run_json(engine: str, share: str, capsys: pytest.CaptureFixture[str]) -
 
 
 def test_answer_has_the_contracts_form(engine: str) -> None:
-    answer = run(parse(SHARE), engine)
+    answer = run(parse(SHARE), engine, profile="3.9")
     assert list(answer) == ["engine", "profile", "kernel", "results"]
     assert (answer["engine"], answer["profile"], answer["kernel"]) == (engine, "3.9", None)
     assert [each["line"] for each in answer["results"]] == list(range(1, 15))

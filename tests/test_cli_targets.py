@@ -18,6 +18,7 @@ import pytest
 
 import pyksm
 from pyksm.cli import status
+from pyksm.profiles import DEFAULT
 from pyksm.targets import image
 from pyksm.targets.memory import Memory
 
@@ -60,10 +61,14 @@ def test_swapoff_of_an_image(engine: str, saved: str, capsys: Capture) -> None:
     assert told["source"]["distinct_pages"] == 4
     assert told["machine"]["engine"] == engine
     reads = {name: policy["page_reads"] for name, policy in told["policies"].items()}
+    assert reads == {"per-mm": 4, "reread": 6, "memcpy": 4}
+    assert told["machine"]["profile"] == DEFAULT
+    old = answer(capsys, "swapoff", saved, "--engine", engine, "--profile", "4.19")
+    reads = {name: policy["page_reads"] for name, policy in old["policies"].items()}
     assert reads == {"reread": 6, "memcpy": 4}
 
 
-@pytest.mark.parametrize("policy", ["reread", "memcpy"])
+@pytest.mark.parametrize("policy", ["per-mm", "reread", "memcpy"])
 def test_one_policy(saved: str, capsys: Capture, policy: str) -> None:
     told = answer(capsys, "swapoff", saved, "--policy", policy)
     assert list(told["policies"]) == [policy]
@@ -84,7 +89,7 @@ def test_tables_without_progress(saved: str, capsys: Capture) -> None:
     out, err = capsys.readouterr()
     assert err == ""
     assert "6 private anonymous pages (24.0 KiB), 4 different contents" in out
-    assert ["ptes", "in", "swap", "6", "6"] in [line.split() for line in out.splitlines()]
+    assert ["ptes", "in", "swap", "6", "6", "6"] in [line.split() for line in out.splitlines()]
     assert status(["estimate", saved]) == 0
     assert "pages_sharing" in capsys.readouterr().out
 

@@ -310,7 +310,7 @@ def test_refused_configs(engine: str) -> None:
 
 
 def test_a_switch_may_be_one_name(engine: str) -> None:
-    with Machine(engine, switches="no-unmerge-check", policy="memcpy") as m:
+    with Machine(engine, profile="3.9", switches="no-unmerge-check", policy="memcpy") as m:
         assert m.config.switches == {"no-unmerge-check"}
         assert "memcpy" in repr(m)
 

@@ -179,7 +179,7 @@ def test_machine_goes_into_the_schedules() -> None:
             super().__init__(config)
             made.append(self.config)
 
-    machine = st.Machine(nodes=2, policy="memcpy")
+    machine = st.Machine(nodes=2, profile="3.9", policy="memcpy")
     find_schedule(MERGED, st.Scan(1), st.Observe(), engine=Watching, machine=machine)
     assert {(each.nodes, each.policy) for each in made} == {(2, "memcpy")}
 

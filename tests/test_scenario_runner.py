@@ -64,7 +64,11 @@ ERRORS = {
     "swapoff T": "EINVAL",
     "ksm run=3": "EINVAL",
     "ksm run=none": "EINVAL",
-    "ksm advisor_mode=none": "ENOENT",
+    "ksm advisor_mode=fast": "EINVAL",
+    "ksm advisor_mode=0": "EINVAL",
+    "ksm no_such_file=fast": "ENOENT",
+    "clear_refs B 1": "ESRCH",
+    "prctl B memory_merge 1": "ESRCH",
     "ksm pages_shared=1": "EACCES",
     "migrate A r 7": "ENODEV",
     "swapout B r": "ESRCH",
@@ -124,7 +128,8 @@ def test_names_can_be_used_again(engine: str) -> None:
 
 
 def test_zero_page_and_node(engine: str) -> None:
-    answer = Answer("machine nodes=2\nspawn A\nmmap A r 3\nread A r[1]\nobserve o", engine)
+    text = "machine nodes=2 profile=3.9\nspawn A\nmmap A r 3\nread A r[1]\nobserve o"
+    answer = Answer(text, engine)
     assert answer.region("o", "A") == {
         "state": ".Z.",
         "page": [None, 0, None],
@@ -250,9 +255,9 @@ def test_a_factory_is_an_engine_too(engine: str) -> None:
         made.append(wanted)
         return engines.build(engine, wanted)
 
-    answer = run(parse("machine nodes=2 frames=99 policy=memcpy\nspawn A"), factory)
+    answer = run(parse("machine nodes=2 frames=99 profile=3.9 policy=memcpy\nspawn A"), factory)
     assert answer["engine"] == engine
-    assert made == [config(nodes=2, frames=99, policy="memcpy")]
+    assert made == [config(nodes=2, frames=99, profile="3.9", policy="memcpy")]
 
 
 def test_profile_from_outside_goes_first() -> None:

@@ -15,10 +15,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from pyksm import profiles
 from pyksm.cli.common import console, print_json
-from pyksm.engine import POLICIES
 from pyksm.errors import InputError
 from pyksm.jobs import report
-from pyksm.jobs.swapoff import MakeEngine, Options, Result
+from pyksm.jobs.swapoff import POLICIES, MakeEngine, Options, Result
 from pyksm.jobs.swapoff import estimate as run_estimate
 from pyksm.jobs.swapoff import swapoff as run_swapoff
 from pyksm.scenario import engines
@@ -139,9 +138,9 @@ def _machine_options(function: _F) -> _F:
 @click.option(
     "--policy",
     type=click.Choice([*POLICIES, "both"]),
-    default="both",
-    show_default=True,
-    help="What swapoff does with a slot that others still need: read it again, or copy.",
+    default=None,
+    help="How swapoff goes: mm by mm (since 5.1), or entry by entry, where a slot that others "
+    "still need is read again or copied. Default: all that there are.",
 )
 @click.option(
     "--frames",
@@ -158,7 +157,7 @@ def swapoff(
     profile: str | None,
     scans: int | None,
     settings: tuple[str, ...],
-    policy: str,
+    policy: str | None,
     frames: int | None,
 ) -> int:
     """Merge the memory of TARGETs, swap it out and swap it off, counting everything.
@@ -167,7 +166,7 @@ def swapoff(
     failed (ENOMEM with --frames too small), or a byte changed.
     """
     options = Options(
-        policies=POLICIES if policy == "both" else (policy,),
+        policies=None if policy in (None, "both") else (policy,),
         frames=frames,
         **_ksmd(mergeable, profile, scans, settings),
     )
@@ -196,7 +195,7 @@ def estimate(
     settings: tuple[str, ...],
 ) -> int:
     """Say what KSM would save on the memory of TARGETs (as for swapoff), and stop there."""
-    options = Options(policies=POLICIES[:1], **_ksmd(mergeable, profile, scans, settings))
+    options = Options(**_ksmd(mergeable, profile, scans, settings))
     make = _maker(engine)
     with _Bar() as bar:
         memory = _read(bar, targets, stop, procs)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterator
 
+from pyksm.errors import InputError
 from pyksm.scenario import statements as st
 from pyksm.scenario.kinds import Pages, Value
 
@@ -20,7 +21,10 @@ def shrink(scenario: st.Scenario, fails: Fails, budget: int = 2000) -> st.Scenar
 
     def still(candidate: st.Scenario) -> bool:
         left[0] -= 1
-        return left[0] >= 0 and fails(candidate)
+        try:
+            return left[0] >= 0 and fails(candidate)
+        except InputError:  # there is no such machine
+            return False
 
     while left[0] > 0:
         smaller = _simplified(_without(scenario, still), still)

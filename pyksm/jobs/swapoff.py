@@ -13,12 +13,13 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from pyksm.engine import POLICIES as engine_policies
 from pyksm.engine import Config, Engine
 from pyksm.errors import InputError, MachineError
 from pyksm.jobs.load import RUN, Loaded, Seen, advise, count_rebuilt, load, look, verify
 from pyksm.jobs.plan import Plan, make_plan
 from pyksm.jobs.watch import Nobody, Watch
-from pyksm.profiles import DEFAULT
+from pyksm.profiles import DEFAULT, effective
 from pyksm.targets.memory import PAGE_SIZE, Memory
 
 MakeEngine = Callable[[Config], Engine]
@@ -39,6 +40,10 @@ _MOVING = (
 
 #: Scans after which merging is taken as settled even if the counts still move.
 MAX_SCANS = 32
+
+#: Swapoff mm by mm, as Linux has had it since 5.1, and the two of those that go entry by entry.
+PER_MM = "per-mm"
+POLICIES = (PER_MM, *engine_policies)
 
 #: Frames beyond one a page: swapoff with the memcpy policy holds a page and its copy at a time.
 _SPARE_FRAMES = 64
@@ -68,16 +73,29 @@ CALLS = (
 class Options:
     """What the user may choose. ``frames``: free at swapoff, None for as many as it may need.
 
+    ``policies``: of :data:`POLICIES`, None for all that the profile's kernel can have: where its
+    swapoff goes mm by mm that, and the two that go entry by entry on the same kernel otherwise.
     ``scans``: full scans of ksmd, None for as many as change something. ``ksm``: files of
     /sys/kernel/mm/ksm written before anything is advised.
     """
 
-    policies: Sequence[str] = ("reread", "memcpy")
+    policies: Sequence[str] | None = None
     advised_only: bool = False
     frames: int | None = None
     profile: str = DEFAULT
     scans: int | None = None
     ksm: Mapping[str, int] = field(default_factory=dict)
+
+    def chosen(self) -> tuple[str, ...]:
+        """The policies to run; InputError for one that there is not."""
+        per_mm = "swapoff-per-mm" in effective(self.profile)
+        known = POLICIES if per_mm else engine_policies
+        for policy in self.policies or ():
+            if policy not in known:
+                raise InputError(
+                    f"policy {policy} on profile {self.profile}: expected {' or '.join(known)}"
+                )
+        return known if self.policies is None else tuple(self.policies)
 
 
 @dataclass
@@ -176,7 +194,7 @@ def estimate(
 ) -> Result:
     """Load and merge, no more. InputError where there is no page to load."""
     job = _Job(memory, make, options, watch or Nobody())
-    machine = job.machine(options.policies[0])
+    machine = job.machine(options.chosen()[0])
     try:
         return job.prepare(machine, "")
     finally:
@@ -189,7 +207,7 @@ def swapoff(
     """The whole job. InputError where there is no page to load; a failed swapoff is a result."""
     job = _Job(memory, make, options, watch or Nobody())
     result: Result | None = None
-    for policy in options.policies:
+    for policy in options.chosen():
         machine = job.machine(policy)
         try:
             prepared = job.prepare(machine, f"{policy}: ")
@@ -221,7 +239,14 @@ class _Job:
 
     def machine(self, policy: str) -> Engine:
         options = self.options
-        engine = self.make(Config(frames=self.frames, policy=policy, profile=options.profile))
+        per_entry = policy in engine_policies
+        config = Config(
+            frames=self.frames,
+            policy=policy if per_entry else "reread",
+            profile=options.profile,
+            off=frozenset({"swapoff-per-mm"} if per_entry else ()),
+        )
+        engine = self.make(config)
         try:
             for key, value in options.ksm.items():
                 _ksm_write(engine, key, value)
