@@ -22,7 +22,7 @@ from pyksm.scenario import engines
 PAGE = 4096
 SIZE = 64
 
-RW, DIRTY = 1 << 1, 1 << 6
+RW, DIRTY, SPECIAL, SOFT_DIRTY = 1 << 1, 1 << 6, 1 << 9, 1 << 11
 
 
 class Box:
@@ -253,6 +253,19 @@ def test_dups_change_places(box: Callable[..., Box], profile: str) -> None:
 
 
 # --- zero pages
+
+
+@pytest.mark.parametrize(
+    ("profile", "marks"), [("4.19", ()), ("6.1", ()), ("6.12", (DIRTY, SOFT_DIRTY))]
+)
+def test_zero_pte(box: Callable[..., Box], profile: str, marks: tuple[int, ...]) -> None:
+    """Since 6.6 a dirty pte of the zero page is one that KSM has put there."""
+    b = box(profile)
+    b.engine.ksm_write("use_zero_pages", 1)
+    pid = b.process(0)
+    b.engine.ksm_scan(2)
+    (page,) = b.engine.pagemap(pid, b.at(pid, 0), 1)
+    assert page.pte & (SPECIAL | DIRTY | SOFT_DIRTY | RW) == sum(marks, SPECIAL)
 
 
 @pytest.mark.parametrize("profile", ["4.19", "6.1"])
