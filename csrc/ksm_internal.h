@@ -94,9 +94,9 @@ void advisor_stop_scan(struct pyksm *m);
 void set_advisor_defaults(struct pyksm *m);
 
 /* ksm_sysfs.c */
-int ksm_show(const struct pyksm *m, const char *key, int64_t *ret);
+int ksm_show(struct pyksm *m, const char *key, int64_t *ret);
 int ksm_store(struct pyksm *m, const char *key, int64_t value);
-const char *ksm_count_name(const struct pyksm *m, int i);
+const char *ksm_count_name(struct pyksm *m, int i);
 int ksm_stat_show(const struct pyksm *m, const struct mm_struct *mm, const char *key, int64_t *ret);
 int ksm_scan_batch(struct pyksm *m, uint64_t npages);
 int ksm_full_scans(struct pyksm *m, uint32_t n);

@@ -139,9 +139,9 @@ struct ksm_file {
 };
 
 /* The file of that name and what is in it; false where this kernel has none. */
-static bool find_file(const struct pyksm *m, const char *key, struct ksm_file *ret)
+static bool find_file(struct pyksm *m, const char *key, struct ksm_file *ret)
 {
-	struct ksm *ksm = (struct ksm *)(uintptr_t)&m->ksm; /* to be changed by ksm_store() only */
+	struct ksm *ksm = &m->ksm;
 	const int sharing = FEAT_MAX_PAGE_SHARING, advisor = FEAT_ADVISOR;
 	const struct ksm_file files[] = {
 		{ "run", STORE_RUN, -1, ksm->run, NULL },
@@ -186,7 +186,7 @@ static bool find_file(const struct pyksm *m, const char *key, struct ksm_file *r
 	return false;
 }
 
-int ksm_show(const struct pyksm *m, const char *key, int64_t *ret)
+int ksm_show(struct pyksm *m, const char *key, int64_t *ret)
 {
 	struct ksm_file file;
 
@@ -197,7 +197,7 @@ int ksm_show(const struct pyksm *m, const char *key, int64_t *ret)
 }
 
 /* The name of the i-th file that is a count; NULL: there are no more. */
-const char *ksm_count_name(const struct pyksm *m, int i)
+const char *ksm_count_name(struct pyksm *m, int i)
 {
 	static const char *const counts[] = {
 		"pages_shared",	  "pages_sharing",	"pages_unshared",   "pages_volatile",
