@@ -58,7 +58,8 @@ def test_shell_snippet(tmp_path: Path) -> None:
         script = tmp_path / "pyksm"
         script.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -m pyksm "$@"\n')
         script.chmod(0o755)
-    run(["bash", "-euo", "pipefail", "-c", blocks("sh")[0]], tmp_path)
+    for text in blocks("sh")[:2]:
+        run(["bash", "-euo", "pipefail", "-c", text], tmp_path)
 
 
 def test_c_snippet(tmp_path: Path) -> None:
