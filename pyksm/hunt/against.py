@@ -13,6 +13,7 @@ from pyksm.recorder.check import examine, profile_for
 from pyksm.recorder.link import RecorderError
 from pyksm.recorder.recorder import Recorder
 from pyksm.scenario import Scenario
+from pyksm.scenario.compare import Difference
 
 #: Programs a boot: a kernel that one of them left in a strange state is not asked for long.
 BATCH = 200
@@ -65,14 +66,25 @@ def _finding(
 ) -> Finding | None:
     """The scenario made small, where engine and kernel differ on it."""
     scenario = scenario.on(profile=profile_for(scenario, recorder.kernel, profile))
-    if not examine(scenario, engine, recorder):
+    first = examine(scenario, engine, recorder)
+    if not first:
         return None
+    kind = _kind(first[0])
 
     def fails(candidate: Scenario) -> bool:
-        return forkernel.quiet(candidate) and bool(examine(candidate, engine, recorder))
+        """The same kind of difference: shrinking must not end at another, known one."""
+        return forkernel.quiet(candidate) and kind in map(
+            _kind, examine(candidate, engine, recorder)
+        )
 
     small = shrink(scenario, fails, _SHRINK_BUDGET)
     for candidate in (small, scenario):
         if found := examine(candidate, engine, recorder):
             return Finding(seed, candidate, tuple(found))
     return None  # the kernel has changed its mind
+
+
+def _kind(difference: Difference) -> str:
+    """The key that differs, whatever page, region or process it is of."""
+    keys = [part for part in difference.path.split("/") if not part.isdigit()]
+    return keys[-1]

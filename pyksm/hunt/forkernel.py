@@ -47,8 +47,9 @@ def program(seed: int, length: int = 45) -> st.Scenario:
 
 
 def quiet(scenario: st.Scenario) -> bool:
-    """Whether its areas together stay below what makes kernels set slots aside."""
-    return most_swap(scenario) < SLOTS_SET_ASIDE
+    """Whether its areas are of sizes that programs of this module have."""
+    sizes = [each.npages for each in scenario.body if isinstance(each, st.Swapon)]
+    return min(sizes, default=_AREA[0]) >= _AREA[0] and most_swap(scenario) < SLOTS_SET_ASIDE
 
 
 def _opening(choose: Chooser, names: Names) -> list[st.Statement]:
