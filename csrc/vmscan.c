@@ -347,6 +347,9 @@ static uint64_t shrink_zone(struct pyksm *m, struct node *node, int priority)
 	}
 	if (inactive_anon_is_low(m, node))
 		shrink_active_list(m, node, SWAP_CLUSTER_MAX);
+	/* What was written in this round has left the plug; the emulated machines' disks are faster than they. */
+	if (scans_by_fraction(m) || has(m, FEAT_RECLAIM_SKIPS_WRITEBACK))
+		end_all_writeback(m);
 	return reclaimed;
 }
 
