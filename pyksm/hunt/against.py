@@ -12,7 +12,7 @@ from pyksm.hunt.shrink import shrink
 from pyksm.recorder.check import examine, profile_for
 from pyksm.recorder.link import RecorderError
 from pyksm.recorder.recorder import Recorder
-from pyksm.scenario import Scenario
+from pyksm.scenario import Scenario, parse
 from pyksm.scenario.compare import Difference
 
 #: Programs a boot: a kernel that one of them left in a strange state is not asked for long.
@@ -66,6 +66,7 @@ def _finding(
 ) -> Finding | None:
     """The scenario made small, where engine and kernel differ on it."""
     scenario = scenario.on(profile=profile_for(scenario, recorder.kernel, profile))
+    scenario = parse(str(scenario), scenario.filename)  # with lines, by which noise goes
     first = examine(scenario, engine, recorder)
     if not first:
         return None
