@@ -403,7 +403,10 @@ def test_frames_that_are_shared_get_numbers(monkeypatch: pytest.MonkeyPatch) -> 
         [100, -1],
     ]
     assert tables[0].zero.tolist() == [False, False, False, True, False, False]
-    assert notes == ["2 pages are KSM pages on this host: loaded as pages of their own"]
+    assert notes == [
+        "2 pages are KSM pages on this host: loaded as pages of their own",
+        live.MOVED.format(2),
+    ]
 
 
 # ------------------------------------------------------------------ own interpreters, targets
@@ -472,3 +475,47 @@ def test_mergeable_interpreters_and_what_ksmd_would_see_of_them() -> None:
         assert all(vma.mergeable for vma in process.vmas)
         labels = {vma.label for vma in process.vmas}
         assert {"[heap]", "[stack]"} <= labels
+
+
+MOVED = r"""
+import ctypes, mmap, os, sys
+libc = ctypes.CDLL(None)
+libc.mmap.restype = libc.mremap.restype = ctypes.c_void_p
+def anonymous(size): return libc.mmap(None, ctypes.c_size_t(size), 3, 0x22, -1, ctypes.c_long(0))
+size = 16 * 4096
+old, new = anonymous(size), anonymous(size)
+ctypes.memset(old, 7, size)
+if (child := os.fork()) == 0:
+    args = ctypes.c_void_p(old), ctypes.c_size_t(size), ctypes.c_size_t(size), 3
+    libc.mremap(*args, ctypes.c_void_p(new))
+    os.write(1, b"\n")
+    sys.stdin.read()
+    os._exit(0)
+huge = (anonymous(4 << 20) + (2 << 20) - 1) & -(2 << 20)
+libc.madvise(ctypes.c_void_p(huge), ctypes.c_size_t(2 << 20), 14)
+ctypes.memset(huge, 8, 4096)
+print(os.getpid(), child, huge, flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.mark.skipif(not ROOT, reason="frame numbers need CAP_SYS_ADMIN")
+def test_what_cannot_be_loaded_as_it_is_is_said() -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", MOVED], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as process:
+        assert process.stdout is not None
+        lines = [process.stdout.readline() for _ in range(2)]
+        parent, child, huge = map(int, b" ".join(lines).split())
+        memory = Memory()
+        capture([parent, child], memory, stop=True)
+        smaps = Path(f"/proc/{parent}/smaps").read_text()
+        os.kill(child, signal.SIGKILL)
+        process.kill()
+    moved = [note for note in memory.notes if "at other addresses" in note]
+    assert moved == [live.MOVED.format(32)]
+    pages = sum(mapping.huge for mapping in procfs.parse_smaps(smaps))
+    told = [note for note in memory.notes if "huge" in note]
+    assert told == ([live.HUGE.format(pages)] if pages else [])
+    here = [vpn for vpn in memory.processes[0].vpn.tolist() if 0 <= vpn - (huge >> 12) < 512]
+    assert len(here) == (512 if pages else 1)

@@ -37,6 +37,11 @@ _STOP_SECONDS = 5.0
 
 NO_PFNS = "no frame numbers (needs CAP_SYS_ADMIN): sharing through fork is not seen"
 NO_FLAGS = "no /proc/kpageflags: KSM and zero pages of the host are not told apart"
+HUGE = (
+    "{} pages are in transparent huge pages, loaded as small ones; ksmd splits them, and from "
+    "Linux 6.12 on zeros in them then go to the zero page"
+)
+MOVED = "{} pages are on frames that others map at other addresses: loaded as pages of their own"
 TORN = "read while running (no --stop): pages may be from different moments"
 
 
@@ -63,6 +68,8 @@ def capture(
     into.processes += [scan.finish() for scan in scans]
     into.frames = nframes
     into.origins += 1
+    if huge := sum(scan.huge for scan in scans):
+        notes.append(HUGE.format(huge))
     for note in notes if stop else [*notes, TORN]:
         into.note(note)
 
@@ -120,6 +127,7 @@ class _Scan:
             files.pid, files.name, ppid=files.ppid, started=files.started, origin=origin
         )
         self.vmas: list[Vma] = []
+        self.huge = 0
         vpns, entries = [], []
         for mapping in files.mappings():
             if reason := mapping.exclusion():
@@ -128,6 +136,7 @@ class _Scan:
                 self.process.exclude("file", mapping.rss)
             elif mapping.rss + mapping.swap:
                 self.vmas.append(mapping.vma)
+                self.huge += mapping.huge
                 vpn, entry = self._anonymous(mapping.vma)
                 vpns.append(vpn)
                 entries.append(entry)
@@ -191,7 +200,17 @@ def _assign_frames(scans: list[_Scan], first: int) -> list[str]:
     for scan in scans:
         scan.frame = frame[begin : begin + len(scan.vpn)]
         begin += len(scan.vpn)
+    if moved := _count_moved(where[usable], vpn[usable]):
+        notes.append(MOVED.format(moved))
     return notes
+
+
+def _count_moved(where: NDArray[np.uint64], vpn: NDArray[np.uint64]) -> int:
+    """Pages whose frame is mapped at more than one address: mremap after a fork, mostly."""
+    order = np.lexsort((vpn, where))
+    where, vpn = where[order], vpn[order]
+    elsewhere = (np.diff(where) == 0) & (np.diff(vpn) != 0)
+    return int(np.count_nonzero(np.isin(where, where[1:][elsewhere])))
 
 
 def _drop_special_frames(scans: list[_Scan]) -> list[str]:

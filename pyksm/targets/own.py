@@ -28,7 +28,7 @@ import ctypes, sys
 seed, forks, advise = (int(each) for each in sys.argv[1:])
 prctl = ctypes.CDLL(None).prctl
 prctl(1, 9)
-if advise and prctl(67, 1, 0, 0, 0): sys.exit(1)
+if advise and (prctl(41, 1, 0, 0, 0) or prctl(67, 1, 0, 0, 0)): sys.exit(1)
 import argparse, collections, csv, email.message, json, logging, os, random, re
 draw = random.Random(seed)
 files = sorted(f for m in list(sys.modules.values()) if (f := getattr(m, "__file__", None)))
@@ -46,7 +46,8 @@ sys.stdin.buffer.read()
 def interpreters(count: int = DEFAULT_COUNT, mergeable: bool = False) -> Iterator[list[int]]:
     """Spawn ``count`` interpreters, the last with a forked child; their pids, once they wait.
 
-    ``mergeable``: all their memory is advised so (PR_SET_MEMORY_MERGE, Linux 6.4 on, as root).
+    ``mergeable``: all their memory is advised so (PR_SET_MEMORY_MERGE, Linux 6.4 on, as root), and
+    is in small pages (PR_SET_THP_DISABLE): the model knows no others.
     They are ended when the block is left, however it is left. InputError where they cannot be
     started or ``count`` is not 1..1000.
     """

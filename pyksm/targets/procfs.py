@@ -48,7 +48,7 @@ Range = tuple[int, int]  #: page numbers, end exclusive
 
 @dataclass(frozen=True)
 class Mapping:
-    """One entry of /proc/PID/smaps; ``rss`` and ``swap`` in pages."""
+    """One entry of /proc/PID/smaps; ``rss`` to ``huge`` in pages."""
 
     vma: Vma
     perms: str
@@ -56,6 +56,7 @@ class Mapping:
     anonymous: int
     swap: int
     flags: frozenset[str]
+    huge: int = 0  #: in transparent huge pages, mapped as such
 
     def exclusion(self) -> str | None:
         """Why none of its pages is private anonymous memory (a key of EXCLUDED), or None."""
@@ -99,6 +100,7 @@ def _mapping(header: re.Match[str], fields: dict[str, str]) -> Mapping:
         rss=_pages(fields.get("Rss")),
         anonymous=_pages(fields.get("Anonymous")),
         swap=_pages(fields.get("Swap")),
+        huge=_pages(fields.get("AnonHugePages")),
         flags=flags,
     )
 
