@@ -187,7 +187,7 @@ def test_a_large_reservation_is_not_read_entry_by_entry(monkeypatch: pytest.Monk
 
 
 def test_stopped_while_read_and_only_then(pair: Pair) -> None:
-    assert procfs.process_state(pair.parent) == "S"
+    _await_sleep(pair.parent)
     with frozen([pair.parent, pair.child]):
         assert procfs.process_state(pair.parent) == "T"
         # What was stopped before stays so.
@@ -196,8 +196,12 @@ def test_stopped_while_read_and_only_then(pair: Pair) -> None:
         assert procfs.process_state(pair.parent) == "T"
     with pytest.raises(RuntimeError), frozen([pair.parent]):
         raise RuntimeError
+    _await_sleep(pair.parent)
+
+
+def _await_sleep(pid: int) -> None:
     deadline = time.monotonic() + 5
-    while procfs.process_state(pair.parent) != "S":
+    while procfs.process_state(pid) != "S":
         assert time.monotonic() < deadline
 
 
