@@ -26,7 +26,8 @@ class Workload:
 
 
 def config(npages: int) -> Config:
-    return Config(frames=npages * 6 + 1024)
+    """The mail's kernel, whose swapoff goes entry by entry."""
+    return Config(frames=npages * 6 + 1024, profile="3.9")
 
 
 def _region(engine: Engine, numbers: Sequence[int]) -> tuple[int, int]:

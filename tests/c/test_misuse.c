@@ -235,13 +235,14 @@ static void test_swap(struct pyksm *m)
 	sound(m);
 }
 
+/* As many areas as swap types are left over from what the kernel uses some for (6.18: 8 of 32). */
 static void test_areas(struct pyksm *m)
 {
 	int n = 0;
 
 	while (pyksm_swapon(m, 8, -1, NULL) >= 0)
 		n++;
-	EXPECT(n, 29);
+	EXPECT(n, 24);
 	EXPECT(pyksm_swapon(m, 8, -1, NULL), -EPERM);
 	while (n--)
 		EXPECT(pyksm_swapoff(m, n), 0);
