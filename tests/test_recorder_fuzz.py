@@ -9,7 +9,7 @@ from typing import Any, cast
 import pytest
 
 from pyksm.hunt import against, forkernel
-from pyksm.recorder import Recorder, RecorderError
+from pyksm.recorder import Recorder, RecorderError, check
 from pyksm.recorder.recorder import refuse_model_only
 from pyksm.scenario import Scenario, parse, run
 from pyksm.scenario import statements as st
@@ -77,6 +77,18 @@ def test_a_difference_is_shrunk() -> None:
     assert [each.op for each in finding.scenario.body][-1] == "observe"
     assert len(finding.scenario.body) <= 3
     assert [each.path.split("/")[-1] for each in finding.differences] == ["cow_ksm"]
+
+
+def test_an_engine_that_crashes_is_a_finding(monkeypatch: pytest.MonkeyPatch) -> None:
+    pretender = Pretender()
+
+    def crash(*args: Any, **how: Any) -> Any:
+        raise RuntimeError("what no engine should")
+
+    monkeypatch.setattr(check, "run", crash)
+    _, finding, _ = fuzz(pretender, programs=1)
+    assert finding is not None
+    assert str(finding.differences[0]).startswith("/crash: 'RuntimeError: what no engine should'")
 
 
 def test_what_a_kernel_does_not_say_twice_is_noise() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from pyksm import profiles
-from pyksm.errors import InputError
+from pyksm.errors import InputError, PyksmError
 from pyksm.recorder import noise
 from pyksm.recorder.recorder import Recorder
 from pyksm.scenario import Scenario, run
@@ -37,9 +37,14 @@ def against(
     profile: str | None = None,
     unstable: list[str] | None = None,
 ) -> list[Difference]:
-    """Where an engine says something else than the kernel did."""
+    """Where an engine says something else than the kernel did; a crash of it is a difference."""
     name = profile_for(scenario, recorded["kernel"], profile)
-    answer = noise.placed(run(scenario, engine, profile=name))
+    try:
+        answer = noise.placed(run(scenario, engine, profile=name))
+    except PyksmError:
+        raise
+    except Exception as error:  # whatever it is, it is a finding
+        return [Difference("/crash", f"{type(error).__name__}: {error}", "no crash")]
     lingering = noise.lingering(scenario, recorded)
     return recording_differences(
         answer, noise.placed(recorded), unstable=unstable or (), lingering=lingering
