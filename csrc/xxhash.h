@@ -20,10 +20,12 @@ static inline uint64_t xxh_rol64(uint64_t x, int n)
 
 static inline uint64_t xxh_read64(const unsigned char *p)
 {
-	uint64_t x = 0;
+	uint64_t x;
 
-	for (int i = 7; i >= 0; i--) /* little-endian whatever the host is; compilers see a load */
-		x = x << 8 | p[i];
+	memcpy(&x, p, sizeof(x));
+#if __BYTE_ORDER__ == __ORDER_BIG_ENDIAN__
+	x = __builtin_bswap64(x);
+#endif
 	return x;
 }
 
