@@ -297,6 +297,7 @@ int rmap_walk(struct pyksm *m, struct page *page, rmap_one_fn one, void *arg);
 /* make it our own, but neither writable nor dirty: c89357e27f20, 5.19 */
 #define FAULT_FLAG_UNSHARE 2U
 int handle_mm_fault(struct pyksm *m, struct vm_area_struct *vma, uint64_t addr, unsigned int flags);
+struct page *present_page(const struct pyksm *m, const struct mm_struct *mm, uint64_t addr);
 struct page *follow_page(const struct pyksm *m, const struct mm_struct *mm, uint64_t addr);
 int access_page(struct pyksm *m, struct mm_struct *mm, uint64_t addr, bool write,
 		struct page **ret);

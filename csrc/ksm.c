@@ -100,7 +100,7 @@ static int break_by_writing(struct pyksm *m, struct vm_area_struct *vma, uint64_
 	int ret = 0;
 
 	do {
-		struct page *page = follow_mergeable(m, vma->vm_mm, addr);
+		struct page *page = follow_page(m, vma->vm_mm, addr);
 
 		if (!page || !PageKsm(page))
 			break; /* not there (swapped out, perhaps), or its own page already */

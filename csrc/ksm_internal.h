@@ -18,17 +18,6 @@ static inline bool on_migrate_list(const struct pyksm *m, const struct stable_no
 	return node->head == &m->ksm.migrate_nodes;
 }
 
-/* follow_page(), which for a while (474098edac26, 6.1) passed over PROT_NONE. */
-static inline struct page *follow_mergeable(const struct pyksm *m, const struct mm_struct *mm,
-					    uint64_t addr)
-{
-	const pte_t *pte = pte_lookup(mm, addr);
-
-	if (pte && has(m, FEAT_BREAK_SKIPS_PROT_NONE) && !(*pte & _PAGE_PRESENT))
-		return NULL;
-	return follow_page(m, mm, addr);
-}
-
 /* ksm.c */
 int __ksm_enter(struct pyksm *m, struct mm_struct *mm);
 void forget_mm(struct pyksm *m, struct mm_slot *slot);

@@ -106,7 +106,7 @@ static struct page *next_page_in_vma(struct pyksm *m, struct vm_area_struct *vma
 		scan->address = next_table(vma->vm_mm, scan->address, vma->vm_end);
 		if (scan->address >= vma->vm_end)
 			break;
-		page = follow_page(m, vma->vm_mm, scan->address);
+		page = present_page(m, vma->vm_mm, scan->address);
 		if (!page || !PageAnon(page))
 			continue;
 		*item = get_next_rmap_item(m, scan->mm_slot, scan->rmap_list, scan->address);

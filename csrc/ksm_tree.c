@@ -359,7 +359,7 @@ static struct page *get_mergeable_page(struct pyksm *m, const struct rmap_item *
 
 	if (!find_mergeable_vma(item->mm, item->address))
 		return NULL;
-	page = follow_mergeable(m, item->mm, item->address & PAGE_MASK);
+	page = follow_page(m, item->mm, item->address & PAGE_MASK);
 	if (!page || !PageAnon(page))
 		return NULL;
 	get_page(page);

@@ -9,11 +9,21 @@ static struct page *vm_normal_page(const struct pyksm *m, pte_t pte)
 }
 
 /* The present page at addr, the zero page included; NULL: none. */
-struct page *follow_page(const struct pyksm *m, const struct mm_struct *mm, uint64_t addr)
+struct page *present_page(const struct pyksm *m, const struct mm_struct *mm, uint64_t addr)
 {
 	pte_t *pte = pte_lookup(mm, addr);
 
 	return pte && pte_present(*pte) ? pfn_to_page(m, pte_pfn(*pte)) : NULL;
+}
+
+/* The same, but for a while PROT_NONE pages were passed over (6.1, 474098edac26). */
+struct page *follow_page(const struct pyksm *m, const struct mm_struct *mm, uint64_t addr)
+{
+	const pte_t *pte = pte_lookup(mm, addr);
+
+	if (pte && !(*pte & _PAGE_PRESENT) && has(m, FEAT_BREAK_SKIPS_PROT_NONE))
+		return NULL;
+	return present_page(m, mm, addr);
 }
 
 /* ---- faults ---- */
