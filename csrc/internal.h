@@ -360,6 +360,12 @@ void swap_free(struct pyksm *m, swp_entry_t entry);
 int free_swap_and_cache(struct pyksm *m, swp_entry_t entry);
 bool reuse_swap_page(struct pyksm *m, struct page *page);
 bool try_to_free_swap(struct pyksm *m, struct page *page);
+uint64_t scan_swap_map(struct pyksm *m, struct swap_info_struct *si);
+/* swap_avail.c */
+void add_to_avail_list(struct pyksm *m, const struct swap_info_struct *si);
+void del_from_avail_list(struct pyksm *m, const struct swap_info_struct *si);
+swp_entry_t get_swap_pages(struct pyksm *m);
+/* swapfile.c */
 int sys_swapon(struct pyksm *m, uint64_t npages, int priority, const char *path);
 int sys_swapoff(struct pyksm *m, int type);
 uint64_t swp_swapcount(const struct swap_info_struct *si, uint64_t offset);

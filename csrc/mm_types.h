@@ -285,6 +285,7 @@ struct swap_info_struct {
 struct swap {
 	struct swap_info_struct info[MAX_SWAPFILES];
 	int head, next; /* swap_list */
+	int avail[MAX_SWAPFILES], nr_avail; /* swap_avail_heads: types, the next to ask first */
 	int highest_priority_index;
 	int least_priority;
 	int64_t nr_swap_pages, total_swap_pages;

@@ -80,7 +80,7 @@ static uint64_t next_candidate(struct pyksm *m, const struct swap_info_struct *s
 	return 0;
 }
 
-static void take_slot(struct swap_info_struct *si, uint64_t offset)
+static void take_slot(struct pyksm *m, struct swap_info_struct *si, uint64_t offset)
 {
 	if (offset == si->lowest_bit)
 		si->lowest_bit++;
@@ -89,13 +89,14 @@ static void take_slot(struct swap_info_struct *si, uint64_t offset)
 	if (++si->inuse_pages == si->pages) {
 		si->lowest_bit = si->max;
 		si->highest_bit = 0;
+		del_from_avail_list(m, si);
 	}
 	si->swap_map[offset] = SWAP_HAS_CACHE;
 	si->cluster_next = offset + 1;
 }
 
 /* A free slot, claimed for the swap cache; 0: none. */
-static uint64_t scan_swap_map(struct pyksm *m, struct swap_info_struct *si)
+uint64_t scan_swap_map(struct pyksm *m, struct swap_info_struct *si)
 {
 	uint64_t offset = si->cluster_next, base = offset;
 
@@ -118,7 +119,7 @@ static uint64_t scan_swap_map(struct pyksm *m, struct swap_info_struct *si)
 		} else {
 			COUNT(m, scan_swap_map_slots);
 			if (!si->swap_map[offset]) {
-				take_slot(si, offset);
+				take_slot(m, si, offset);
 				return offset;
 			}
 		}
@@ -132,16 +133,12 @@ static bool area_has_room(const struct swap_info_struct *si)
 	return si->highest_bit && (si->flags & SWP_WRITEOK);
 }
 
-/* A slot of the best area; areas of one priority take turns. val 0: there is none. */
-swp_entry_t get_swap_page(struct pyksm *m)
+/* Before 3.16: round the list of areas, from where the last call left off. */
+static swp_entry_t next_in_swap_list(struct pyksm *m)
 {
 	struct swap *swap = &m->swap;
 	int type, next, wrapped = 0;
 
-	COUNT(m, get_swap_page);
-	if (swap->nr_swap_pages <= 0)
-		return (swp_entry_t){ 0 };
-	swap->nr_swap_pages--;
 	for (type = swap->next; type >= 0 && wrapped < 2; type = next) {
 		int hp = swap->highest_priority_index;
 		struct swap_info_struct *si;
@@ -166,8 +163,22 @@ swp_entry_t get_swap_page(struct pyksm *m)
 			return swp_entry((unsigned int)type, offset);
 		next = swap->next;
 	}
-	swap->nr_swap_pages++;
 	return (swp_entry_t){ 0 };
+}
+
+/* A slot of the best area; areas of one priority take turns. val 0: there is none. */
+swp_entry_t get_swap_page(struct pyksm *m)
+{
+	swp_entry_t entry;
+
+	COUNT(m, get_swap_page);
+	if (m->swap.nr_swap_pages <= 0)
+		return (swp_entry_t){ 0 };
+	m->swap.nr_swap_pages--;
+	entry = has(m, FEAT_SWAP_AVAIL_PLIST) ? get_swap_pages(m) : next_in_swap_list(m);
+	if (!entry.val)
+		m->swap.nr_swap_pages++;
+	return entry;
 }
 
 /* ---- counts ---- */
@@ -348,10 +359,14 @@ static void set_highest_priority_index(struct pyksm *m, int type)
 
 static void slot_is_free(struct pyksm *m, struct swap_info_struct *si, uint64_t offset)
 {
+	bool was_full = !si->highest_bit;
+
 	if (offset < si->lowest_bit)
 		si->lowest_bit = offset;
 	if (offset > si->highest_bit)
 		si->highest_bit = offset;
+	if (was_full && (si->flags & SWP_WRITEOK))
+		add_to_avail_list(m, si);
 	set_highest_priority_index(m, si->type);
 	m->swap.nr_swap_pages++;
 	si->inuse_pages--;
@@ -538,6 +553,8 @@ static void _enable_swap_info(struct pyksm *m, struct swap_info_struct *si, int 
 		swap->head = swap->next = si->type;
 	else
 		swap->info[prev].next = si->type;
+	if (si->highest_bit) /* a swapoff that failed leaves a full one as it may be */
+		add_to_avail_list(m, si);
 }
 
 static struct swap_info_struct *alloc_swap_info(struct pyksm *m, int *err)
@@ -645,6 +662,7 @@ static void del_from_swap_list(struct pyksm *m, struct swap_info_struct *si)
 	swap->nr_swap_pages -= (int64_t)si->pages;
 	swap->total_swap_pages -= (int64_t)si->pages;
 	si->flags &= ~SWP_WRITEOK;
+	del_from_avail_list(m, si);
 }
 
 /* No slot in use anywhere: no mm has to be looked for. */

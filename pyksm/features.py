@@ -289,6 +289,11 @@ FEATURES: tuple[Feature, ...] = (
         "pages of zeros get a slot but no I/O (swpout_zero, swpin_zero)",
     ),
     Feature(
+        "swap-avail-plist", "swap", "3.16", ("18ab4d4ced08",),
+        "areas of one priority take turns strictly: the one that is asked for a slot goes behind "
+        "its equals, and so does one that has room again",
+    ),
+    Feature(
         "swap-numa-priority", "swap", "4.14", ("a2468cc9bfdf",),
         "automatic priorities count down from -2, not -1",
     ),

@@ -108,3 +108,16 @@ def test_what_could_not_be_read_faults() -> None:
     assert sum(state == "S" for state in answer.state("off")) == 1
     assert answer.errnos("read") == ["EHWPOISON", "EHWPOISON"]
     assert answer.errnos("write")[-1] == "EHWPOISON"
+
+
+def test_areas_take_turns() -> None:
+    """swap_avail_head (18ab4d4ced08), as a booted 6.1 answered a random scenario like it."""
+    answer = Answer("areas-take-turns")
+
+    def used(label: str) -> list[int]:
+        return [area["used"] for area in answer.seen(label)["swap"].values()]
+
+    assert used("out") == [2, 1, 0]
+    assert used("more") == [2, 2, 0]
+    assert used("full") == [2, 2, 0, 1, 2]
+    assert used("again") == [2, 2, 0, 1, 3]

@@ -42,7 +42,7 @@ def test_feature(feature: features.Feature) -> None:
 
 
 def test_names_are_unique_and_few_enough_for_a_mask() -> None:
-    assert len(set(NAMES)) == len(NAMES) <= 64
+    assert len(set(NAMES)) == len(NAMES) <= 128
 
 
 @pytest.mark.parametrize("profile", PROFILES.values(), ids=list(PROFILES))

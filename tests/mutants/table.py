@@ -58,6 +58,12 @@ MUTANTS: tuple[Mutant, ...] = (
         "the next entry's search starts at the last mm that helped, not at the first",
     ),
     Mutant(
+        "swap_avail.c",
+        "		plist_requeue(m, si);",
+        "",
+        "an area that was asked for a slot stays in front of its equals",
+    ),
+    Mutant(
         "swapfile.c",
         "return !si->swap_map[offset] || "
         "(si->swap_map[offset] == SWAP_HAS_CACHE && vm_swap_full(m));",
