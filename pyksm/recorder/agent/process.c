@@ -191,6 +191,14 @@ static int pin_page(uint64_t addr)
 	return 0;
 }
 
+static bool is_pinned(uint64_t addr)
+{
+	for (unsigned k = 0; k < MAX_PINS; k++)
+		if (pins[k].addr == addr)
+			return true;
+	return false;
+}
+
 static int unpin_page(uint64_t addr)
 {
 	for (unsigned k = MAX_PINS; k-- > 0;) {
@@ -218,16 +226,15 @@ static int pin_all(const struct request *request)
 	return 0;
 }
 
+/* All or none, as the model has it. */
 static int unpin_all(const struct request *request)
 {
-	int first = 0;
-
-	for (uint64_t k = 0; k < request->npages; k++) {
-		int err = unpin_page(request->addr + k * PAGE);
-		if (err && !first)
-			first = err;
-	}
-	return first;
+	for (uint64_t k = 0; k < request->npages; k++)
+		if (!is_pinned(request->addr + k * PAGE))
+			return EINVAL;
+	for (uint64_t k = 0; k < request->npages; k++)
+		unpin_page(request->addr + k * PAGE);
+	return 0;
 }
 
 static int call(const struct request *request)
