@@ -689,6 +689,8 @@ static void observe_page(struct pyksm *m, const struct mm_struct *mm, uint64_t a
 		observe_present(m, *pte, ret);
 	} else {
 		ret->state = 'S';
+		if (non_swap_entry(m, pte_to_swp_entry(m, *pte)))
+			return; /* of no area: a page that could not be read */
 		ret->swp_type = (int32_t)swp_type(pte_to_swp_entry(m, *pte));
 		ret->swp_offset = (int64_t)swp_offset(pte_to_swp_entry(m, *pte));
 	}

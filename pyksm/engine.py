@@ -51,6 +51,13 @@ SCHEDULE_POINTS = (
 )
 
 
+def policies_of(features: frozenset[str]) -> tuple[str, ...]:
+    """The swapoff policies that there are with such features: two only where swapoff drops a page
+    that others still need from the swap cache."""
+    keeps = features & {"swapoff-per-mm", "swapoff-keeps-shared-cache"}
+    return POLICIES[:1] if keeps else POLICIES
+
+
 @dataclass(frozen=True)
 class Config:
     """How a machine is made. ``frames`` counts all nodes together, the zero page not included.
@@ -75,10 +82,10 @@ class Config:
         """What the machine is like (names of :mod:`pyksm.features`); InputError for wrong names,
         and for the memcpy policy where swapoff does not go entry by entry."""
         having = effective(self.profile, self.on, self.off)
-        if self.policy == "memcpy" and "swapoff-per-mm" in having:
+        if self.policy in POLICIES and self.policy not in policies_of(having):
             raise InputError(
-                f"policy memcpy on profile {self.profile}: its swapoff goes mm by mm and reads a "
-                "slot once; expected profile 3.9 or 4.19, or feature swapoff-per-mm off"
+                f"policy memcpy on profile {self.profile}: its swapoff keeps what it has read in "
+                "the swap cache; expected profile 3.9 or 4.19, or feature swapoff-per-mm off"
             )
         return having
 

@@ -11,10 +11,9 @@ import random
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from pyksm.engine import FAULT_KINDS, POLICIES, Config, Engine
+from pyksm.engine import FAULT_KINDS, POLICIES, Config, Engine, policies_of
 from pyksm.errors import MachineError
-from pyksm.hunt.generate import READY
-from pyksm.profiles import effective
+from pyksm.profiles import PROFILES, effective
 
 PAGE = 4096
 BASE = 4 << 30
@@ -27,7 +26,7 @@ Log = list[tuple[str, tuple[Any, ...], Any, Any]]
 
 def config(seed: int) -> Config:
     choose = random.Random(seed)
-    profile = random.Random(f"profile of {seed}").choice(READY)
+    profile = random.Random(f"profile of {seed}").choice(list(PROFILES))
     made = Config(
         nodes=choose.choice((1, 2, 3)),
         frames=choose.choice((12, 30, 512, 512)),
@@ -35,8 +34,9 @@ def config(seed: int) -> Config:
         profile=profile,
         policy=choose.choice((*POLICIES, POLICIES[0])),
     )
-    per_mm = "swapoff-per-mm" in effective(profile)
-    return dataclasses.replace(made, policy=POLICIES[0]) if per_mm else made
+    if made.policy in policies_of(effective(profile)):
+        return made
+    return dataclasses.replace(made, policy=POLICIES[0])
 
 
 class Player:

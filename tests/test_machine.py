@@ -309,6 +309,13 @@ def test_refused_configs(engine: str) -> None:
         Machine("no such engine")
 
 
+@pytest.mark.parametrize("profile", ["6.18", "6.1", "4.19.0-unfixed"])
+def test_no_memcpy_where_swapoff_keeps_the_page(engine: str, profile: str) -> None:
+    with pytest.raises(InputError, match=f"policy memcpy on profile {profile}: its swapoff keeps"):
+        Machine(engine, profile=profile, policy="memcpy")
+    Machine(engine, profile="6.18", off="swapoff-per-mm", policy="memcpy").close()
+
+
 def test_a_switch_may_be_one_name(engine: str) -> None:
     with Machine(engine, profile="3.9", switches="no-unmerge-check", policy="memcpy") as m:
         assert m.config.switches == {"no-unmerge-check"}

@@ -12,8 +12,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol, TypeVar
 
-from pyksm.engine import FAULT_KINDS, POLICIES, SCHEDULE_POINTS, SWITCHES
-from pyksm.features import FEATURES
+from pyksm.engine import FAULT_KINDS, POLICIES, SCHEDULE_POINTS, SWITCHES, policies_of
+from pyksm.features import FEATURES, PROFILES
 from pyksm.profiles import DEFAULT, effective
 from pyksm.scenario import statements as st
 from pyksm.scenario.kinds import Pages, Setting, Value
@@ -79,10 +79,8 @@ class Names:
         return f"P{self.made}"
 
 
-#: TODO all of PROFILES and 15, when both engines have all of them.
-READY = ("3.9",)
 #: Percent of the machines with features switched.
-SWITCHED = 0
+SWITCHED = 15
 
 
 def program(seed: int, length: int = 45, profile: str | None = None) -> st.Scenario:
@@ -109,7 +107,7 @@ def build(
     ``head``: the machine it runs on; one of any profile where there is none.
     """
     if head is None:
-        head = switched(choose, machine(choose, choose.pick(READY)))
+        head = switched(choose, machine(choose, choose.pick(list(PROFILES))))
     features = effective(head.profile or DEFAULT, head.on, head.off)
     names = Names(nodes=head.nodes, features=features)
     first = opening(choose, names)
@@ -174,12 +172,12 @@ def _chance(choose: Chooser, percent: int) -> bool:
 def machine(choose: Chooser, profile: str) -> st.Machine:
     """A machine of that profile; the other swapoff policy only where there can be one."""
     tight = _chance(choose, 12)
-    per_entry = "swapoff-per-mm" not in effective(profile)
+    policies = policies_of(effective(profile))
     return st.Machine(
         nodes=choose.pick((1, 1, 1, 2, 2, 3)),
         frames=choose.integer(20, 120) if tight else 4096,
         profile=profile,
-        policy=POLICIES[1] if _chance(choose, 20) and per_entry else POLICIES[0],
+        policy=policies[-1] if _chance(choose, 20) else POLICIES[0],
         bugs=_bugs(choose) if _chance(choose, 12) else (),
     )
 
@@ -191,7 +189,8 @@ def switched(choose: Chooser, head: st.Machine) -> st.Machine:
     had = effective(head.profile or DEFAULT)
     picked = {choose.pick(_SWITCHABLE).name for _ in range(choose.integer(1, 2))}
     on, off = tuple(sorted(picked - had)), tuple(sorted(picked & had))
-    policy = head.policy if "swapoff-per-mm" not in effective(DEFAULT, on, off) else POLICIES[0]
+    policies = policies_of(effective(head.profile or DEFAULT, on, off))
+    policy = head.policy if head.policy in policies else POLICIES[0]
     return replace(head, on=on, off=off, policy=policy)
 
 
@@ -424,6 +423,8 @@ _WEIGHTS: tuple[tuple[Maker, int], ...] = (
 #: Beside those, each with the feature without which it would say nothing.
 _EXTRA: tuple[tuple[Maker, str | None], ...] = (
     *[(_prctl, "merge-any")] * 4,
+    (_clear_refs, None),
+    *[(_clear_refs, "soft-dirty")] * 2,
     (_sleep, "max-page-sharing"),
     (_sleep, "advisor"),
     *[(_knob("max_page_sharing", 2, 3, 4, 2, 256), "max-page-sharing")] * 3,

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from pyksm.engine import POLICIES as engine_policies
-from pyksm.engine import Config, Engine
+from pyksm.engine import Config, Engine, policies_of
 from pyksm.errors import InputError, MachineError
 from pyksm.jobs.load import RUN, Loaded, Seen, advise, count_rebuilt, load, look, verify
 from pyksm.jobs.plan import Plan, make_plan
@@ -88,8 +88,8 @@ class Options:
 
     def chosen(self) -> tuple[str, ...]:
         """The policies to run; InputError for one that there is not."""
-        per_mm = "swapoff-per-mm" in effective(self.profile)
-        known = POLICIES if per_mm else engine_policies
+        having = effective(self.profile)
+        known = POLICIES if "swapoff-per-mm" in having else policies_of(having)
         for policy in self.policies or ():
             if policy not in known:
                 raise InputError(

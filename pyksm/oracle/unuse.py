@@ -37,6 +37,7 @@ from pyksm.oracle.structs import (
     SwapEntry,
     SwapInfo,
     Vma,
+    event,
     schedule_point,
     signal_pending,
     switched,
@@ -87,6 +88,7 @@ def try_to_unuse(m: Machine, area: SwapInfo) -> int:
         m.just_read = None
         idle = idle + 1 if _progress(m, area) == before else 0
         if idle > area.inuse_pages and m.has("swapoff-keeps-shared-cache") and not retval:
+            event(m, "try_to_unuse makes no progress")
             retval = -ETIMEDOUT  # every slot was visited in vain: it would go on forever
     fork.mmput(m, start_mm)
     return retval
