@@ -17,7 +17,6 @@ from pyksm.oracle.pgtable import ACCESSED, PTRS_PER_PTE, SPECIAL, pte_present, t
 from pyksm.oracle.structs import PAGE_SHIFT, Machine, Node, Page, Range, schedule_point
 from pyksm.oracle.swap import (
     del_page_from_lru_list,
-    leave_activate_batch,
     lru_add_drain,
     lru_cache_add_lru,
 )
@@ -163,7 +162,6 @@ def isolate_lru_pages(m: Machine, node: Node, count: int, active: bool) -> list[
     for page in pages:
         get_page(page)
         del_page_from_lru_list(m, page)
-        leave_activate_batch(m, page)
     return pages
 
 
