@@ -191,7 +191,8 @@ def _finish_entry(
         keeps = m.has("swapoff-keeps-shared-cache") and swap_count(_byte(area, entry[1]))
         if page.swapcache and page.private == entry and not keeps:
             swap_state.delete_from_swap_cache(m, page)
-        if m.config.policy == "memcpy" and swap_count(_byte(area, entry[1])):
+        left = swap_count(_byte(area, entry[1])) and entry not in m.swap_cache
+        if m.config.policy == "memcpy" and left:
             again = m.just_read = _unuse_copy(m, entry, page)
             retval = 0 if again is not None else -ENOMEM
         page.dirty = True  # its ptes are clean, so the page itself has to remember
