@@ -327,6 +327,7 @@ class Machine:
     swap_info: list[SwapInfo] = field(default_factory=list)
     swap_list_head: int = -1
     swap_list_next: int = -1
+    swap_avail: list[SwapInfo] = field(default_factory=list)  #: swap_avail_head: areas with room
     nr_swap_pages: int = 0
     total_swap_pages: int = 0
     least_priority: int = 0

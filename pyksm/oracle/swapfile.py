@@ -130,6 +130,8 @@ def scan_swap_map(m: Machine, area: SwapInfo, usage: int) -> int:
             return 0
         offset = candidate
     _take_slot(area, offset, usage)
+    if not area.highest_bit:
+        del_from_avail_list(m, area)
     return offset
 
 
@@ -153,6 +155,8 @@ def get_swap_page(m: Machine) -> SwapEntry | None:
     if m.nr_swap_pages <= 0:
         return None
     m.nr_swap_pages -= 1
+    if m.has("swap-avail-plist"):
+        return _get_swap_page_in_turn(m)
     wrapped = 0
     kind = m.swap_list_next
     while kind >= 0 and wrapped < 2:
@@ -171,6 +175,31 @@ def get_swap_page(m: Machine) -> SwapEntry | None:
         kind = following
     m.nr_swap_pages += 1
     return None
+
+
+def _get_swap_page_in_turn(m: Machine) -> SwapEntry | None:
+    """get_swap_page() of 3.16 (18ab4d4ced08): who is asked goes behind its equals."""
+    for area in list(m.swap_avail):
+        if area not in m.swap_avail:
+            continue
+        del_from_avail_list(m, area)
+        add_to_avail_list(m, area)
+        offset = scan_swap_map(m, area, SWAP_HAS_CACHE)
+        if offset:
+            return (area.type, offset)
+    m.nr_swap_pages += 1
+    return None
+
+
+def add_to_avail_list(m: Machine, area: SwapInfo) -> None:
+    """Behind all that are at least as good."""
+    at = sum(other.prio >= area.prio for other in m.swap_avail)
+    m.swap_avail.insert(at, area)
+
+
+def del_from_avail_list(m: Machine, area: SwapInfo) -> None:
+    if area in m.swap_avail:
+        m.swap_avail.remove(area)
 
 
 def _prefer_freed_area(m: Machine, kind: int) -> int:
@@ -204,6 +233,8 @@ def swap_entry_free(m: Machine, area: SwapInfo, offset: int, usage: int) -> int:
     byte = count | has_cache
     area.swap_map[offset] = byte
     if not byte:
+        if not area.highest_bit and area.writeok:
+            add_to_avail_list(m, area)
         area.lowest_bit = min(area.lowest_bit, offset)
         area.highest_bit = max(area.highest_bit, offset)
         _set_highest_priority_index(m, area)
@@ -380,6 +411,8 @@ def _enable_swap_info(m: Machine, area: SwapInfo, prio: int) -> None:
         prio = m.least_priority
     area.prio = prio
     area.writeok = True
+    del_from_avail_list(m, area)
+    add_to_avail_list(m, area)
     m.nr_swap_pages += area.pages
     m.total_swap_pages += area.pages
     prev, kind = -1, m.swap_list_head
@@ -449,6 +482,7 @@ def _disable_swap_info(m: Machine, area: SwapInfo, prev: int) -> None:
     m.nr_swap_pages -= area.pages
     m.total_swap_pages -= area.pages
     area.writeok = False
+    del_from_avail_list(m, area)
 
 
 def _drain_mmlist(m: Machine) -> None:

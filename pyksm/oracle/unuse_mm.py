@@ -7,7 +7,7 @@ as long as slots are in use it all starts again: a pte may have been moved or fo
 
 from __future__ import annotations
 
-from errno import EINTR, ENOMEM
+from errno import EINTR, ENOMEM, ETIMEDOUT
 
 from pyksm.oracle import fork, ksm, memcontrol, page_io, rmap, swap_state, swapfile
 from pyksm.oracle.page_alloc import get_page, lock_page, put_page, unlock_page
@@ -35,12 +35,16 @@ from pyksm.oracle.structs import (
     SwapEntry,
     SwapInfo,
     Vma,
+    event,
     schedule_point,
     signal_pending,
     switched,
 )
 from pyksm.oracle.swap import activate_page
 from pyksm.oracle.swap_map import SWAP_MAP_BAD, swap_count
+
+#: Rounds without progress after which the real one would go on for as long as nothing else changes.
+IDLE_ROUNDS = 16
 
 
 class _Signal:
@@ -59,14 +63,26 @@ def try_to_unuse(m: Machine, area: SwapInfo) -> int:
     """Free every slot of the area. Returns 0, -EINTR or -ENOMEM."""
     m.counters["try_to_unuse"] += 1
     signal = _Signal(m)
+    idle = 0
     while area.inuse_pages:
+        before = _usage(m, area)
         err = _unuse_mms(m, area, signal)
         if err:
             return err
         _drop_leftovers(m, area, signal)
         if area.inuse_pages and signal.pending():
             return -EINTR
+        idle = 0 if _usage(m, area) != before else idle + 1
+        if area.inuse_pages and idle == IDLE_ROUNDS:
+            event(m, "try_to_unuse makes no progress")
+            return -ETIMEDOUT
     return 0
+
+
+def _usage(m: Machine, area: SwapInfo) -> tuple[bytes, int]:
+    """Every slot's count and whether it is in the swap cache."""
+    assert area.swap_map is not None
+    return bytes(area.swap_map), area.inuse_pages
 
 
 def _unuse_mms(m: Machine, area: SwapInfo, signal: _Signal) -> int:
