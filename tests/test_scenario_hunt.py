@@ -123,6 +123,12 @@ def test_strategies_give_programs_that_engines_agree_on(scenario: Scenario) -> N
     assert examine(scenario) == []
 
 
+@given(scenarios(max_size=3, profile="4.19"))
+@settings(max_examples=20, deadline=None)
+def test_strategies_keep_to_a_profile(scenario: Scenario) -> None:
+    assert (scenario.machine.profile, scenario.machine.on) == ("4.19", ())
+
+
 def test_strategies_shrink() -> None:
     """Hypothesis itself finds a small program with a swap area in it."""
     small = find(

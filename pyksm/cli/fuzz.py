@@ -32,7 +32,9 @@ def register(group: click.Group) -> None:
 @click.option("--seconds", default="10", show_default=True, help="How long to look.")
 @click.option("--programs", type=click.IntRange(1, 2**31), default=None, help="How many at most.")
 @click.option("--seed", type=click.IntRange(0, 2**63 - 1), default=None, help="The first program.")
-@click.option("--profile", default=None, help="Kernel profile.")
+@click.option(
+    "--profile", default=None, help="Kernel profile. Default: any, and features switched."
+)
 @switch_options
 @click.option(
     "--against",

@@ -35,12 +35,17 @@ def _together(draw: hs.DrawFn, make: Callable[[generate.Chooser], T]) -> T:
 
 
 @hs.composite
-def scenarios(draw: hs.DrawFn, min_size: int = 0, max_size: int = 40) -> Scenario:
+def scenarios(
+    draw: hs.DrawFn, min_size: int = 0, max_size: int = 40, profile: str | None = None
+) -> Scenario:
     """Whole programs: sharing, forks, small areas, swapoff, run=2, failures, schedules.
 
     ``min_size`` and ``max_size`` bound the statements beside the few that every program opens with.
+    ``profile``: the kernel profile; any, now and then with features switched, where there is none.
     """
-    return generate.build(_Drawn(draw), min_size, max_size)
+    drawn = _Drawn(draw)
+    head = None if profile is None else generate.machine(drawn, profile)
+    return generate.build(drawn, min_size, max_size, head=head)
 
 
 @hs.composite

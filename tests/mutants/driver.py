@@ -16,9 +16,10 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import direct
 
-from pyksm.engine import SWITCHES
+from pyksm.engine import SWITCHES, policies_of
 from pyksm.hunt.fuzz import answer
 from pyksm.hunt.generate import program
+from pyksm.profiles import DEFAULT, effective
 from pyksm.scenario import Scenario, engines, parse
 from pyksm.scenario.compare import differences
 
@@ -37,12 +38,22 @@ def scenarios(rows: Path, programs: int) -> list[Scenario]:
     """
     files = sorted(rows.rglob("*.ksm"), key=lambda file: file.stat().st_size)
     plain = [parse(file.read_text(encoding="utf-8"), str(file)) for file in files]
-    memcpy = [each.on(policy="memcpy") for each in plain]
+    memcpy = [each.on(policy="memcpy") for each in plain if "memcpy" in policies(each)]
     bugs = [*((switch,) for switch in SWITCHES), ("unuse_pte-no-copy", "unuse_vma-brute-force")]
     switched = [each.on(bugs=taken) for taken in bugs for each in plain]
-    eras = [each.on(profile=era) for era in ("4.19", "6.1", "6.12", "6.18") for each in plain]
+    eras = [
+        each.on(profile=era, policy="reread")
+        for era in ("4.19", "6.1", "6.12", "6.18")
+        for each in plain
+    ]
     random = [program(seed) for seed in range(programs)]
     return [*plain, *random, *eras, *switched, *memcpy]
+
+
+def policies(scenario: Scenario) -> tuple[str, ...]:
+    """The swapoff policies that its machine can have."""
+    machine = scenario.machine
+    return policies_of(effective(machine.profile or DEFAULT, machine.on, machine.off))
 
 
 def ask(what: Scenario | int, engine: str) -> Any:
