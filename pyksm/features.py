@@ -253,7 +253,7 @@ FEATURES: tuple[Feature, ...] = (
     ),
     # ---- swap and reclaim ----
     Feature(
-        "inverted-offset", "pte", "4.19", (),
+        "inverted-offset", "pte", "4.19", ("bcd11afa7ade",),
         "swap ptes hold type and inverted offset in their high bits, against L1TF",
     ),
     Feature(
