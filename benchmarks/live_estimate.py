@@ -12,6 +12,7 @@ Exit status 1: pages_shared or pages_sharing differ by half a percent or more.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
@@ -135,7 +136,10 @@ def ask_kernel(
             if strangers:
                 raise InputError(f"PID {strangers[0]} has become mergeable meanwhile; try again")
             counts = {name: int(read_knob(f"{host.ksm}/{name}")) for name in existing(host)}
-            merging = {pid: int(read_knob(f"/proc/{pid}/ksm_merging_pages")) for pid in pids}
+            merging = {}
+            for pid in pids:
+                with contextlib.suppress(FileNotFoundError):  # it came with 5.18
+                    merging[pid] = int(read_knob(f"/proc/{pid}/ksm_merging_pages"))
     return Answer(counts, merging)
 
 

@@ -20,7 +20,7 @@ from memories import page
 
 import pyksm
 from pyksm.errors import InputError
-from pyksm.targets import live, procfs
+from pyksm.targets import live, own, procfs
 from pyksm.targets.choose import read_targets, source_kind
 from pyksm.targets.live import capture, frozen
 from pyksm.targets.memory import Memory, ProcessMemory, Vma
@@ -479,6 +479,21 @@ def test_mergeable_interpreters_and_what_ksmd_would_see_of_them() -> None:
         assert all(vma.mergeable for vma in process.vmas)
         labels = {vma.label for vma in process.vmas}
         assert {"[heap]", "[stack]"} <= labels
+
+
+def test_mergeable_interpreters_of_older_kernels() -> None:
+    with subprocess.Popen(
+        [sys.executable, "-I", "-c", own._PROGRAM, "0", "0", "2"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    ) as process:
+        pid = own._await(process)
+        mappings = procfs.parse_smaps(Path(f"/proc/{pid}/smaps").read_text())
+        assert process.stdin is not None
+        process.stdin.close()
+    writable = [each for each in mappings if each.perms == "rw-p"]
+    assert {"[heap]", "[stack]"} <= {each.vma.label for each in writable}
+    assert sum(not each.vma.mergeable for each in writable) <= 2  # made by advising itself
 
 
 MOVED = r"""

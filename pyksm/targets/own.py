@@ -26,9 +26,12 @@ _GRACE_SECONDS = 5.0
 _PROGRAM = r"""
 import ctypes, sys
 seed, forks, advise = (int(each) for each in sys.argv[1:])
-prctl = ctypes.CDLL(None).prctl
+libc = ctypes.CDLL(None)
+prctl = libc.prctl
 prctl(1, 9)
-if advise and (prctl(41, 1, 0, 0, 0) or prctl(67, 1, 0, 0, 0)): sys.exit(1)
+if advise:
+    prctl(41, 1, 0, 0, 0)
+    by_hand = advise == 2 or prctl(67, 1, 0, 0, 0)
 import argparse, collections, csv, email.message, json, logging, os, random, re
 draw = random.Random(seed)
 files = sorted(f for m in list(sys.modules.values()) if (f := getattr(m, "__file__", None)))
@@ -37,6 +40,11 @@ table = {i: [draw.random() for _ in range(16)] for i in range(2000)}
 if forks and not os.fork():
     prctl(1, 9)
 own = [str(draw.random() + os.getpid()) for _ in range(5000)]
+if advise and by_hand:
+    lines = open("/proc/self/maps").read().splitlines()
+    for where, perms, *_ in map(str.split, lines):
+        first, end = (int(each, 16) for each in where.split("-"))
+        if perms == "rw-p": libc.madvise(ctypes.c_void_p(first), ctypes.c_size_t(end - first), 12)
 os.write(1, b"%d\n" % os.getpid())
 sys.stdin.buffer.read()
 """
@@ -46,8 +54,8 @@ sys.stdin.buffer.read()
 def interpreters(count: int = DEFAULT_COUNT, mergeable: bool = False) -> Iterator[list[int]]:
     """Spawn ``count`` interpreters, the last with a forked child; their pids, once they wait.
 
-    ``mergeable``: all their memory is advised so (PR_SET_MEMORY_MERGE, Linux 6.4 on, as root), and
-    is in small pages (PR_SET_THP_DISABLE): the model knows no others.
+    ``mergeable``: their memory is advised so, all of it (PR_SET_MEMORY_MERGE: Linux 6.4 on, root)
+    or what is writable at the end; and in small pages (PR_SET_THP_DISABLE).
     They are ended when the block is left, however it is left. InputError where they cannot be
     started or ``count`` is not 1..1000.
     """
