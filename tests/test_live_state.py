@@ -241,6 +241,41 @@ def test_both_are_killed(root: Path, tmp_path: Path) -> None:
     assert not restore(str(journal))  # nothing to do
 
 
+def test_killed_before_there_is_a_watchdog(root: Path, tmp_path: Path) -> None:
+    journal = tmp_path / "journal"
+    for pause in range(0, 60, 6):
+        with start(root, journal) as process:
+            time.sleep(0.05 + pause / 1000)
+            process.kill()
+        await_gone(journal)
+    with Guard(str(journal)):
+        pass
+
+
+def test_only_one_journal_of_a_name(root: Path, tmp_path: Path) -> None:
+    journal, knob = tmp_path / "journal", f"{root}/proc/sys/vm/swappiness"
+    with Guard(str(journal)) as guard:
+        guard.set(knob, "100")
+        with pytest.raises(StateError, match="is there"), Guard(str(journal)):
+            pass
+        assert livestate.read_knob(knob) == "100"  # the second one's watchdog left it alone
+        assert journal.exists()
+    assert livestate.read_knob(knob) == "60"
+
+
+def test_where_files_must_have_names(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "O_TMPFILE", os.O_DIRECTORY)  # as file systems without it answer
+    journal, knob = tmp_path / "journal", f"{root}/proc/sys/vm/swappiness"
+    with Guard(str(journal)) as guard:
+        guard.set(knob, "100")
+        with pytest.raises(StateError, match="is there"), Guard(str(journal)):
+            pass
+    assert livestate.read_knob(knob) == "60"
+    assert not journal.exists()
+
+
 def test_a_knob_that_is_gone_or_refuses(root: Path, tmp_path: Path) -> None:
     journal = tmp_path / "journal"
     swappiness = root / "proc/sys/vm/swappiness"

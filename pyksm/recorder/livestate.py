@@ -215,10 +215,9 @@ def _boot_of(entries: list[Entry]) -> str:
     return str(entries[0].get("boot", "")) if entries else ""
 
 
-def load(path: str) -> list[Entry]:
+def _load(path: str, fd: int) -> list[Entry]:
     """The entries of a journal; a last line that was cut off is none."""
-    with open(path, "rb") as file:
-        lines = file.read().split(b"\n")[:-1]
+    lines = os.pread(fd, os.fstat(fd).st_size, 0).split(b"\n")[:-1]
     try:
         return [json.loads(line) for line in lines]
     except ValueError:
@@ -241,7 +240,7 @@ def restore(path: str = JOURNAL) -> bool:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise StateError(f"{path}: in use, a live recording is at work") from None
-        problems = _finish(path)
+        problems = _finish(path, fd)
     finally:
         os.close(fd)
     if problems:
@@ -249,16 +248,32 @@ def restore(path: str = JOURNAL) -> bool:
     return True
 
 
-def _finish(path: str) -> list[str]:
+def _finish(path: str, fd: int) -> list[str]:
     """Undo a journal and remove it; with a problem it stays, for another try."""
-    try:
-        entries = load(path)
-    except FileNotFoundError:
-        return []
-    problems = undo(entries)
+    problems = undo(_load(path, fd))
     if not problems:
-        os.unlink(path)
+        with contextlib.suppress(FileNotFoundError):
+            if os.path.samestat(os.stat(path), os.fstat(fd)):  # not another's
+                os.unlink(path)
     return problems
+
+
+def _new_journal(path: str) -> int:
+    """A file with no name yet; where there can be none, one that has its name at once."""
+    mode = os.O_RDWR | os.O_APPEND | os.O_CLOEXEC
+    try:
+        return os.open(os.path.dirname(path) or ".", mode | os.O_TMPFILE, 0o600)
+    except OSError as exc:
+        if exc.errno not in (errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL):
+            raise
+        return os.open(path, mode | os.O_CREAT | os.O_EXCL, 0o600)
+
+
+def _name_journal(path: str, fd: int) -> None:
+    if not os.fstat(fd).st_nlink:
+        # With a directory named (and ignored: the path is absolute) Python calls linkat, which
+        # alone can follow that link.
+        os.link(f"/proc/self/fd/{fd}", path, src_dir_fd=fd, follow_symlinks=True)
 
 
 # ------------------------------------------------------------------------------------ the guard
@@ -281,20 +296,23 @@ class Guard:
             return self._enter()
 
     def _enter(self) -> Guard:
-        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC
+        # Named only when it is locked and watched over: whoever finds it finds it in use, or with
+        # something to undo in it.
         try:
-            self._fd = os.open(self.journal, flags, 0o600)
+            self._fd = _new_journal(self.journal)
+            fcntl.flock(self._fd, fcntl.LOCK_EX)
+            self._note(boot=_boot(), pid=os.getpid())
+            self._start_watchdog()
+            _name_journal(self.journal, self._fd)
         except FileExistsError:
+            self._close()
             raise StateError(
                 f"{self.journal} is there: another live recording is at work, or one could not "
                 "put things back (pyksm record --restore)"
             ) from None
         except OSError as exc:
+            self._close()
             raise StateError(f"{self.journal}: {exc.strerror}") from None
-        try:
-            fcntl.flock(self._fd, fcntl.LOCK_EX)
-            self._note(boot=_boot(), pid=os.getpid())
-            self._start_watchdog()
         except BaseException:
             self._close()
             raise
@@ -309,7 +327,7 @@ class Guard:
     def _start_watchdog(self) -> None:
         # -S, -I: nothing of the user's environment; a session of its own: no Ctrl-C either.
         self._watchdog = subprocess.Popen(
-            [sys.executable, "-I", "-S", os.path.abspath(__file__), self.journal],
+            [sys.executable, "-I", "-S", os.path.abspath(__file__), self.journal, str(self._fd)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             pass_fds=[self._fd],  # the lock, which it keeps when we are gone
@@ -335,8 +353,10 @@ class Guard:
         try:
             problems = json.loads(told)
         except ValueError:
-            problems = _finish(self.journal)
-        os.close(self._fd)
+            problems = _finish(self.journal, self._fd) if self._fd >= 0 else []
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
         return [str(problem) for problem in problems]
 
     def _note(self, **entry: Any) -> None:
@@ -394,7 +414,7 @@ def _deferred() -> contextlib.AbstractContextManager[None]:
     return deferred()
 
 
-def _watch(journal: str) -> None:
+def _watch(journal: str, fd: int) -> None:
     """The watchdog: wait until the pipe closes, then undo, then say what could not be."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGTSTP):
         signal.signal(number, signal.SIG_IGN)
@@ -403,7 +423,7 @@ def _watch(journal: str) -> None:
     os.write(1, b"ready\n")
     while os.read(0, 4096):
         pass
-    problems = _finish(journal)
+    problems = _finish(journal, fd)
     with contextlib.suppress(OSError):  # there may be nobody to hear it
         os.write(1, json.dumps(problems).encode())
         return
@@ -412,4 +432,4 @@ def _watch(journal: str) -> None:
 
 
 if __name__ == "__main__":
-    _watch(sys.argv[1])
+    _watch(sys.argv[1], int(sys.argv[2]))
