@@ -207,8 +207,10 @@ static void unuse_leftovers(struct pyksm *m, struct unuse *u)
 	uint64_t i = 0;
 
 	while (unuse_goes_on(m, u) && (i = find_next_to_unuse(m, u->si, i))) {
-		struct page *page = find_get_page(m, swp_entry((unsigned int)u->si->type, i));
+		struct page *page;
 
+		sched_point(m, PT_UNUSE_NEXT_ENTRY);
+		page = find_get_page(m, swp_entry((unsigned int)u->si->type, i));
 		if (!page)
 			continue;
 		sched_point(m, PT_UNUSE_LOCK_PAGE);
