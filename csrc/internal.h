@@ -340,8 +340,10 @@ int do_mprotect(struct pyksm *m, struct mm_struct *mm, uint64_t start, uint64_t 
 		uint32_t flags);
 int do_mremap(struct pyksm *m, struct mm_struct *mm, uint64_t addr, uint64_t len,
 	      uint64_t new_addr);
-int do_clear_refs(struct pyksm *m, struct mm_struct *mm, int what);
 int do_madvise(struct pyksm *m, struct mm_struct *mm, uint64_t start, uint64_t len, int advice);
+
+/* task_mmu.c */
+int do_clear_refs(struct pyksm *m, struct mm_struct *mm, int what);
 
 /* swapfile.c */
 uint32_t nr_swap_types(const struct pyksm *m);
@@ -397,6 +399,7 @@ void swap_writepage(struct pyksm *m, struct page *page);
 void end_all_writeback(struct pyksm *m);
 
 /* lru.c */
+bool lru_has_batches(const struct pyksm *m);
 int page_lru(const struct page *page);
 void lru_add(struct pyksm *m, struct page *page); /* a page that comes from outside of reclaim */
 void lru_putback(struct pyksm *m, struct page *page);

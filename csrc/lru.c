@@ -8,7 +8,7 @@
  */
 #include "internal.h"
 
-static bool has_batches(const struct pyksm *m)
+bool lru_has_batches(const struct pyksm *m)
 {
 	return has(m, FEAT_SWAPIN_ACTIVATES) || has(m, FEAT_KEEP_YOUNG_ONCE);
 }
@@ -127,7 +127,7 @@ void lru_add_drain(struct pyksm *m)
 /* ---- what others ask for ---- */
 void lru_add(struct pyksm *m, struct page *page)
 {
-	if (has_batches(m))
+	if (lru_has_batches(m))
 		batch_add(m, &m->lru_add, page, __lru_add);
 	else
 		__lru_add(m, page);
@@ -137,7 +137,7 @@ void activate_page(struct pyksm *m, struct page *page)
 {
 	if ((page->flags & (PG_lru | PG_active)) != PG_lru)
 		return;
-	if (has_batches(m))
+	if (lru_has_batches(m))
 		batch_add(m, &m->lru_activate, page, __activate_page);
 	else
 		__activate_page(m, page);
@@ -145,7 +145,7 @@ void activate_page(struct pyksm *m, struct page *page)
 
 void mark_page_accessed(struct pyksm *m, struct page *page)
 {
-	bool waits = has_batches(m) && !(page->flags & PG_lru);
+	bool waits = lru_has_batches(m) && !(page->flags & PG_lru);
 
 	if ((page->flags & PG_active) || !(page->flags & PG_referenced) ||
 	    !(page->flags & PG_lru || waits)) {

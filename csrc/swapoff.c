@@ -41,7 +41,7 @@ static int unuse_pte(struct pyksm *m, struct vm_area_struct *vma, uint64_t addr,
 	commit_charge_swapin(m, page, charge);
 	swap_free(m, u->entry);
 	/* 3.9 has no batches here: what was just read must not be activated all the same. */
-	if (page != swapcache || !u->fresh || has(m, FEAT_SWAPIN_ACTIVATES))
+	if (page != swapcache || !u->fresh || lru_has_batches(m))
 		activate_page(m, page);
 	if (page != swapcache) {
 		unlock_page(page);

@@ -74,8 +74,7 @@ static int unuse_pte(struct pyksm *m, struct vm_area_struct *vma, uint64_t addr,
 	} else if (same) {
 		unuse_pte_map(m, vma, addr, pte, entry, page, copied);
 		/* as in swapoff.c, until new pages began their life inactive (5.9) */
-		if (!has(m, FEAT_KEEP_YOUNG_ONCE) &&
-		    (copied || !fresh || has(m, FEAT_SWAPIN_ACTIVATES)))
+		if (!has(m, FEAT_KEEP_YOUNG_ONCE) && (copied || !fresh || lru_has_batches(m)))
 			activate_page(m, page);
 	}
 	if (copied) {

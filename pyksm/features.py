@@ -342,6 +342,7 @@ FEATURES: tuple[Feature, ...] = (
         "keep-young-once", "reclaim", "5.9", ("b518154e59aa",),
         "reclaim keeps an anonymous page that one pte has used on the inactive list for a round "
         "instead of activating it; new pages start inactive",
+        needs=("scan-anon-by-fraction",),
     ),
 )  # fmt: skip
 

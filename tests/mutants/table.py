@@ -41,8 +41,8 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     Mutant(
         "swapoff.c",
-        "if (page != swapcache || !u->fresh || has(m, FEAT_SWAPIN_ACTIVATES))",
-        "if (page != swapcache || has(m, FEAT_SWAPIN_ACTIVATES))",
+        "if (page != swapcache || !u->fresh || lru_has_batches(m))",
+        "if (page != swapcache || lru_has_batches(m))",
         "a page found in the swap cache is not activated",
     ),
     Mutant(
@@ -445,6 +445,12 @@ MUTANTS: tuple[Mutant, ...] = (
         "page->flags |= PG_active;",
         ";",
         "a page that was taken too early begins again among the inactive ones",
+    ),
+    Mutant(
+        "task_mmu.c",
+        "*pte &= ~swp_soft_dirty(m);",
+        ";",
+        "clear_refs forgets what is in swap",
     ),
     Mutant(
         "lru.c",

@@ -1,0 +1,41 @@
+/* SPDX-License-Identifier: MIT */
+/* /proc/PID/clear_refs: who wants to know what is used, or written, from now on (kernel: fs/proc/task_mmu.c). */
+#include "internal.h"
+
+static void clear_soft_dirty(const struct pyksm *m, pte_t *pte)
+{
+	if (pte_present(*pte))
+		*pte &= ~(_PAGE_RW | _PAGE_SOFT_DIRTY); /* the next write has to fault */
+	else if (!pte_none(*pte))
+		*pte &= ~swp_soft_dirty(m);
+}
+
+static void clear_young(const struct pyksm *m, pte_t *pte)
+{
+	if (!pte_present(*pte) || *pte & _PAGE_SPECIAL)
+		return;
+	*pte &= ~_PAGE_ACCESSED;
+	pfn_to_page(m, pte_pfn(*pte))->flags &= ~(uint32_t)PG_referenced;
+}
+
+int do_clear_refs(struct pyksm *m, struct mm_struct *mm, int what)
+{
+	bool soft_dirty = what == PYKSM_CLEAR_REFS_SOFT_DIRTY;
+
+	if (what != PYKSM_CLEAR_REFS_ALL && !(soft_dirty && has(m, FEAT_SOFT_DIRTY)))
+		return -EINVAL;
+	for (struct vm_area_struct *vma = mm->mmap; vma; vma = vma->vm_next) {
+		uint64_t addr, end = vma->vm_end;
+
+		if (soft_dirty)
+			vma->vm_flags &= ~VM_SOFTDIRTY;
+		for (addr = next_table(mm, vma->vm_start, end); addr < end;
+		     addr = next_table(mm, addr + PAGE_SIZE, end)) {
+			if (soft_dirty)
+				clear_soft_dirty(m, pte_lookup(mm, addr));
+			else
+				clear_young(m, pte_lookup(mm, addr));
+		}
+	}
+	return 0;
+}
