@@ -253,7 +253,7 @@ FEATURES: tuple[Feature, ...] = (
     ),
     # ---- swap and reclaim ----
     Feature(
-        "inverted-offset", "pte", "4.19", ("bcd11afa7ade",),
+        "inverted-offset", "pte", "4.19", ("bcd11afa7ada",),
         "swap ptes hold type and inverted offset in their high bits, against L1TF",
     ),
     Feature(
@@ -323,6 +323,7 @@ FEATURES: tuple[Feature, ...] = (
         "reclaim activates pages under writeback instead of waiting for them, as it does in a "
         "cgroup v2: such was the machine on which these kernels were recorded",
         until="6.18",
+        needs=("keep-young-once",),
     ),
     Feature(
         "uncharge-at-free", "reclaim", "3.17", ("0a31bc97c80c",),
