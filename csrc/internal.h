@@ -427,6 +427,7 @@ void commit_charge_swapin(struct pyksm *m, struct page *page, bool charge);
 void uncharge_page(struct pyksm *m, struct page *page);
 
 /* mlock.c */
+void mlock_spawn(struct pyksm *m);
 void mlock_fork(struct pyksm *m, struct mm_struct *mm, struct mm_struct *oldmm);
 void mlock_exit(struct pyksm *m, struct mm_struct *mm);
 bool cull_mlocked(struct pyksm *m, struct page *page);

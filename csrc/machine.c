@@ -141,6 +141,7 @@ int pyksm_spawn(struct pyksm *m)
 		mmput(m, mm);
 	else
 		m->next_pid++;
+	mlock_spawn(m);
 	lru_add_drain(m); /* an agent begins by locking its memory, which does that */
 	return pid;
 }
