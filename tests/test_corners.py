@@ -129,3 +129,11 @@ def test_an_endless_swapoff_is_ended_and_reported() -> None:
     assert told == ["try_to_unuse makes no progress"]
     assert answer.seen("stuck")["swap"]["S"]["used"] > 0
     assert answer.seen("off")["swap"] == {}
+
+
+def test_full_area_is_available_once() -> None:
+    """A failed swapoff puts a full area back where areas with room are; real kernels warn of it."""
+    answer = Answer("full-area-again")
+    assert answer.errnos("swapoff") == ["EINTR"]
+    used = [area["used"] for area in answer.seen("two")["swap"].values()]
+    assert used == [1, 1, 0]

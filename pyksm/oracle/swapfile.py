@@ -182,7 +182,6 @@ def _get_swap_page_in_turn(m: Machine) -> SwapEntry | None:
     for area in list(m.swap_avail):
         if area not in m.swap_avail:
             continue
-        del_from_avail_list(m, area)
         add_to_avail_list(m, area)
         offset = scan_swap_map(m, area, SWAP_HAS_CACHE)
         if offset:
@@ -192,7 +191,8 @@ def _get_swap_page_in_turn(m: Machine) -> SwapEntry | None:
 
 
 def add_to_avail_list(m: Machine, area: SwapInfo) -> None:
-    """Behind all that are at least as good."""
+    """Behind all that are at least as good. A full area whose swapoff failed is on it already."""
+    del_from_avail_list(m, area)
     at = sum(other.prio >= area.prio for other in m.swap_avail)
     m.swap_avail.insert(at, area)
 
@@ -411,7 +411,6 @@ def _enable_swap_info(m: Machine, area: SwapInfo, prio: int) -> None:
         prio = m.least_priority
     area.prio = prio
     area.writeok = True
-    del_from_avail_list(m, area)
     add_to_avail_list(m, area)
     m.nr_swap_pages += area.pages
     m.total_swap_pages += area.pages
