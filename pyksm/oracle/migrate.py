@@ -195,7 +195,7 @@ def migrate_page_copy(m: Machine, newpage: Page, page: Page) -> None:
     newpage.referenced |= page.referenced
     newpage.uptodate |= page.uptodate
     newpage.active, page.active = page.active, False
-    newpage.charged = page.charged
+    newpage.charged, page.charged = page.charged, False
     if page.dirty:
         page.dirty = False
         newpage.dirty = True

@@ -38,6 +38,7 @@ def lru_cache_add(m: Machine, page: Page, active: bool) -> None:
     """The same for a page that comes from elsewhere than reclaim: with the next batch."""
     if not has_batches(m):
         lru_cache_add_lru(m, page, active)
+        update_page_reclaim_stat(m, page, active)
         return
     page.active = active
     m.lru_add_batch.append(page)

@@ -40,7 +40,7 @@ from pyksm.oracle.structs import (
     signal_pending,
     switched,
 )
-from pyksm.oracle.swap import activate_page
+from pyksm.oracle.swap import activate_page, has_batches
 from pyksm.oracle.swap_map import SWAP_MAP_BAD, swap_count
 
 #: Rounds without progress after which the real one would go on for as long as nothing else changes.
@@ -179,9 +179,10 @@ def unuse_pte_range(
 
 def _unuse_entry(m: Machine, vma: Vma, address: int, entry: SwapEntry) -> int:
     """One pte's page: from the swap cache, or read to where the vma wants it."""
+    just_read = None
     page = swap_state.lookup_swap_cache(m, entry)
     if page is None:
-        page = swap_state.swapin_readahead(m, entry, vma)
+        page = just_read = swap_state.swapin_readahead(m, entry, vma)
     if page is None:
         area = m.swap_info[entry[0]]
         assert area.swap_map is not None
@@ -189,6 +190,7 @@ def _unuse_entry(m: Machine, vma: Vma, address: int, entry: SwapEntry) -> int:
     vma.mm.readers += 1  # mmap_lock is held
     schedule_point(m, "try_to_unuse:lock_page")
     vma.mm.readers -= 1
+    m.just_read = just_read
     lock_page(page)
     page_io.wait_on_page_writeback(m, page)
     err = unuse_pte(m, vma, address, entry, page)
@@ -249,5 +251,7 @@ def _map(m: Machine, vma: Vma, address: int, entry: SwapEntry, page: Page, swapc
         pte |= swp_soft_dirty_of(m, orig_pte)
     set_pte(vma.mm, address, pte)
     swapfile.swap_free(m, entry)
-    if not m.has("keep-young-once"):  # until 5.8 (b518154e59aa)
+    if m.has("keep-young-once"):  # no more from 5.9 on (b518154e59aa)
+        return
+    if has_batches(m) or page is not m.just_read:
         activate_page(m, page)
