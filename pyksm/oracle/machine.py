@@ -36,6 +36,7 @@ from pyksm.oracle import (
     madvise,
     memory,
     migrate,
+    mlock,
     mmap,
     mprotect,
     mremap,
@@ -247,7 +248,10 @@ class Oracle:
 
     def spawn(self) -> int:
         m = self._m()
-        return self._adopt(m, fork.mm_alloc(m), "spawn")
+        mm = fork.mm_alloc(m)
+        if mm is not None:
+            mlock.agent_spawn(m)
+        return self._adopt(m, mm, "spawn")
 
     def fork(self, pid: int) -> int:
         m, mm = self._mm(pid, write=True)

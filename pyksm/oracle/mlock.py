@@ -12,6 +12,16 @@ from pyksm.oracle import swapfile
 from pyksm.oracle.structs import Machine, Mm, Page
 from pyksm.oracle.swap import del_page_from_lru_list, lru_cache_add
 
+#: Pages that a new agent had on the active list before it locked them.
+ACTIVE_BEFORE = 28
+
+
+def agent_spawn(m: Machine) -> None:
+    """What it had on the active list counts in the balance of reclaim (RULES.md)."""
+    if m.config.agent_pages:
+        m.nodes[0].recent_scanned += ACTIVE_BEFORE
+        m.nodes[0].recent_rotated += ACTIVE_BEFORE
+
 
 def agent_fork(m: Machine, mm: Mm, oldmm: Mm) -> None:
     mm.forked = True
