@@ -58,9 +58,7 @@ _ORDER = (
 EXCEPTIONS: tuple[Exempt, ...] = (
     Exempt("4.19.0", "rand-003", 54, _ORDER),
     Exempt("4.19.0", "rand-023", 45, _ORDER),
-    Exempt("4.19.0", "rand-084", 51, _ORDER),
     Exempt("4.19.0", "rand-098", 53, _CACHED),
-    Exempt("4.19.0", "rand-105", 39, _CACHED),
     Exempt("4.19.0", "rand-115", 32, _CACHED),
     Exempt("4.19.0", "rand-145", 47, _CACHED),
     Exempt("6.1", "rand-023", 45, _ORDER),
