@@ -556,6 +556,21 @@ def test_unmerged_pte(box: Callable[..., Box], profile: str, bits: int) -> None:
     assert b.engine.counters()["copy_page"] == copies
 
 
+@pytest.mark.parametrize(
+    ("profile", "status"), [("3.9", 1), ("4.19", 1), ("6.1", -ENOENT), ("6.12", 1)]
+)
+def test_move_pages_prot_none(box: Callable[..., Box], profile: str, status: int) -> None:
+    """What unmerging does not see in 6.1, move_pages does not either, nor a partner in merging."""
+    b = box(profile, nodes=2)
+    pid = b.process(7)
+    b.engine.ksm_scan(2)
+    b.engine.mprotect(pid, b.at(pid, 0), 1, PROT_NONE)
+    assert b.engine.migrate(pid, b.at(pid, 0), 1, 1) == [status]
+    other = b.process(7)
+    b.engine.ksm_scan(2)
+    assert b.states(other, 1) == ("P" if status < 0 else "K")
+
+
 @pytest.mark.parametrize(("profile", "warns"), [("4.19", True), ("6.1", False)])
 def test_busy_node(box: Callable[..., Box], profile: str, warns: bool) -> None:
     """A page that is mapped where nothing is mergeable keeps its node through run=2."""
