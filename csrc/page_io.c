@@ -179,8 +179,9 @@ static int backend_io(struct pyksm *m, struct page *page, bool write)
 static unsigned char *zeromap(struct pyksm *m, const struct page *page)
 {
 	swp_entry_t entry = { page->private };
+	struct swap_info_struct *si = &m->swap.info[swp_type(entry)];
 
-	return &m->swap.info[swp_type(entry)].zeromap[swp_offset(entry)];
+	return si->zeromap ? &si->zeromap[swp_offset(entry)] : NULL;
 }
 
 static bool is_zero_filled(const struct pyksm *m, const struct page *page)
@@ -193,8 +194,10 @@ static bool is_zero_filled(const struct pyksm *m, const struct page *page)
 /* Reads end at once. One that failed leaves the page not uptodate; 3.9's swapoff does not look. */
 void swap_readpage(struct pyksm *m, struct page *page)
 {
+	const unsigned char *zero = zeromap(m, page);
+
 	COUNT(m, swap_readpage);
-	if (*zeromap(m, page)) {
+	if (zero && *zero) {
 		memset(page_content(m, page), 0, m->page_size);
 		page->flags |= PG_uptodate;
 		m->vm[SWPIN_ZERO]++;
@@ -266,13 +269,16 @@ static void __swap_writepage(struct pyksm *m, struct page *page)
 /* The page is locked on entry and unlocked on return; a slot nobody refers to is freed instead. */
 void swap_writepage(struct pyksm *m, struct page *page)
 {
+	unsigned char *zero = zeromap(m, page);
+
 	COUNT(m, swap_writepage);
 	if (try_to_free_swap(m, page)) {
 		unlock_page(page);
 		return;
 	}
-	*zeromap(m, page) = has(m, FEAT_SWAP_ZEROMAP) && is_zero_filled(m, page);
-	if (*zeromap(m, page)) {
+	if (zero)
+		*zero = is_zero_filled(m, page);
+	if (zero && *zero) {
 		m->vm[SWPOUT_ZERO]++;
 		unlock_page(page);
 		return;

@@ -370,7 +370,8 @@ static void slot_is_free(struct pyksm *m, struct swap_info_struct *si, uint64_t 
 	set_highest_priority_index(m, si->type);
 	m->swap.nr_swap_pages++;
 	si->inuse_pages--;
-	si->zeromap[offset] = 0;
+	if (si->zeromap)
+		si->zeromap[offset] = 0;
 	workingset_forget(m, swp_entry((unsigned int)si->type, offset));
 }
 
@@ -584,14 +585,28 @@ static bool file_is_active(const struct pyksm *m, const struct swap_info_struct 
 	return false;
 }
 
-static int setup_swap_map(struct swap_info_struct *si)
+/* What not every kernel has costs nothing where it is not: an area may have 2^32 slots. */
+static int setup_slot_marks(const struct pyksm *m, struct swap_info_struct *si)
+{
+	if (has(m, FEAT_SWAP_ZEROMAP)) {
+		si->zeromap = calloc(si->max, 1);
+		if (!si->zeromap)
+			return -ENOMEM;
+	}
+	if (has(m, FEAT_KEEP_YOUNG_ONCE)) {
+		si->shadows = calloc(si->max, sizeof(*si->shadows));
+		if (!si->shadows)
+			return -ENOMEM;
+	}
+	return 0;
+}
+
+static int setup_swap_map(const struct pyksm *m, struct swap_info_struct *si)
 {
 	si->swap_map = calloc(si->max, 1);
-	si->zeromap = calloc(si->max, 1);
-	si->shadows = calloc(si->max, sizeof(*si->shadows));
 	si->cache = calloc(si->max, sizeof(*si->cache));
 	si->cont = calloc(si->max / CONT_PIECE + 1, sizeof(*si->cont));
-	if (!si->swap_map || !si->zeromap || !si->shadows || !si->cache || !si->cont)
+	if (!si->swap_map || !si->cache || !si->cont || setup_slot_marks(m, si))
 		return -ENOMEM;
 	si->swap_map[0] = SWAP_MAP_BAD; /* the header */
 	si->pages = si->max - 1;
@@ -615,7 +630,7 @@ int sys_swapon(struct pyksm *m, uint64_t npages, int priority, const char *path)
 	if (si->fd >= 0 && file_is_active(m, si))
 		err = -EBUSY; /* whatever its header says */
 	if (!err)
-		err = setup_swap_map(si);
+		err = setup_swap_map(m, si);
 	if (err) {
 		release_area(m, si);
 		return err;

@@ -22,12 +22,12 @@ static struct shadow *slot_shadow(struct pyksm *m, swp_entry_t entry)
 void workingset_eviction(struct pyksm *m, struct page *page)
 {
 	struct node *node = &m->node[page->nid];
-	struct shadow *shadow = slot_shadow(m, (swp_entry_t){ page->private });
 
 	if (!remembers(m))
 		return;
-	*shadow = (struct shadow){ node->nonresident_age, page->nid, true,
-				   page->flags & PG_workingset };
+	*slot_shadow(m, (swp_entry_t){ page->private }) =
+		(struct shadow){ node->nonresident_age, page->nid, true,
+				 page->flags & PG_workingset };
 	node->nonresident_age++;
 }
 
@@ -42,11 +42,16 @@ void lru_note_cost(struct node *node, uint64_t cost)
 /* A page for the slot is read: is it one that should have stayed? */
 void workingset_refault(struct pyksm *m, struct page *page, swp_entry_t entry)
 {
-	struct shadow *slot = slot_shadow(m, entry), shadow = *slot;
-	struct node *node = &m->node[page->nid], *from = &m->node[shadow.nid];
-	uint64_t active = m->swap.nr_swap_pages > 0 ? from->nr_lru[LRU_ACTIVE_ANON] : 0;
+	struct node *node = &m->node[page->nid], *from;
+	struct shadow shadow;
+	uint64_t active;
 
-	slot->present = false;
+	if (!remembers(m))
+		return;
+	shadow = *slot_shadow(m, entry);
+	workingset_forget(m, entry);
+	from = &m->node[shadow.nid];
+	active = m->swap.nr_swap_pages > 0 ? from->nr_lru[LRU_ACTIVE_ANON] : 0;
 	if (!shadow.present || from->nonresident_age - shadow.age > active)
 		return;
 	page->flags |= PG_active;
@@ -61,5 +66,6 @@ void workingset_refault(struct pyksm *m, struct page *page, swp_entry_t entry)
 /* The slot is free: what it remembered is nobody's. */
 void workingset_forget(struct pyksm *m, swp_entry_t entry)
 {
-	slot_shadow(m, entry)->present = false;
+	if (remembers(m))
+		slot_shadow(m, entry)->present = false;
 }
