@@ -176,8 +176,8 @@ static bool statistics_lag(void)
 }
 
 /*
- * Pressure once. memory.reclaim came with 5.19; before it the limit is lowered, which reclaims on
- * its own account, and put back.
+ * Pressure once. memory.reclaim came with 5.19 and goes on until as much is free; before it the
+ * limit is lowered, which reclaims on its own account, and put back.
  */
 static void reclaim(uint64_t pages)
 {
@@ -258,7 +258,8 @@ int machine_swapout(const struct span *spans, unsigned named, unsigned all)
 		memcpy(before, now, sizeof(now));
 		clear_accessed_bits();
 		refresh_group();
-		reclaim(now[0] + now[1]);
+		/* With pages named the others go only as they must: each turn is one call's worth. */
+		reclaim(named ? 1 : now[0] + now[1]);
 		wait_for_writes();
 		if (fruitless) {
 			drain_other_cpus();
