@@ -587,3 +587,17 @@ def test_busy_node(box: Callable[..., Box], profile: str, warns: bool) -> None:
     b.engine.ksm_write("run", 2)
     said = [line for line in b.engine.events() if "remove_stable_node" in line]
     assert bool(said) == (warns and "K" in b.states(child, 1))
+
+
+def test_the_advisor_follows_how_scans_develop(box: Callable[..., Box]) -> None:
+    """Two scans of 50 s where 1 s is wanted: 100 % of the last, of which 30 % weigh each time."""
+    b = box("6.12")
+    b.process(1, 2, 3)
+    b.engine.ksm_write("advisor_mode", 1)
+    b.engine.ksm_write("advisor_target_scan_time", 1)
+    b.engine.ksm_write("advisor_max_pages_to_scan", 10**6)
+    for pages in (500, 500 * 50 * 30 // 100, 7500 * 50 * 51 // 100):
+        assert b.engine.ksm_read("pages_to_scan") == pages
+        b.engine.ksm_do_scan(1)
+        b.engine.sleep(50_000)
+        b.engine.ksm_scan(1)
