@@ -319,6 +319,11 @@ FEATURES: tuple[Feature, ...] = (
         "of them that was found in use lately",
     ),
     Feature(
+        "rotations-cost", "reclaim", "6.4", ("0538a82c39e9",),
+        "the balance of reclaim counts pages that it looked at in vain, and I/O 32 times",
+        needs=("keep-young-once",),
+    ),
+    Feature(
         "reclaim-skips-writeback", "reclaim", "6.1", (),
         "reclaim activates pages under writeback instead of waiting for them, as it does in a "
         "cgroup v2: such was the machine on which these kernels were recorded",

@@ -13,7 +13,10 @@ SWAP_CLUSTER_MAX = 32
 
 def lru_note_cost(m: Machine, node: Node, nr_io: int, nr_rotated: int = 0) -> None:
     """Decays once it exceeds a quarter of the pages there are."""
-    node.anon_cost += nr_io * SWAP_CLUSTER_MAX + nr_rotated  # as from 6.4 on (0538a82c39e9)
+    if m.has("rotations-cost"):
+        node.anon_cost += nr_io * SWAP_CLUSTER_MAX + nr_rotated
+    else:
+        node.anon_cost += nr_io
     if node.anon_cost > (len(node.inactive) + len(node.active)) // 4:
         node.anon_cost //= 2
 
