@@ -419,7 +419,7 @@ void swapout(struct pyksm *m, const struct pyksm_range *ranges, int n);
 void workingset_eviction(struct pyksm *m, struct page *page);
 void workingset_refault(struct pyksm *m, struct page *page, swp_entry_t entry);
 void workingset_forget(struct pyksm *m, swp_entry_t entry);
-void lru_note_cost(struct node *node, uint64_t cost);
+void lru_note_cost(struct pyksm *m, struct node *node, uint64_t nr_io, uint64_t nr_rotated);
 
 /* memcontrol.c */
 bool try_charge_swapin(const struct pyksm *m, const struct page *page);

@@ -230,7 +230,7 @@ static uint64_t shrink_inactive_list(struct pyksm *m, struct node *node, uint64_
 	node->nonresident_age += active;
 	putback_pages(m, &pages);
 	written = m->count[CNT___swap_writepage] - written;
-	lru_note_cost(node, written * SWAP_CLUSTER_MAX + taken - reclaimed);
+	lru_note_cost(m, node, written, taken - reclaimed);
 	return reclaimed;
 }
 

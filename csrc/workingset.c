@@ -32,9 +32,12 @@ void workingset_eviction(struct pyksm *m, struct page *page)
 }
 
 /* The price of reclaim: I/O most of all. The share of anonymous pages to look at follows from it. */
-void lru_note_cost(struct node *node, uint64_t cost)
+void lru_note_cost(struct pyksm *m, struct node *node, uint64_t nr_io, uint64_t nr_rotated)
 {
-	node->anon_cost += cost;
+	if (has(m, FEAT_ROTATIONS_COST)) /* 0538a82c39e9, 6.4 */
+		node->anon_cost += nr_io * SWAP_CLUSTER_MAX + nr_rotated;
+	else
+		node->anon_cost += nr_io;
 	if (node->anon_cost > (node->nr_lru[LRU_INACTIVE_ANON] + node->nr_lru[LRU_ACTIVE_ANON]) / 4)
 		node->anon_cost /= 2;
 }
@@ -59,7 +62,7 @@ void workingset_refault(struct pyksm *m, struct page *page, swp_entry_t entry)
 	node->workingset_activated++;
 	if (shadow.workingset) {
 		page->flags |= PG_workingset;
-		lru_note_cost(node, SWAP_CLUSTER_MAX);
+		lru_note_cost(m, node, 1, 0);
 	}
 }
 

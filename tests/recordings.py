@@ -61,7 +61,6 @@ EXCEPTIONS: tuple[Exempt, ...] = (
     Exempt("4.19.0", "rand-098", 53, _CACHED),
     Exempt("4.19.0", "rand-115", 32, _CACHED),
     Exempt("4.19.0", "rand-145", 47, _CACHED),
-    Exempt("6.1", "rand-023", 45, _ORDER),
     Exempt("6.1", "rand-105", 43, _CACHED),
     Exempt("6.1", "rand-145", 53, _CACHED),
     Exempt("6.12", "rand-132", 50, _ORDER),
