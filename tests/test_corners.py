@@ -137,3 +137,11 @@ def test_full_area_is_available_once() -> None:
     assert answer.errnos("swapoff") == ["EINTR"]
     used = [area["used"] for area in answer.seen("two")["swap"].values()]
     assert used == [1, 1, 0]
+
+
+def test_active_pages_go_though_pinned_ones_are_in_the_way() -> None:
+    """Reclaim that frees nothing deactivates in any case (b91ac374346b)."""
+    answer = Answer("pinned-and-active")
+    assert answer.seen("out")["processes"]["B"]["r"]["state"] == "SSSS"
+    assert answer.seen("out")["swapcached"] == 4
+    assert answer.seen("unpinned")["swapcached"] == 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from itertools import groupby
 
 from pyksm.oracle import mlock, page_io, rmap, swap_state, swapfile
@@ -79,24 +80,47 @@ def _clear_young(m: Machine) -> None:
                     table[i] &= ~ACCESSED
 
 
+@dataclass(eq=False, slots=True)
+class ScanControl:
+    """scan_control, as far as it goes from round to round."""
+
+    force_deactivate: bool = False
+    skipped_deactivate: bool = False
+
+
 def try_to_free_mem_cgroup_pages(m: Machine) -> None:
-    """One call: up to 13 rounds over the nodes, until 32 pages were freed."""
+    """One call. Where it freed nothing, active pages that it had to leave alone may be why: once
+    more, and now deactivated they are (b91ac374346b)."""
     lru_add_drain(m)
+    sc = ScanControl()
+    if not _descend(m, sc) and sc.skipped_deactivate and m.has("keep-young-once"):
+        _descend(m, ScanControl(force_deactivate=True))
+
+
+def _descend(m: Machine, sc: ScanControl) -> int:
+    """Up to 13 rounds over the nodes, until 32 pages were freed."""
     reclaimed = 0
     for priority in range(DEF_PRIORITY, -1, -1):
         for node in m.nodes:
-            reclaimed += shrink_zone(m, node, priority)
+            reclaimed += shrink_zone(m, sc, node, priority)
         if reclaimed >= SWAP_CLUSTER_MAX:
             break
     for node in m.nodes:
         node.refaults = node.activations  # snapshot_refaults()
+    return reclaimed
 
 
-def shrink_zone(m: Machine, node: Node, priority: int) -> int:
+def _may_deactivate(m: Machine, sc: ScanControl, node: Node) -> bool:
+    if sc.force_deactivate or node.refaults != node.activations:
+        return True
+    return inactive_anon_is_low(m, node)
+
+
+def shrink_zone(m: Machine, sc: ScanControl, node: Node, priority: int) -> int:
     """One round on a node. How many pages it freed. Deactivation has its own reasons."""
     schedule_point(m, "shrink_zone:begin")
     reclaimed = 0
-    may_deactivate = node.refaults != node.activations or inactive_anon_is_low(m, node)
+    may_deactivate = _may_deactivate(m, sc, node)
     inactive, active = get_scan_count(m, node, priority)
     while inactive:
         batch = min(SWAP_CLUSTER_MAX, inactive)
@@ -108,6 +132,8 @@ def shrink_zone(m: Machine, node: Node, priority: int) -> int:
             may_deactivate = inactive_anon_is_low(m, node)
         if batch and may_deactivate:
             shrink_active_list(m, node, batch)
+        elif batch:
+            sc.skipped_deactivate = True
         if reclaimed >= SWAP_CLUSTER_MAX:
             break
     if inactive_anon_is_low(m, node):
