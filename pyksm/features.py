@@ -127,6 +127,16 @@ FEATURES: tuple[Feature, ...] = (
         "reclaim activates a page that some pte still maps after try_to_unmap, for whatever reason",
     ),
     Feature(
+        "move-pages-runs", "rmap", "4.17", ("a49bd4d71637",),
+        "move_pages moves each run of pages that it could isolate by itself, and ends where one "
+        "of a run does not move",
+    ),
+    Feature(
+        "move-pages-node-ends-run", "rmap", "5.5", ("e0153fc2c760",),
+        "a page that is on the node already ends a run of move_pages",
+        needs=("move-pages-runs",),
+    ),
+    Feature(
         "migration-keeps-young", "rmap", "6.1", ("2e3468778dbe",),
         "a migrated page's ptes are young and dirty where they were before",
     ),

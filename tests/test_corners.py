@@ -145,3 +145,16 @@ def test_active_pages_go_though_pinned_ones_are_in_the_way() -> None:
     assert answer.seen("out")["processes"]["B"]["r"]["state"] == "SSSS"
     assert answer.seen("out")["swapcached"] == 4
     assert answer.seen("unpinned")["swapcached"] == 0
+
+
+def test_move_pages_ends_where_a_page_does_not_move() -> None:
+    """Run by run (a49bd4d71637); booted kernels, 6.1 and 6.12, gave this answer."""
+    answer = Answer("migrate-runs")
+
+    def nodes(label: str) -> list[int | None]:
+        seen: list[int | None] = answer.seen(label)["processes"]["A"]["r"]["node"]
+        return seen
+
+    assert nodes("first") == [1, 0, 1, 1, 1, 1]
+    assert nodes("hole") == [1, 0, 1, None, 0, 0]
+    assert nodes("again") == [1, 0, 1, None, 1, 0]

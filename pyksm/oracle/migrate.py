@@ -48,6 +48,8 @@ def do_pages_move(m: Machine, mm: Mm, start: int, npages: int, node: int) -> tup
     if not 0 <= node < len(m.nodes):
         return -ENODEV, []
     lru_add_drain(m)  # migrate_prep()
+    if m.has("move-pages-runs"):
+        return _move_runs(m, mm, [start + i * PAGE_SIZE for i in range(npages)], node)
     status: list[int] = []
     for at in range(0, npages, CHUNK):
         chunk = [PageToNode(start + i * PAGE_SIZE) for i in range(at, min(at + CHUNK, npages))]
@@ -55,6 +57,42 @@ def do_pages_move(m: Machine, mm: Mm, start: int, npages: int, node: int) -> tup
             return -ENOMEM, []
         status += [record.status for record in chunk]
     return 0, status
+
+
+def _move_runs(m: Machine, mm: Mm, addresses: list[int], node: int) -> tuple[int, list[int]]:
+    """Whatever interrupts a run of isolated pages has it moved (since a49bd4d71637)."""
+    status = [-ENOENT] * len(addresses)
+    run: list[PageToNode] = []
+    pagelist: list[Page] = []
+    for i, address in enumerate(addresses):
+        record = PageToNode(address)
+        queued = len(pagelist)
+        record.status = _isolate(m, mm, record, node, pagelist)
+        if len(pagelist) > queued or (
+            record.status == node and not m.has("move-pages-node-ends-run")
+        ):
+            run.append(record)
+            continue
+        status[i] = record.status
+        err = _move_run(m, run, pagelist, node)
+        if err:
+            return (err, []) if err < 0 else (0, status)
+        status[i - len(run) : i] = [node] * len(run)
+        run, pagelist = [], []
+    err = _move_run(m, run, pagelist, node)
+    if err < 0:
+        return err, []
+    if not err:
+        status[len(status) - len(run) :] = [node] * len(run)
+    return 0, status
+
+
+def _move_run(m: Machine, run: list[PageToNode], pagelist: list[Page], node: int) -> int:
+    """How many pages did not move, or -ENOMEM. They go back on the LRU."""
+    err = migrate_pages(m, pagelist, run, node)
+    for page in pagelist:
+        putback_lru_page(m, page)
+    return err or len(pagelist)
 
 
 def do_move_page_to_node_array(m: Machine, mm: Mm, chunk: list[PageToNode], node: int) -> int:
