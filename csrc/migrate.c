@@ -196,6 +196,25 @@ static uint64_t migrate_pass(struct pyksm *m, struct page_to_node *pp, uint64_t 
 	return retry;
 }
 
+/* Ten passes, then those that did not move go back; how many they were. */
+static uint64_t migrate_pages(struct pyksm *m, struct page_to_node *pp, uint64_t n, int node,
+			      int *err)
+{
+	uint64_t left = 0;
+
+	for (int pass = 0; pass < MIGRATE_PASSES && !*err; pass++)
+		if (!migrate_pass(m, pp, n, node, pass, err))
+			break;
+	for (uint64_t i = 0; i < n; i++) {
+		if (!pp[i].page)
+			continue;
+		putback_lru_page(m, pp[i].page);
+		pp[i].status = *err ? *err : -EAGAIN;
+		left++;
+	}
+	return left;
+}
+
 static int move_chunk(struct pyksm *m, struct mm_struct *mm, uint64_t addr, uint64_t npages,
 		      int node, int32_t *status)
 {
@@ -204,27 +223,18 @@ static int move_chunk(struct pyksm *m, struct mm_struct *mm, uint64_t addr, uint
 
 	for (uint64_t i = 0; i < npages; i++)
 		isolate_for_move(m, mm, addr + (i << PAGE_SHIFT), node, &pp[i]);
-	for (int pass = 0; pass < MIGRATE_PASSES && !err; pass++)
-		if (!migrate_pass(m, pp, npages, node, pass, &err))
-			break;
-	for (uint64_t i = 0; i < npages; i++) {
-		if (pp[i].page) { /* nobody could move it, or nobody came to it any more */
-			putback_lru_page(m, pp[i].page);
-			pp[i].status = err ? err : -EAGAIN;
-		}
-		if (status)
-			status[i] = pp[i].status;
-	}
+	migrate_pages(m, pp, npages, node, &err);
+	for (uint64_t i = 0; status && i < npages; i++)
+		status[i] = pp[i].status;
 	return err;
 }
 
-/* -ENOMEM: the node is full; what was moved before stays there. */
-int do_move_pages(struct pyksm *m, struct mm_struct *mm, uint64_t addr, uint64_t npages, int node,
-		  int32_t *status)
+/* Before 4.17: so many addresses at a time, all of them tried. */
+static int move_chunks(struct pyksm *m, struct mm_struct *mm, uint64_t addr, uint64_t npages,
+		       int node, int32_t *status)
 {
 	int err = 0;
 
-	lru_add_drain(m);
 	for (uint64_t done = 0; done < npages && !err; done += MOVE_CHUNK) {
 		uint64_t n = npages - done < MOVE_CHUNK ? npages - done : MOVE_CHUNK;
 
@@ -232,4 +242,71 @@ int do_move_pages(struct pyksm *m, struct mm_struct *mm, uint64_t addr, uint64_t
 				 status ? status + done : NULL);
 	}
 	return err;
+}
+
+/* Pages isolated one after the other, which are then moved together. */
+struct run {
+	struct page_to_node *pp;
+	size_t n, max;
+	int32_t *status; /* of its first address, or NULL */
+};
+
+/* *ends: one of them did not move, and with that the call is over. What moved stays. */
+static int move_run(struct pyksm *m, struct run *run, int node, bool *ends)
+{
+	int err = 0;
+
+	*ends = migrate_pages(m, run->pp, run->n, node, &err);
+	for (size_t i = 0; run->status && i < run->n && !*ends; i++)
+		run->status[i] = run->pp[i].status;
+	run->n = 0;
+	return err;
+}
+
+/* Since 4.17 (a49bd4d71637): an address that adds nothing to the run ends it. */
+static int do_pages_move(struct pyksm *m, struct mm_struct *mm, uint64_t addr, uint64_t npages,
+			 int node, int32_t *status)
+{
+	struct run run = { NULL, 0, 0, status };
+	bool ends = false;
+	int err = 0;
+
+	for (uint64_t i = 0; status && i < npages; i++)
+		status[i] = -ENOENT;
+	for (uint64_t i = 0; i < npages && !ends && !err; i++) {
+		struct page_to_node one = { NULL, 0 };
+		struct page_to_node *bigger = grow(run.pp, &run.max, run.n + 1, sizeof(one));
+
+		if (!bigger) {
+			err = -ENOMEM;
+			break;
+		}
+		run.pp = bigger;
+		isolate_for_move(m, mm, addr + (i << PAGE_SHIFT), node, &one);
+		if (one.page || (one.status == node && !has(m, FEAT_MOVE_PAGES_NODE_ENDS_RUN))) {
+			run.pp[run.n++] = one;
+			continue;
+		}
+		if (status)
+			status[i] = one.status;
+		err = move_run(m, &run, node, &ends);
+		run.status = status ? status + i + 1 : NULL;
+	}
+	if (!ends && !err)
+		err = move_run(m, &run, node, &ends);
+	for (size_t i = 0; i < run.n; i++) /* the host had no memory for the list */
+		if (run.pp[i].page)
+			putback_lru_page(m, run.pp[i].page);
+	free(run.pp);
+	return err;
+}
+
+/* -ENOMEM: the node is full; what was moved before stays there. */
+int do_move_pages(struct pyksm *m, struct mm_struct *mm, uint64_t addr, uint64_t npages, int node,
+		  int32_t *status)
+{
+	lru_add_drain(m);
+	if (has(m, FEAT_MOVE_PAGES_RUNS))
+		return do_pages_move(m, mm, addr, npages, node, status);
+	return move_chunks(m, mm, addr, npages, node, status);
 }

@@ -261,6 +261,11 @@ static uint64_t batch(uint64_t *left)
 	return k;
 }
 
+/* What a call of try_to_free_mem_cgroup_pages() knows from round to round. */
+struct scan_control {
+	bool force_deactivate, skipped_deactivate;
+};
+
 static bool inactive_anon_is_low(const struct pyksm *m, const struct node *node)
 {
 	return m->swap.total_swap_pages &&
@@ -268,9 +273,10 @@ static bool inactive_anon_is_low(const struct pyksm *m, const struct node *node)
 }
 
 /* So much of both lists, or until 32 pages have been freed. */
-static uint64_t shrink_lists(struct pyksm *m, struct node *node, uint64_t inactive, uint64_t active)
+static uint64_t shrink_lists(struct pyksm *m, struct scan_control *sc, struct node *node,
+			     uint64_t inactive, uint64_t active)
 {
-	bool may_deactivate = inactive_anon_is_low(m, node) ||
+	bool may_deactivate = sc->force_deactivate || inactive_anon_is_low(m, node) ||
 			      node->workingset_activated != node->refaults;
 	uint64_t reclaimed = 0;
 
@@ -284,6 +290,8 @@ static uint64_t shrink_lists(struct pyksm *m, struct node *node, uint64_t inacti
 			may_deactivate = inactive_anon_is_low(m, node);
 		if (k && may_deactivate)
 			shrink_active_list(m, node, k);
+		else if (k)
+			sc->skipped_deactivate = true;
 	}
 	return reclaimed;
 }
@@ -336,14 +344,15 @@ static void get_scan_count(const struct pyksm *m, struct node *node, int priorit
 }
 
 /* One round on a node. Never while no slot is free. */
-static uint64_t shrink_zone(struct pyksm *m, struct node *node, int priority)
+static uint64_t shrink_zone(struct pyksm *m, struct scan_control *sc, struct node *node,
+			    int priority)
 {
 	uint64_t reclaimed = 0, inactive, active;
 
 	sched_point(m, PT_SHRINK_ZONE);
 	if (m->swap.nr_swap_pages > 0) {
 		get_scan_count(m, node, priority, &inactive, &active);
-		reclaimed = shrink_lists(m, node, inactive, active);
+		reclaimed = shrink_lists(m, sc, node, inactive, active);
 	}
 	if (inactive_anon_is_low(m, node))
 		shrink_active_list(m, node, SWAP_CLUSTER_MAX);
@@ -354,15 +363,30 @@ static uint64_t shrink_zone(struct pyksm *m, struct node *node, int priority)
 }
 
 /* Up to 13 rounds over the nodes, until 32 pages have been freed. */
-static void try_to_free_mem_cgroup_pages(struct pyksm *m)
+static uint64_t do_try_to_free_pages(struct pyksm *m, struct scan_control *sc)
 {
 	uint64_t reclaimed = 0;
 
 	for (int priority = DEF_PRIORITY; priority >= 0 && reclaimed < SWAP_CLUSTER_MAX; priority--)
 		for (uint32_t nid = 0; nid < m->nodes; nid++)
-			reclaimed += shrink_zone(m, &m->node[nid], priority);
+			reclaimed += shrink_zone(m, sc, &m->node[nid], priority);
 	for (uint32_t nid = 0; nid < m->nodes; nid++)
 		m->node[nid].refaults = m->node[nid].workingset_activated;
+	return reclaimed;
+}
+
+/*
+ * Nothing freed, and there were active pages that had to be left alone: once more, and now they are not (5.5,
+ * b91ac374346b). Pinned pages that fill the inactive list would else keep them safe for ever.
+ */
+static void try_to_free_mem_cgroup_pages(struct pyksm *m)
+{
+	struct scan_control sc = { false, false };
+
+	if (do_try_to_free_pages(m, &sc) || !sc.skipped_deactivate || !has(m, FEAT_KEEP_YOUNG_ONCE))
+		return;
+	sc.force_deactivate = true;
+	do_try_to_free_pages(m, &sc);
 }
 
 /* ---- swapout: pressure until what was asked for is out ---- */

@@ -58,6 +58,18 @@ MUTANTS: tuple[Mutant, ...] = (
         "the next entry's search starts at the last mm that helped, not at the first",
     ),
     Mutant(
+        "vmscan.c",
+        "	sc.force_deactivate = true;",
+        "",
+        "the second descent of reclaim leaves active pages alone like the first",
+    ),
+    Mutant(
+        "migrate.c",
+        "	*ends = migrate_pages(m, run->pp, run->n, node, &err);",
+        "	*ends = migrate_pages(m, run->pp, run->n, node, &err) && 0;",
+        "move_pages goes on after a page that did not move",
+    ),
+    Mutant(
         "swap_avail.c",
         "		plist_requeue(m, si);",
         "",
