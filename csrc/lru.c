@@ -99,7 +99,7 @@ static void batch_add(struct pyksm *m, struct lru_batch *batch, struct page *pag
 {
 	page->flags |= PG_batched;
 	batch->pages[batch->nr++] = page;
-	if (batch->nr == LRU_BATCH)
+	if (batch->nr == (has(m, FEAT_LRU_BATCH_31) ? 31 : 15))
 		batch_drain(m, batch, fn);
 }
 

@@ -80,9 +80,9 @@ struct node {
 	uint64_t recent_scanned, recent_rotated; /* kernel: zone_reclaim_stat, of anonymous pages */
 };
 
-#define LRU_BATCH 15
+#define MAX_LRU_BATCH 31
 struct lru_batch {
-	struct page *pages[LRU_BATCH]; /* NULL: has gone */
+	struct page *pages[MAX_LRU_BATCH]; /* NULL: has gone */
 	uint32_t nr;
 };
 

@@ -329,6 +329,10 @@ FEATURES: tuple[Feature, ...] = (
         "of them that was found in use lately",
     ),
     Feature(
+        "lru-batch-31", "reclaim", "6.9", (),
+        "31 pages wait for the LRU together, not 15",
+    ),
+    Feature(
         "rotations-cost", "reclaim", "6.4", ("0538a82c39e9",),
         "the balance of reclaim counts pages that it looked at in vain, and I/O 32 times",
         needs=("keep-young-once",),

@@ -7,7 +7,10 @@ from collections import OrderedDict
 from pyksm.oracle.page_alloc import get_page, put_page
 from pyksm.oracle.structs import Machine, Page
 
-PAGEVEC_SIZE = 15
+
+def pagevec_size(m: Machine) -> int:
+    """How many pages a batch of the LRU holds before it is drained."""
+    return 31 if m.has("lru-batch-31") else 15
 
 
 def lru_list(m: Machine, page: Page) -> OrderedDict[Page, None]:
@@ -42,7 +45,7 @@ def lru_cache_add(m: Machine, page: Page, active: bool) -> None:
         return
     page.active = active
     m.lru_add_batch.append(page)
-    if len(m.lru_add_batch) == PAGEVEC_SIZE:
+    if len(m.lru_add_batch) == pagevec_size(m):
         _drain_added(m)
 
 
@@ -94,7 +97,7 @@ def activate_page(m: Machine, page: Page) -> None:
         _activate(m, page)
         return
     m.activate_batch.append(page)
-    if len(m.activate_batch) == PAGEVEC_SIZE:
+    if len(m.activate_batch) == pagevec_size(m):
         _drain_activated(m)
 
 

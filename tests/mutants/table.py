@@ -466,8 +466,8 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     Mutant(
         "lru.c",
-        "if (batch->nr == LRU_BATCH)",
-        "if (batch->nr == LRU_BATCH - 1)",
+        "if (batch->nr == (has(m, FEAT_LRU_BATCH_31) ? 31 : 15))",
+        "if (batch->nr == (has(m, FEAT_LRU_BATCH_31) ? 31 : 14))",
         "batches of 14 pages instead of 15, on their way to the LRU",
     ),
     Mutant(
