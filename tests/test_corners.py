@@ -158,3 +158,9 @@ def test_move_pages_ends_where_a_page_does_not_move() -> None:
     assert nodes("first") == [1, 0, 1, 1, 1, 1]
     assert nodes("hole") == [1, 0, 1, None, 0, 0]
     assert nodes("again") == [1, 0, 1, None, 1, 0]
+
+
+def test_a_merged_vma_counts_for_the_anon_vma_it_takes_over() -> None:
+    """Else fork takes it for idle and lets the child have it."""
+    answer = Answer("merged-vma-counts")
+    assert answer.errnos("fork") == [None]

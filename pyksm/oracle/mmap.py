@@ -81,9 +81,9 @@ def _transfer(vma: Vma, end: int, following: Vma) -> tuple[Vma | None, Vma | Non
 def _export(m: Machine, exporter: Vma, importer: Vma) -> int:
     """A vma that takes pages over needs the anon_vmas that they belong to."""
     if exporter.anon_vma is not None and importer.anon_vma is None:
+        importer.anon_vma = exporter.anon_vma  # first, so that it is counted (c4ea95d7cd08)
         if rmap.anon_vma_clone(m, importer, exporter):
             return -ENOMEM
-        importer.anon_vma = exporter.anon_vma
     return 0
 
 
