@@ -218,7 +218,7 @@ static uint64_t count_active(const struct list_head *pages)
 /* How many of the k oldest could be freed. */
 static uint64_t shrink_inactive_list(struct pyksm *m, struct node *node, uint64_t k)
 {
-	uint64_t taken = node->nr_lru[LRU_INACTIVE_ANON], written = m->count[CNT___swap_writepage];
+	uint64_t taken = node->nr_lru[LRU_INACTIVE_ANON], written = m->count[CNT_swap_writepage];
 	struct list_head pages;
 	uint64_t reclaimed, active;
 
@@ -229,7 +229,7 @@ static uint64_t shrink_inactive_list(struct pyksm *m, struct node *node, uint64_
 	node->recent_rotated += active;
 	node->nonresident_age += active;
 	putback_pages(m, &pages);
-	written = m->count[CNT___swap_writepage] - written;
+	written = m->count[CNT_swap_writepage] - written;
 	lru_note_cost(m, node, written, taken - reclaimed);
 	return reclaimed;
 }

@@ -203,15 +203,15 @@ def shrink_active_list(m: Machine, node: Node, count: int) -> None:
 def shrink_inactive_list(m: Machine, node: Node, count: int) -> int:
     """How many of the oldest could be freed."""
     pages = isolate_lru_pages(m, node, count, active=False)
-    before = m.counters["__swap_writepage"]
+    before = m.counters["swap_writepage"]
     kept = shrink_page_list(m, pages)
+    freed = sum(page.count == 0 for page in pages)  # one that its put-back frees is none
     for page in kept:
         node.recent_rotated += page.active
         node.nonresident_age += page.active
         lru_cache_add_lru(m, page, page.active)
         put_page(m, page)
-    freed = sum(page.count == 0 for page in pages)
-    lru_note_cost(m, node, m.counters["__swap_writepage"] - before, len(pages) - freed)
+    lru_note_cost(m, node, m.counters["swap_writepage"] - before, len(pages) - freed)
     return freed
 
 
