@@ -164,3 +164,9 @@ def test_a_merged_vma_counts_for_the_anon_vma_it_takes_over() -> None:
     """Else fork takes it for idle and lets the child have it."""
     answer = Answer("merged-vma-counts")
     assert answer.errnos("fork") == [None]
+
+
+def test_a_page_that_was_paged_out_and_read_goes_last() -> None:
+    """It waits in the batch while it is written, so it is not the next in line afterwards."""
+    answer = Answer("pageout-goes-last")
+    assert answer.seen("end")["processes"]["A"]["r"]["state"] == "SSP"

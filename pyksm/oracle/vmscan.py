@@ -20,6 +20,7 @@ from pyksm.oracle.swap import (
     del_page_from_lru_list,
     lru_add_drain,
     lru_cache_add_lru,
+    putback_lru_page,
 )
 from pyksm.oracle.workingset import lru_note_cost
 
@@ -222,8 +223,7 @@ def reclaim_pages(m: Machine, pages: list[Page]) -> None:
         for page in isolated:
             page.active = False
         for page in shrink_page_list(m, isolated):
-            lru_cache_add_lru(m, page, page.active)
-            put_page(m, page)
+            putback_lru_page(m, page)  # the batch has it when its write ends: no rotation
 
 
 def shrink_page_list(m: Machine, pages: list[Page]) -> list[Page]:
