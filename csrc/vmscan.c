@@ -184,7 +184,11 @@ void reclaim_pages(struct pyksm *m, struct list_head *pages)
 			list_move_tail(pos, &of_node);
 		}
 		shrink_page_list(m, &of_node);
-		putback_pages(m, &of_node);
+		/* By the batch: not on the LRU when its write ends, it is not the next in line then. */
+		list_for_each_safe (pos, next, &of_node) {
+			list_del_init(pos);
+			putback_lru_page(m, page_of_lru(pos));
+		}
 	}
 }
 
