@@ -48,6 +48,8 @@ static void check_ksm_pte(struct census *c, const struct vm_area_struct *vma, ui
 		return;
 	if (!(page->flags & PG_uptodate))
 		return; /* not read: ksm_might_need_to_copy() leaves it to do_swap_page(), swapoff maps it */
+	if (has(c->m, FEAT_BREAK_SKIPS_PROT_NONE))
+		return; /* it may have been PROT_NONE when unmerging did not see it */
 	if ((vma->vm_flags & VM_MERGEABLE) && c->m->ksm.run == KSM_RUN_UNMERGE)
 		wrong(c, "ksm-unmerged", "pid %d 0x%llx maps KSM page %llu although run is 2",
 		      vma->vm_mm->pid, (unsigned long long)addr,

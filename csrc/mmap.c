@@ -394,7 +394,9 @@ int64_t do_mmap(struct pyksm *m, struct mm_struct *mm, uint64_t addr, uint64_t l
 	vma->vm_start = addr;
 	vma->vm_end = addr + len;
 	vma->vm_pgoff = addr >> PAGE_SHIFT;
-	vma->vm_flags = ksm_vma_flags(m, mm, flags) | dirty;
+	if (!has(m, FEAT_MERGE_ANY_JOINS_VMAS))
+		flags = ksm_vma_flags(m, mm, flags);
+	vma->vm_flags = flags | dirty;
 	vma->node = node;
 	INIT_LIST_HEAD(&vma->anon_vma_chain);
 	vma_link(mm, vma);

@@ -89,8 +89,8 @@ def _mapped(mm: Mm, vma: Vma) -> Iterator[int]:
 
 
 def _ksm_unmerged(m: Machine, mms: list[Mm]) -> Iterator[str]:
-    if m.ksm.run != 2:
-        return
+    if m.ksm.run != 2 or m.has("break-skips-prot-none"):
+        return  # a page may have been PROT_NONE when unmerging did not see it
     for mm in mms:
         for vma in mm.vmas:
             if not vma.mergeable:
