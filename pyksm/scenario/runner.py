@@ -88,10 +88,10 @@ def run(
 
     ``engine``: a name or what makes one from a :class:`pyksm.engine.Config`. ``profile`` goes
     before the file's own. With ``work`` each result also has the deltas of all work counters
-    (``work``), the raw ptes (``raw``), the codes of a census (``census``) and the free frames
-    (``frames``): what two engines are compared by. Raises :class:`pyksm.errors.InputError`
-    where the engine, the profile or the machine asked for is not to be had. The machine statement
-    itself has no result, as in the recordings.
+    (``work``), the raw ptes (``raw``), the codes of a census (``census``), the free frames
+    (``frames``) and ``pages_to_scan``: what two engines are compared by. The machine statement
+    itself has no result, as in the recordings. Raises :class:`pyksm.errors.InputError` where the
+    engine, the profile or the machine asked for is not to be had.
     """
     wanted = engines.config(scenario.machine, profile)
     machine = engines.build(engine, wanted)
@@ -196,6 +196,8 @@ class Run:
             "census": codes,
             "frames": {"free": free, "peak": self.engine.peak_frames()},
             "raw": raw(self.engine, self.world),
+            # The advisor sets it, and no observation of a kernel says it.
+            "pages_to_scan": self.engine.ksm_read("pages_to_scan"),
         }
 
     def new_region(self, process: Process, name: str, npages: int) -> int:
