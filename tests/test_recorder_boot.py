@@ -18,8 +18,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from peers import PEERS, Peer
 from recordings import held_against, packed
+from scn import SCENARIOS, Answer
 
+from pyksm.profiles import PROFILES
 from pyksm.recorder import check
 from pyksm.recorder.guest import QEMU, Guest, Options
 from pyksm.scenario import parse
@@ -39,6 +42,13 @@ SAMPLE = (
     "seed-zero-1",
     "selftest-func-fork",
 )
+
+#: Other people's tests that this kernel has the features and the guest the memory nodes for.
+APPLY = {
+    peer.name: peer
+    for peer in PEERS
+    if peer.needs <= PROFILES[KERNEL].features and peer.name != "ltp-ksm06-3nodes"
+}
 
 # One worker boots: the machine has few cores and an emulated one takes a whole.
 pytestmark = pytest.mark.xdist_group("boot")
@@ -61,10 +71,20 @@ def image() -> str:
 def answers(image: str) -> dict[str, dict[str, Any]]:
     with Guest(Options([image])) as guest:
         assert guest.recorder.kernel.startswith(KERNEL)
-        return {
-            name: guest.recorder.record(parse(packed()["scenarios"][name]["text"], name))
-            for name in SAMPLE
-        }
+        texts = {name: packed()["scenarios"][name]["text"] for name in SAMPLE}
+        texts |= {f"peers/{name}": peer_text(name) for name in APPLY}
+        return {name: guest.recorder.record(parse(text, name)) for name, text in texts.items()}
+
+
+def peer_text(name: str) -> str:
+    return (SCENARIOS / "peers" / f"{name}.ksm").read_text("utf-8")
+
+
+@pytest.mark.parametrize("peer", APPLY.values(), ids=list(APPLY))
+def test_peers_expectations_hold(peer: Peer, answers: dict[str, dict[str, Any]]) -> None:
+    """LTP's, the selftests' and the half-KSM page's: on the kernel itself, as on the engines."""
+    scenario = parse(peer_text(peer.name), peer.name)
+    peer.check(Answer.given(scenario, answers[f"peers/{peer.name}"]), PROFILES[KERNEL].features)
 
 
 @pytest.mark.parametrize("name", SAMPLE)
