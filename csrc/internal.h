@@ -166,7 +166,7 @@ static inline bool non_swap_entry(const struct pyksm *m, swp_entry_t e)
 	return swp_type(e) >= max_swapfiles(m);
 }
 /*
- * x86-64. First: type in bits 1-5, offset from bit 9, as it is. Against L1TF (6b28baca9b1f, bcd11afa7ada):
+ * x86-64. First: type in bits 1-5, offset from bit 9, as it is. Against L1TF (bcd11afa7ada, 4.19):
  * type in bits 59-63, offset inverted in bits 9-58, so that a small offset is no address of memory.
  */
 #define SWP_OFFSET_INVERTED ((1ULL << 50) - 1)

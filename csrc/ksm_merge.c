@@ -98,7 +98,7 @@ static void upgrade_to_ksm_page(struct pyksm *m, struct page *page)
 {
 	set_page_stable_node(page, NULL); /* stable_tree_insert() will fill it in */
 	mark_page_accessed(m, page);
-	/* Else reclaim would just drop a page whose ptes have all been made clean: 337ed7eb5fbd. */
+	/* Else reclaim would just drop a page whose ptes have all been made clean (4.5). */
 	if (has(m, FEAT_STABLE_PAGE_DIRTY))
 		page->flags |= PG_dirty;
 }

@@ -181,7 +181,7 @@ static void at_root(struct tree_place *at)
 
 /*
  * Descend by content to an equal node or to a free place.  A stale node on the way is a tree that has
- * changed under us: since 4.4 (f2e5ff85ed81) the search starts again, before that it ends.
+ * changed under us: since 4.4 the search starts again, before that it ends.
  */
 static enum found descend_stable_tree(struct pyksm *m, const struct page *page,
 				      struct tree_place *at, bool prune)

@@ -4,7 +4,7 @@
 
 /*
  * May the pte of a writable mapping be writable at once, as a write fault would make it without a copy?
- * 64fe24a3e05e (6.0); a clean one too since 7ea7e333842e (6.2).
+ * 64fe24a3e05e (6.0); a clean one too since d84887739d5c (6.2).
  */
 static bool can_change_pte_writable(const struct pyksm *m, const struct vm_area_struct *vma,
 				    pte_t pte)

@@ -311,7 +311,7 @@ static uint64_t scan_fraction(const struct node *node, uint64_t size, int priori
 	return (size >> priority) * ap / (ap + FILE_PRIO + 1);
 }
 
-/* The same by what reclaiming them has cost lately, since 5.8 (314b57fb0460): that of files is 0 here. */
+/* The same by what reclaiming them has cost lately, since 5.8 (1431d4d11abb): that of files is 0 here. */
 static uint64_t scan_cost_fraction(const struct node *node, uint64_t size, int priority)
 {
 	uint64_t cost = node->anon_cost;

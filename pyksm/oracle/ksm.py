@@ -280,7 +280,7 @@ def try_to_merge_two_pages(
 def cmp_and_merge_page(m: Machine, page: Page, item: RmapItem) -> None:
     """What ksmd does with a page: the stable tree first, then (unless it changes) the unstable.
 
-    From 6.11 on (d58a361b0d60) a page that is not a KSM page is only looked for once it has stayed
+    From 6.11 on (d58a361b0350) a page that is not a KSM page is only looked for once it has stayed
     as it was."""
     m.counters["cmp_and_merge_page"] += 1
     node = page_stable_node(page)

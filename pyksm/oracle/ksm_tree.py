@@ -74,7 +74,7 @@ class Place:
 
 def _descend(m: Machine, root: RbRoot[StableNode], page: Page, prune: bool = False) -> Place | None:
     """Look for the page's content. None: gave up at a stale node, which the walk has removed (the
-    tree may look different now); from 4.4 on (f2e5ff85ed81) it starts again instead."""
+    tree may look different now); from 4.4 on it starts again instead."""
     while True:
         place = _walk(m, root, page, prune)
         if place is not None or not m.has("stable-tree-restart"):

@@ -73,7 +73,7 @@ OFFSET_MASK = (1 << 50) - 1  #: of the inverted form
 
 
 def swp_entry_to_pte(m: Machine, entry: SwapEntry) -> int:
-    """The entry alone. Against L1TF (6b28baca9b1f) the offset is stored inverted, in high bits."""
+    """The entry alone. Against L1TF (bcd11afa7ada) the offset is stored inverted, in high bits."""
     if m.has("inverted-offset"):
         return entry[0] << 59 | (~entry[1] & OFFSET_MASK) << 9
     return entry[0] << 1 | entry[1] << 9

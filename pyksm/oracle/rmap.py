@@ -330,9 +330,7 @@ def try_to_unmap_one(m: Machine, page: Page, vma: Vma, address: int, action: int
         return SWAP_FAIL
     if pte & DIRTY:
         page.dirty = True
-    to_swap = page.swapcache and (
-        action == TTU_UNMAP or not m.has("migrate-swapcache-entries")  # 57a3d1d3c1b2
-    )
+    to_swap = page.swapcache and (action == TTU_UNMAP or not m.has("migrate-swapcache-entries"))
     new_pte = _swap_pte(m, vma, page) if to_swap else _migration_pte(m, page, pte)
     if new_pte is None:
         return SWAP_FAIL  # the pte was never taken out here, so it need not be put back
