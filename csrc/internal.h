@@ -192,10 +192,14 @@ static inline pte_t swp_exclusive(const struct pyksm *m)
 {
 	return has(m, FEAT_INVERTED_OFFSET) ? 1ULL << 3 : 1ULL << 6;
 }
-/* Is that pte the entry, whatever its marks? (kernel: pte_same_as_swp) */
-static inline bool pte_same_as_swp(const struct pyksm *m, pte_t pte, pte_t swp)
+/* Is that pte the entry, whatever its marks? (kernel: pte_same_as_swp) Loops fetch the marks once. */
+static inline pte_t swp_marks(const struct pyksm *m)
 {
-	return (pte & ~(swp_soft_dirty(m) | swp_exclusive(m))) == swp;
+	return swp_soft_dirty(m) | swp_exclusive(m);
+}
+static inline bool pte_same_as_swp(pte_t pte, pte_t swp, pte_t marks)
+{
+	return (pte & ~marks) == swp;
 }
 /* Entries that are no swap: beyond the areas' types, in the kernel's order. */
 enum migration_kind { MIGRATION_READ, MIGRATION_READ_EXCLUSIVE, MIGRATION_WRITE };

@@ -149,8 +149,11 @@ static struct stable_node *stable_node_dup_any(struct pyksm *m, struct stable_no
 	return dup_of(chain->hlist.first);
 }
 
-static void stable_node_dup(struct pyksm *m, struct rb_root *root, struct chain_place *place,
-			    bool prune)
+/*
+ * Who stands for the chain at place->node: a dup with room if there is one. NULL where the chain has gone.
+ * place->node changes where the chain is dissolved.
+ */
+void stable_node_dup(struct pyksm *m, struct rb_root *root, struct chain_place *place, bool prune)
 {
 	struct stable_node *chain = place->node;
 	bool single;
@@ -173,20 +176,4 @@ static void stable_node_dup(struct pyksm *m, struct rb_root *root, struct chain_
 		hlist_del(&place->dup->hlist_dup); /* the next search will find it sooner */
 		hlist_add_head(&place->dup->hlist_dup, &chain->hlist);
 	}
-}
-
-/*
- * The page, with a reference, of place->node's content: chain() and chain_prune() of the kernel.  NULL:
- * the tree has changed, start again from its root.  place->node changes where a chain is dissolved.
- */
-struct page *chain_lookup(struct pyksm *m, struct rb_root *root, struct chain_place *place,
-			  bool prune)
-{
-	place->dup = place->node;
-	if (is_stable_node_chain(place->node))
-		stable_node_dup(m, root, place, prune);
-	if (!place->dup)
-		return NULL;
-	place->full = !is_page_sharing_candidate(m, place->dup);
-	return get_ksm_page(m, place->dup);
 }

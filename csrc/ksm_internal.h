@@ -51,10 +51,8 @@ void free_stable_node_chain(struct pyksm *m, struct stable_node *chain, struct r
 /* A node of a stable tree and the one that stands for it: itself, or one of a chain's dups. */
 struct chain_place {
 	struct stable_node *node, *dup;
-	bool full; /* dup takes no more pages */
 };
-struct page *chain_lookup(struct pyksm *m, struct rb_root *root, struct chain_place *place,
-			  bool prune);
+void stable_node_dup(struct pyksm *m, struct rb_root *root, struct chain_place *place, bool prune);
 
 /* ksm_tree.c */
 int get_kpfn_nid(const struct pyksm *m, uint64_t kpfn);

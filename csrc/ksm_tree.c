@@ -180,6 +180,19 @@ static void at_root(struct tree_place *at)
 }
 
 /*
+ * The page, with a reference, of place->node's content: chain() and chain_prune() of the kernel.  NULL:
+ * the tree has changed.
+ */
+static struct page *chain_lookup(struct pyksm *m, struct rb_root *root, struct chain_place *place,
+				 bool prune)
+{
+	place->dup = place->node;
+	if (is_stable_node_chain(place->node))
+		stable_node_dup(m, root, place, prune);
+	return place->dup ? get_ksm_page(m, place->dup) : NULL;
+}
+
+/*
  * Descend by content to an equal node or to a free place.  A stale node on the way is a tree that has
  * changed under us: since 4.4 the search starts again, before that it ends.
  */
@@ -293,7 +306,7 @@ struct page *stable_tree_search(struct pyksm *m, struct page *page)
 	/* One mapping can as well be given the other page, more could not follow. */
 	if (page_node && page_mapcount(page) > 1 && has(m, FEAT_MAX_PAGE_SHARING))
 		return chain_append(m, page, page_node, nid, &at);
-	if (at.found.full)
+	if (!is_page_sharing_candidate(m, at.found.dup))
 		return NULL; /* its like will be found in the unstable tree, and become a dup */
 	tree_page = get_ksm_page(m, at.found.dup);
 	assert(tree_page); /* nothing has run since it was compared */

@@ -54,14 +54,14 @@ static int unuse_pte(struct pyksm *m, struct vm_area_struct *vma, uint64_t addr,
 static int unuse_pte_range(struct pyksm *m, struct vm_area_struct *vma, uint64_t addr, uint64_t end,
 			   struct unuse *u)
 {
-	const pte_t swp_pte = swp_entry_to_pte(m, u->entry);
+	const pte_t swp_pte = swp_entry_to_pte(m, u->entry), marks = swp_marks(m);
 	pte_t *first = pte_lookup(vma->vm_mm, addr);
 	uint64_t i, n = (end - addr) >> PAGE_SHIFT;
 	int ret = 0;
 
 	COUNT(m, unuse_pte_range);
 	for (i = 0; i < n && !ret; i++)
-		if (pte_same_as_swp(m, first[i], swp_pte))
+		if (pte_same_as_swp(first[i], swp_pte, marks))
 			ret = unuse_pte(m, vma, addr + (i << PAGE_SHIFT), &first[i], u);
 	COUNT_N(m, unuse_pte_compared, i);
 	return ret;

@@ -68,7 +68,7 @@ static int unuse_pte(struct pyksm *m, struct vm_area_struct *vma, uint64_t addr,
 	if (!page)
 		return -ENOMEM;
 	copied = page != swapcache;
-	same = pte_same_as_swp(m, *pte, swp_entry_to_pte(m, entry));
+	same = pte_same_as_swp(*pte, swp_entry_to_pte(m, entry), swp_marks(m));
 	if (same && !(page->flags & PG_uptodate) && has(m, FEAT_SWAPOFF_ERROR_ENTRIES)) {
 		unuse_pte_error(m, vma, pte, entry, page);
 	} else if (same) {
