@@ -401,16 +401,16 @@ def switch(
     Where both ask for the same feature it is off.
     """
     ret = set(features)
-    todo = list(on)
-    while todo:
-        name = todo.pop()
+    waiting = list(on)
+    while waiting:
+        name = waiting.pop()
         ret.add(name)
-        todo += [each for each in find(name).needs if each not in ret]
-    todo = list(off)
-    while todo:
-        name = todo.pop()
+        waiting += [each for each in find(name).needs if each not in ret]
+    waiting = list(off)
+    while waiting:
+        name = waiting.pop()
         ret.discard(name)
-        todo += [each for each in ret if name in find(each).needs]
+        waiting += [each for each in ret if name in find(each).needs]
     return frozenset(ret)
 
 

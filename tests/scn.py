@@ -6,6 +6,8 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from pyksm.engine import policies_of
+from pyksm.profiles import DEFAULT, effective
 from pyksm.scenario import Scenario, parse, run
 
 SCENARIOS = Path(__file__).parent / "scenarios"
@@ -15,6 +17,12 @@ def load(name: str) -> Scenario:
     """The scenario file ``tests/scenarios/NAME.ksm``."""
     path = SCENARIOS / f"{name}.ksm"
     return parse(path.read_bytes(), path.name)
+
+
+def policies(scenario: Scenario) -> tuple[str, ...]:
+    """The swapoff policies that its machine can have."""
+    machine = scenario.machine
+    return policies_of(effective(machine.profile or DEFAULT, machine.on, machine.off))
 
 
 class Answer:

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from commandline import Ran
 from scn import SCENARIOS
 
-from pyksm import cli
 from pyksm.features import release
 from pyksm.profiles import DEFAULT, PROFILES
 from pyksm.scenario import parse, run
@@ -44,26 +44,6 @@ def share(tmp_path: Path) -> str:
     path = tmp_path / "share.ksm"
     path.write_text(SHARE)
     return str(path)
-
-
-class Ran:
-    """What a command line printed and its exit status."""
-
-    def __init__(self, capsys: pytest.CaptureFixture[str], *args: str) -> None:
-        capsys.readouterr()
-        self.status = cli.status(list(args))
-        self.out, self.err = capsys.readouterr()
-
-    def refused(self, *said: str) -> None:
-        """Exit status 2 and exactly one line on stderr, nothing on stdout."""
-        assert self.status == 2
-        assert self.out == ""
-        assert self.err.startswith("pyksm: ")
-        assert self.err.count("\n") == 1
-        assert self.err.endswith("\n")
-        assert "Traceback" not in self.err
-        for each in said:
-            assert each in self.err
 
 
 def test_run_json(engine: str, share: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -8,6 +8,7 @@ import os
 from pathlib import Path
 
 import pytest
+from commandline import complaint
 
 from pyksm.cli import live as cli_live
 from pyksm.cli import status
@@ -31,15 +32,6 @@ def _no_machine(monkeypatch: pytest.MonkeyPatch) -> None:
         raise AssertionError("the machine was touched")
 
     monkeypatch.setattr(livestate.Guard, "__enter__", touched)
-
-
-def complaint(capsys: Capture, *args: str) -> str:
-    assert status(args) == 2
-    out, err = capsys.readouterr()
-    assert out == ""
-    assert err.startswith("pyksm: ")
-    assert err.count("\n") == 1
-    return err
 
 
 def test_not_for_everybody(scenario: str, capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 import corewriter
 import memories
 import pytest
+from commandline import complaint
 
 import pyksm
 from pyksm.cli import status
@@ -41,16 +42,6 @@ def answer(capsys: Capture, *args: str) -> Any:
     out, err = capsys.readouterr()
     assert err == ""
     return json.loads(out)
-
-
-def complaint(capsys: Capture, *args: str) -> str:
-    """Exit status 2, one line on standard error, nothing on standard output."""
-    assert status(args) == 2
-    out, err = capsys.readouterr()
-    assert out == ""
-    assert err.startswith("pyksm: ")
-    assert err.count("\n") == 1
-    return err
 
 
 def test_swapoff_of_an_image(engine: str, saved: str, capsys: Capture) -> None:

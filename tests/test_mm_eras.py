@@ -78,25 +78,17 @@ def fails(code: int) -> Any:
 
 
 @pytest.mark.parametrize(
-    ("profile", "copies"), [("3.9", 0), ("4.19", 0), ("6.1", 0), ("6.12", 0), ("6.18", 0)]
+    ("profile", "on", "copies"),
+    [
+        *((profile, (), 0) for profile in ("3.9", "4.19", "6.1", "6.12", "6.18")),
+        ("4.19", ("reuse-by-refcount",), 1),
+    ],
 )
-def test_a_pin_alone_makes_no_copy(make: Make, profile: str, copies: int) -> None:
-    m = make(profile)
-    pid = process(m, 1)
-    m.pin(pid, BASE, 1)
-    m.mprotect(pid, BASE, 1, PROT_READ)
-    m.mprotect(pid, BASE, 1, PROT_READ | PROT_WRITE)
-    fill(m, pid, 0, 2)
-    assert m.counters()["copy_page"] == copies
-    m.unpin(pid, BASE, 1)
-
-
-@pytest.mark.parametrize(
-    ("on", "copies"), [(frozenset(), 0), (frozenset({"reuse-by-refcount"}), 1)]
-)
-def test_by_references_a_pin_makes_a_copy(make: Make, on: frozenset[str], copies: int) -> None:
-    """5.9 to 5.18: whoever holds a reference might see what is written."""
-    m = make("4.19", on=on)
+def test_only_by_references_a_pin_makes_a_copy(
+    make: Make, profile: str, on: tuple[str, ...], copies: int
+) -> None:
+    """From 5.9 to 5.18: whoever holds a reference might see what is written."""
+    m = make(profile, on=frozenset(on))
     pid = process(m, 1)
     m.pin(pid, BASE, 1)
     m.mprotect(pid, BASE, 1, PROT_READ)

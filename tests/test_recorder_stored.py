@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from commandline import Ran
 from recordings import packed, recording
-from test_cli import Ran
 
 NAME = "seed-share-4"
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 
 from pyksm.hunt import forkernel
-from pyksm.hunt.fuzz import Finding
+from pyksm.hunt.fuzz import Budget, Finding
 from pyksm.hunt.shrink import shrink
 from pyksm.recorder.check import examine, profile_for
 from pyksm.recorder.link import RecorderError
@@ -38,27 +37,18 @@ def fuzz_against(
 
     As :func:`pyksm.hunt.fuzz.fuzz`, whose words these are; booting counts as time used.
     """
-    end = None if seconds is None else time.monotonic() + seconds
-
-    def goes_on(tried: int) -> bool:
-        return (programs is None or tried < programs) and (end is None or time.monotonic() < end)
-
-    tried = 0
-    while goes_on(tried):
+    budget = Budget(seconds, programs, progress, seed)
+    while budget.left():
         with opened() as recorder:
-            last = tried + BATCH
-            while tried < last and goes_on(tried):
-                if progress is not None:
-                    progress(tried, seed + tried)
-                scenario = prepare(forkernel.program(seed + tried))
-                tried += 1
+            for each in budget.seeds(BATCH):
+                scenario = prepare(forkernel.program(each))
                 try:
-                    finding = _finding(scenario, seed + tried - 1, engine, recorder, profile)
+                    finding = _finding(scenario, each, engine, recorder, profile)
                 except RecorderError as error:
-                    raise RecorderError(f"seed {seed + tried - 1}: {error}") from None
+                    raise RecorderError(f"seed {each}: {error}") from None
                 if finding is not None:
-                    return tried, finding
-    return tried, None
+                    return budget.tried, finding
+    return budget.tried, None
 
 
 def _finding(

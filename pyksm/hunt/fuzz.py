@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -66,6 +66,39 @@ def _violations(answer: dict[str, Any]) -> list[Difference]:
     ]
 
 
+class Budget:
+    """Programs that may still be tried: by number, by time, both, or for ever."""
+
+    def __init__(
+        self,
+        seconds: float | None,
+        programs: int | None,
+        progress: Callable[[int, int], None] | None,
+        seed: int,
+    ) -> None:
+        self._end = None if seconds is None else time.monotonic() + seconds
+        self._programs = programs
+        self._progress = progress
+        self._seed = seed
+        self.tried = 0
+
+    def seeds(self, most: int | None = None) -> Iterator[int]:
+        """The seeds to try next, each counted as it is given; ``most`` of them at a time."""
+        last = None if most is None else self.tried + most
+        while self.left() and self.tried != last:
+            seed = self._seed + self.tried
+            if self._progress is not None:
+                self._progress(self.tried, seed)
+            self.tried += 1
+            yield seed
+
+    def left(self) -> bool:
+        """Whether there is time and number for another one."""
+        if self._programs is not None and self.tried >= self._programs:
+            return False
+        return self._end is None or time.monotonic() < self._end
+
+
 def fuzz(
     *,
     names: Sequence[EngineName] = engines.NAMES,
@@ -82,17 +115,10 @@ def fuzz(
     itself. Returns how many were tried and the finding, shrunk. ``progress`` is told how many were
     tried and the seed under way.
     """
-    end = None if seconds is None else time.monotonic() + seconds
-    tried = 0
-    while programs is None or tried < programs:
-        if end is not None and time.monotonic() >= end:
-            break
-        if progress is not None:
-            progress(tried, seed + tried)
-        scenario = prepare(program(seed + tried, profile=profile))
-        tried += 1
+    budget = Budget(seconds, programs, progress, seed)
+    for each in budget.seeds():
+        scenario = prepare(program(each, profile=profile))
         if examine(scenario, names):
-            small = shrink(scenario, lambda each: bool(examine(each, names)))
-            found = tuple(examine(small, names))
-            return tried, Finding(seed + tried - 1, small, found)
-    return tried, None
+            small = shrink(scenario, lambda candidate: bool(examine(candidate, names)))
+            return budget.tried, Finding(each, small, tuple(examine(small, names)))
+    return budget.tried, None

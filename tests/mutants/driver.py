@@ -15,11 +15,11 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import direct
+from scn import policies
 
-from pyksm.engine import SWITCHES, policies_of
+from pyksm.engine import SWITCHES
 from pyksm.hunt.fuzz import answer
 from pyksm.hunt.generate import program
-from pyksm.profiles import DEFAULT, effective
 from pyksm.scenario import Scenario, engines, parse
 from pyksm.scenario.compare import differences
 
@@ -48,12 +48,6 @@ def scenarios(rows: Path, programs: int) -> list[Scenario]:
     ]
     random = [program(seed) for seed in range(programs)]
     return [*plain, *random, *eras, *switched, *memcpy]
-
-
-def policies(scenario: Scenario) -> tuple[str, ...]:
-    """The swapoff policies that its machine can have."""
-    machine = scenario.machine
-    return policies_of(effective(machine.profile or DEFAULT, machine.on, machine.off))
 
 
 def ask(what: Scenario | int, engine: str) -> Any:
