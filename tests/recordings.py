@@ -1,9 +1,14 @@
 """Recordings of real kernels, and how engines do against them.
 
-    recordings.py [KERNEL ...] [--engine core|oracle] [--like PATTERN] [--show N]
+    recordings.py [KERNEL ...] [--engine core|oracle|DIR] [--like PATTERN] [--show N]
 
 lists for each kernel how many scenarios an engine answers as the kernel did, and groups the others
-by where they first differ. Named exceptions are looked at like all others.
+by where they first differ. Named exceptions are looked at like all others. Where the engine is a
+directory its NAME.json are the answers, as ``pyksm record --out DIR`` writes them of the texts that
+
+    recordings.py KERNEL --write DIR
+
+unpacks: so a kernel of one's own is held against those recorded here.
 """
 
 from __future__ import annotations
@@ -12,6 +17,7 @@ import argparse
 import fnmatch
 import json
 import lzma
+import os
 import re
 from collections import defaultdict
 from collections.abc import Iterator
@@ -113,8 +119,11 @@ def held_against(
     return [each for each in found if not any(exempt.excuses(each) for exempt in known)]
 
 
-def answer_of(kernel: str, name: str, engine: Any) -> dict[str, Any]:
-    """What an engine answers under the kernel's profile."""
+def answer_of(kernel: str, name: str, engine: str) -> dict[str, Any]:
+    """What an engine answers under the kernel's profile, or what DIR/NAME.json has."""
+    if os.path.isdir(engine):
+        recorded: dict[str, Any] = json.loads(Path(engine, f"{name}.json").read_bytes())
+        return recorded
     return run(parse(packed()["scenarios"][name]["text"], name), engine, profile=kernel)
 
 
@@ -148,7 +157,14 @@ def main() -> None:
     parser.add_argument("--engine", default="core")
     parser.add_argument("--like", default="*", help="scenarios, as a shell pattern")
     parser.add_argument("--show", type=int, default=5, help="scenarios to name for each kind")
+    parser.add_argument("--write", type=Path, metavar="DIR", help="unpack the scenarios' texts")
     args = parser.parse_args()
+    if args.write:
+        args.write.mkdir(parents=True, exist_ok=True)
+        for name in {name for kernel in args.kernel or kernels() for name in names(kernel)}:
+            text = packed()["scenarios"][name]["text"]
+            (args.write / f"{name}.ksm").write_text(text, encoding="utf-8")
+        return
     for kernel in args.kernel or kernels():
         kinds: dict[str, list[str]] = defaultdict(list)
         tried = 0

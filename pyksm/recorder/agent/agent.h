@@ -120,6 +120,7 @@ void link_flush(void);
 /* The whole of a small file, a NUL behind it; a negative errno where it cannot be read. */
 ssize_t file_read(const char *path, char *buffer, size_t size);
 int file_write(const char *path, const char *text);
+int file_write_as(const char *path, const char *text, int flags); /* those of open(2) */
 int64_t file_number(const char *path);
 double milliseconds(void);
 

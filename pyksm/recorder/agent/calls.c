@@ -34,16 +34,9 @@ static int find_tracing(void)
 static int in_tracing(const char *name, const char *text, int flags)
 {
 	char path[128];
-	int fd, err = 0;
 
 	snprintf(path, sizeof(path), "%s/%s", tracing, name);
-	fd = open(path, flags | O_CLOEXEC);
-	if (fd < 0)
-		return errno;
-	if (write(fd, text, strlen(text)) < 0)
-		err = errno;
-	close(fd);
-	return err;
+	return file_write_as(path, text, flags);
 }
 
 int calls_define(char *const *names, unsigned count)

@@ -32,7 +32,12 @@ ssize_t file_read(const char *path, char *buffer, size_t size)
 
 int file_write(const char *path, const char *text)
 {
-	int fd = open(path, O_WRONLY | O_CLOEXEC);
+	return file_write_as(path, text, O_WRONLY);
+}
+
+int file_write_as(const char *path, const char *text, int flags)
+{
+	int fd = open(path, flags | O_CLOEXEC);
 	int err = 0;
 
 	if (fd < 0)
