@@ -59,7 +59,6 @@ int page_alloc_init(struct pyksm *m, uint64_t frames);
 struct page *alloc_pages_node(struct pyksm *m, int nid, bool bound);
 struct page *alloc_page_vma(struct pyksm *m, const struct vm_area_struct *vma);
 void put_page(struct pyksm *m, struct page *page);
-void copy_user_highpage(struct pyksm *m, struct page *to, const struct page *from);
 static inline uint64_t page_to_pfn(const struct pyksm *m, const struct page *page)
 {
 	return (uint64_t)(page - m->mem_map);
@@ -72,10 +71,18 @@ static inline struct page *zero_page(const struct pyksm *m)
 {
 	return pfn_to_page(m, 0);
 }
-static inline unsigned char *page_content(const struct pyksm *m, const struct page *page)
+/* content.c */
+static inline const unsigned char *page_content(const struct pyksm *m, const struct page *page)
 {
 	return m->content + page_to_pfn(m, page) * m->page_size;
 }
+unsigned char *page_content_write(struct pyksm *m, struct page *page); /* to change some of it */
+unsigned char *page_content_overwrite(struct pyksm *m, struct page *page); /* to change all of it */
+void clear_highpage(struct pyksm *m, struct page *page);
+void copy_user_highpage(struct pyksm *m, struct page *to, const struct page *from);
+int content_init(struct pyksm *m, uint64_t frames);
+void content_exit(struct pyksm *m);
+void *map_lazily(size_t bytes); /* zeros that take memory when they are touched; NULL */
 static inline void get_page(struct page *page)
 {
 	page->_count++;

@@ -14,7 +14,8 @@ static bool config_valid(const struct pyksm_config *c)
 	       (!size || (size >= 8 && size <= PAGE_SIZE && !(size & (size - 1)))) &&
 	       c->frames < UINT32_MAX && (!c->frames || c->frames >= c->nodes) &&
 	       c->policy <= PYKSM_POLICY_MEMCPY && !(c->switches >> PYKSM_NR_SWITCHES) &&
-	       c->agent_pages <= MAX_AGENT_PAGES;
+	       c->agent_pages <= MAX_AGENT_PAGES && c->walk <= PYKSM_WALK_COMPUTED &&
+	       c->transfer <= PYKSM_TRANSFER_REFERENCE && c->threads <= MAX_THREADS;
 }
 
 static struct pyksm *fail_new(struct pyksm *m, int *err, int code)
@@ -39,6 +40,9 @@ struct pyksm *pyksm_new(const struct pyksm_config *config, int *err)
 	m->policy = config->policy;
 	m->switches = config->switches;
 	m->agent_pages = config->agent_pages;
+	m->walk = config->walk;
+	m->transfer = config->transfer;
+	m->threads = config->threads ? config->threads : 1;
 	if (features_of(config, &m->features))
 		return fail_new(m, err, -EINVAL);
 	m->max_swapfiles = nr_swap_types(m);
@@ -63,8 +67,7 @@ void pyksm_free(struct pyksm *m)
 	pools_release(m);
 	if (m->mem_map)
 		munmap(m->mem_map, (size_t)(m->max_pfn + 1) * sizeof(struct page));
-	if (m->content)
-		munmap(m->content, (size_t)(m->max_pfn + 1) * m->page_size);
+	content_exit(m);
 	for (size_t i = 0; i < m->nr_procs; i++)
 		free(m->procs[i].pins);
 	free(m->procs);
@@ -301,7 +304,8 @@ struct buffer {
 
 static void copy_in(struct pyksm *m, struct page *page, uint64_t i, void *arg)
 {
-	memcpy(page_content(m, page), ((struct buffer *)arg)->in + i * m->page_size, m->page_size);
+	memcpy(page_content_overwrite(m, page), ((struct buffer *)arg)->in + i * m->page_size,
+	       m->page_size);
 }
 
 static void copy_out(struct pyksm *m, struct page *page, uint64_t i, void *arg)
@@ -366,7 +370,7 @@ static int access_bytes(struct pyksm *m, int pid, uint64_t addr, unsigned char *
 		if (err)
 			return err;
 		if (in) {
-			memcpy(page_content(m, page) + offset, in, n);
+			memcpy(page_content_write(m, page) + offset, in, n);
 			in += n;
 		} else {
 			memcpy(out, page_content(m, page) + offset, n);
@@ -758,7 +762,7 @@ const void *pyksm_frame(struct pyksm *m, int64_t pfn)
 {
 	if (!m || pfn < 0 || (uint64_t)pfn > m->max_pfn)
 		return NULL;
-	return m->content + (uint64_t)pfn * m->page_size;
+	return page_content(m, pfn_to_page(m, (uint64_t)pfn));
 }
 
 const uint64_t *pyksm_pte_table(struct pyksm *m, int pid, uint64_t addr)

@@ -43,7 +43,7 @@ static int do_anonymous_page(struct pyksm *m, struct vm_area_struct *vma, uint64
 	page = alloc_page_vma(m, vma);
 	if (!page)
 		return VM_FAULT_OOM;
-	memset(page_content(m, page), 0, m->page_size);
+	clear_highpage(m, page);
 	page->flags |= PG_uptodate;
 	entry = mk_pte(m, page, vma);
 	if (vma->vm_flags & VM_WRITE)
@@ -64,7 +64,7 @@ static struct page *wp_new_page(struct pyksm *m, struct vm_area_struct *vma, con
 	if (old)
 		copy_user_highpage(m, page, old);
 	else
-		memset(page_content(m, page), 0, m->page_size);
+		clear_highpage(m, page);
 	page->flags |= PG_uptodate;
 	return page;
 }

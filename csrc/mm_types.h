@@ -20,6 +20,7 @@
 #define TASK_SIZE (1ULL << 47)
 #define MAX_NODES 64
 #define MAX_AGENT_PAGES 65536
+#define MAX_THREADS 2
 
 typedef uint64_t pte_t;
 
@@ -58,11 +59,14 @@ struct page {
 	uint32_t
 		anon_id; /* serial of the anon_vma in mapping: tells a dead one from its successor in memory */
 	uintptr_t mapping;
-	uint64_t index;
+	uint64_t index : 48;
+	uint64_t nid : 8;
 	uint64_t private; /* swp_entry while in swap cache */
 	struct list_head lru;
-	uint8_t nid;
+	uint32_t content_id; /* equal ids other than 0: equal contents, see content.c */
+	uint32_t buffer; /* that the bytes are in, where they are moved by reference */
 };
+_Static_assert(sizeof(struct page) == 64, "a frame's record is a cache line");
 
 /* The third is the root cgroup's: what was nobody's when it was put there. It is not scanned. */
 enum { LRU_INACTIVE_ANON, LRU_ACTIVE_ANON, LRU_ROOT, NR_LRU_LISTS };
@@ -316,6 +320,7 @@ struct pyksm {
 	uint32_t nodes;
 	size_t page_size;
 	uint32_t policy, switches, agent_pages;
+	uint32_t walk, transfer, threads;
 	struct pyksm_feature_set features; /* of enum feature */
 	uint64_t clock; /* ms */
 	struct lru_batch lru_add, lru_activate;

@@ -1,16 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* Memory nodes and their frames (kernel: mm/page_alloc.c, the part that a model needs). */
-#include <sys/mman.h>
-
 #include "internal.h"
-
-static void *map_lazily(size_t bytes)
-{
-	void *p = mmap(NULL, bytes, PROT_READ | PROT_WRITE,
-		       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-
-	return p == MAP_FAILED ? NULL : p;
-}
 
 static void init_node(struct pyksm *m, uint32_t nid, uint64_t first, uint64_t last)
 {
@@ -29,12 +19,11 @@ int page_alloc_init(struct pyksm *m, uint64_t frames)
 	uint64_t share = frames / m->nodes;
 	size_t pages = (size_t)frames + 1;
 
-	if (pages > SIZE_MAX / sizeof(struct page) || pages > SIZE_MAX / m->page_size)
+	if (pages > SIZE_MAX / sizeof(struct page))
 		return -ENOMEM;
 	m->max_pfn = frames;
 	m->mem_map = map_lazily(pages * sizeof(struct page));
-	m->content = map_lazily(pages * m->page_size);
-	if (!m->mem_map || !m->content)
+	if (!m->mem_map || content_init(m, frames))
 		return -ENOMEM;
 	for (uint32_t nid = 0; nid < m->nodes; nid++)
 		init_node(m, nid, nid * share + 1,
@@ -123,10 +112,4 @@ void put_page(struct pyksm *m, struct page *page)
 	assert(page->_count > 0);
 	if (--page->_count == 0)
 		free_page(m, page);
-}
-
-void copy_user_highpage(struct pyksm *m, struct page *to, const struct page *from)
-{
-	memcpy(page_content(m, to), page_content(m, from), m->page_size);
-	COUNT(m, copy_page);
 }

@@ -158,20 +158,27 @@ int pyksm_mkswap(const char *path, uint64_t npages, uint32_t page_size)
 }
 
 /* ---- I/O ---- */
-static int backend_io(struct pyksm *m, struct page *page, bool write)
+static int backend_write(struct pyksm *m, const struct page *page)
 {
 	swp_entry_t entry = { page->private };
 	struct swap_info_struct *si = &m->swap.info[swp_type(entry)];
-	unsigned char *content = page_content(m, page);
 	uint64_t pos = swp_offset(entry) * m->page_size;
 
 	if (si->fd >= 0)
-		return write ? full_pwrite(si->fd, content, m->page_size, pos)
-			     : full_pread(si->fd, content, m->page_size, pos);
-	if (write)
-		memcpy(si->mem + pos, content, m->page_size);
-	else
-		memcpy(content, si->mem + pos, m->page_size);
+		return full_pwrite(si->fd, page_content(m, page), m->page_size, pos);
+	memcpy(si->mem + pos, page_content(m, page), m->page_size);
+	return 0;
+}
+
+static int backend_read(struct pyksm *m, struct page *page)
+{
+	swp_entry_t entry = { page->private };
+	struct swap_info_struct *si = &m->swap.info[swp_type(entry)];
+	uint64_t pos = swp_offset(entry) * m->page_size;
+
+	if (si->fd >= 0)
+		return full_pread(si->fd, page_content_overwrite(m, page), m->page_size, pos);
+	memcpy(page_content_overwrite(m, page), si->mem + pos, m->page_size);
 	return 0;
 }
 
@@ -198,15 +205,15 @@ void swap_readpage(struct pyksm *m, struct page *page)
 
 	COUNT(m, swap_readpage);
 	if (zero && *zero) {
-		memset(page_content(m, page), 0, m->page_size);
+		clear_highpage(m, page);
 		page->flags |= PG_uptodate;
 		m->vm[SWPIN_ZERO]++;
 		unlock_page(page);
 		return;
 	}
 	m->vm[PSWPIN]++;
-	if (should_fail(m, PYKSM_FAIL_READ) || backend_io(m, page, false)) {
-		memset(page_content(m, page), 0, m->page_size);
+	if (should_fail(m, PYKSM_FAIL_READ) || backend_read(m, page)) {
+		clear_highpage(m, page);
 		page->flags |= PG_error;
 		page->flags &= ~(uint32_t)PG_uptodate;
 		event(m, "Read-error on swap-device");
@@ -255,7 +262,7 @@ static void __swap_writepage(struct pyksm *m, struct page *page)
 
 	COUNT(m, __swap_writepage);
 	m->vm[PSWPOUT]++;
-	failed = should_fail(m, PYKSM_FAIL_WRITE) || backend_io(m, page, true);
+	failed = should_fail(m, PYKSM_FAIL_WRITE) || backend_write(m, page);
 	page->flags |= PG_writeback;
 	unlock_page(page);
 	if (!writes) { /* no host memory for the queue: it ends at once */

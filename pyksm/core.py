@@ -22,7 +22,16 @@ from numpy.typing import NDArray
 
 from pyksm._core import ffi, lib
 from pyksm.arrays import PAGE_DTYPE, Buffer
-from pyksm.engine import FAULT_KINDS, POLICIES, AreaInfo, Config, PageInfo, VmaInfo
+from pyksm.engine import (
+    FAULT_KINDS,
+    POLICIES,
+    TRANSFERS,
+    WALKS,
+    AreaInfo,
+    Config,
+    PageInfo,
+    VmaInfo,
+)
 from pyksm.errors import InputError, MachineError
 
 __all__ = ["PAGE_DTYPE", "Core", "mkswap", "version"]
@@ -156,6 +165,12 @@ def _c_config(config: Config) -> Any:
     features = config.features
     if config.policy not in POLICIES:
         raise InputError(f"policy {config.policy!r}: expected one of {', '.join(POLICIES)}")
+    for what, name, known in (
+        ("walk", config.walk, WALKS),
+        ("transfer", config.transfer, TRANSFERS),
+    ):
+        if name not in known:
+            raise InputError(f"{what} {name!r}: expected one of {', '.join(known)}")
     switches = 0
     for name in config.switches:
         if name not in _SWITCHES:
@@ -168,6 +183,7 @@ def _c_config(config: Config) -> Any:
             ("frames", config.frames),
             ("page_size", config.page_size),
             ("agent_pages", config.agent_pages),
+            ("threads", config.threads),
         )
     }
     for what, number in numbers.items():
@@ -178,6 +194,8 @@ def _c_config(config: Config) -> Any:
     ret = ffi.new("struct pyksm_config *", numbers)
     ret.policy = POLICIES.index(config.policy)
     ret.switches = switches
+    ret.walk = WALKS.index(config.walk)
+    ret.transfer = TRANSFERS.index(config.transfer)
     ret.exact_features = 1
     for name in features:
         index = _FEATURES.index(name)

@@ -29,6 +29,11 @@ PROT_WRITE = 2
 #: swapoff policies: as Linux 3.9 has it, and the one that the mail calls obvious.
 POLICIES = ("reread", "memcpy")
 
+#: How the core does what it does: only time differs, see :class:`Config`.
+WALKS = ("literal", "computed")
+TRANSFERS = ("copy", "reference")
+MAX_THREADS = 2
+
 #: Switches that take one check or shortcut away, by name.
 SWITCHES = ("unuse_pte-no-copy", "no-unmerge-check", "unuse_vma-brute-force")
 
@@ -65,6 +70,11 @@ class Config:
     ``agent_pages``: locked pages that each process has beside its mappings, as the agents of the
     recorded scenarios have (79); they are in no frame and only disturb reclaim, see RULES.md.
     ``on``, ``off``: features switched beside those of the profile, see :mod:`pyksm.features`.
+
+    How the core does it (no result and no counter differs, the oracle takes no notice): ``walk``:
+    swapoff that goes entry by entry looks at every pte (``literal``) or only where it is, counting
+    what looking would have cost (``computed``); ``transfer``: contents are copied, or shared until
+    somebody writes (``reference``); ``threads``: 1 or 2 that may read contents at a time.
     """
 
     nodes: int = 1
@@ -76,6 +86,9 @@ class Config:
     agent_pages: int = 0
     on: frozenset[str] = frozenset()
     off: frozenset[str] = frozenset()
+    walk: str = "literal"
+    transfer: str = "copy"
+    threads: int = 1
 
     @property
     def features(self) -> frozenset[str]:

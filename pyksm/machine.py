@@ -75,6 +75,7 @@ def _config_of(
     switches: Iterable[str],
     on: Iterable[str],
     off: Iterable[str],
+    **how: Any,
 ) -> Config:
     """InputError for names that no engine knows; numbers are the engine's to judge."""
     wanted, on, off = _names(switches), _names(on), _names(off)
@@ -82,7 +83,7 @@ def _config_of(
         raise InputError(f"policy {policy!r} is not known, expected {' or '.join(POLICIES)}")
     for name in wanted - set(SWITCHES):
         raise InputError(f"switch {name!r} is not known, expected {' or '.join(SWITCHES)}")
-    config = Config(nodes, frames, page_size, profile, policy, wanted, on=on, off=off)
+    config = Config(nodes, frames, page_size, profile, policy, wanted, on=on, off=off, **how)
     config.features  # noqa: B018 - raises where there is no such machine
     return config
 
@@ -546,6 +547,11 @@ class Machine:
     :param on: features (names in :data:`pyksm.FEATURES`) that it has beside the profile's, with
         all that they need.
     :param off: features of the profile that it does not have, nor any that needs them.
+    :param walk: how the core's swapoff by entries finds ptes: ``"literal"``, as the kernel, or
+        ``"computed"``, with the same results and counters in a fraction of the time.
+    :param transfer: how the core moves contents: ``"copy"``, or ``"reference"``, shared until
+        somebody writes.
+    :param threads: 1 or 2 threads of the core that may read contents at a time.
     """
 
     def __init__(
@@ -560,8 +566,12 @@ class Machine:
         switches: Iterable[str] = (),
         on: Iterable[str] = (),
         off: Iterable[str] = (),
+        walk: str = "literal",
+        transfer: str = "copy",
+        threads: int = 1,
     ) -> None:
-        config = _config_of(nodes, frames, page_size, profile, policy, switches, on, off)
+        how = {"walk": walk, "transfer": transfer, "threads": threads}
+        config = _config_of(nodes, frames, page_size, profile, policy, switches, on, off, **how)
         make = _engines.factory(engine) if isinstance(engine, str) else engine
         self.engine = make(config)
         self.config = config

@@ -101,6 +101,10 @@ def test_names_of_c_are_those_of_the_interface() -> None:
         (Config(page_size=-4096), MachineError, errno.EINVAL),
         (Config(profile="2.6"), InputError, None),
         (Config(policy="magic"), InputError, None),
+        (Config(walk="guessed"), InputError, None),
+        (Config(transfer="magic"), InputError, None),
+        (Config(threads=0), MachineError, errno.EINVAL),
+        (Config(threads=3), MachineError, errno.EINVAL),
         (Config(switches=frozenset({"no-such-switch"})), InputError, None),
     ],
 )

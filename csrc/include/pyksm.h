@@ -63,6 +63,20 @@ enum pyksm_policy {
 	PYKSM_POLICY_MEMCPY = 1, /* the mail's "obvious" way: copy from the page in hand */
 };
 
+/*
+ * How the core does what it does: time differs, no result and no counter does.
+ * walk: how swapoff that goes entry by entry finds its ptes; transfer: how contents get from frame
+ * to frame and between frames and slots of a memory backend.
+ */
+enum pyksm_walk {
+	PYKSM_WALK_LITERAL = 0, /* look at every pte, as the kernel does */
+	PYKSM_WALK_COMPUTED = 1, /* look where the pte is, and count what looking would have cost */
+};
+enum pyksm_transfer {
+	PYKSM_TRANSFER_COPY = 0, /* bytes are copied, as the kernel does */
+	PYKSM_TRANSFER_REFERENCE = 1, /* shared until somebody writes */
+};
+
 /* Switches that take one check or shortcut away; see pyksm_switch_name(). */
 enum pyksm_switch {
 	PYKSM_SW_UNUSE_PTE_NO_COPY = 0, /* unuse_pte() without ksm_might_need_to_copy() */
@@ -74,7 +88,7 @@ enum pyksm_switch {
 
 /* Allocations, reads, writes and signal checks that pyksm_inject() can make fail. */
 enum pyksm_fault_kind {
-	PYKSM_FAIL_PAGE = 0,   /* alloc_page(): page frames */
+	PYKSM_FAIL_PAGE = 0, /* alloc_page(): page frames */
 	PYKSM_FAIL_KMEM = 1, /* kmem_cache_alloc() and kmalloc(): vmas, anon_vmas, rmap_items ... */
 	PYKSM_FAIL_READ = 2, /* a page read from a swap area */
 	PYKSM_FAIL_WRITE = 3, /* a page written to a swap area */
@@ -103,6 +117,9 @@ struct pyksm_config {
 	 * needs them; k is pyksm_feature_name(k). exact_features != 0: these and no others */
 	struct pyksm_feature_set features, features_off;
 	uint32_t exact_features;
+	uint32_t walk; /* enum pyksm_walk */
+	uint32_t transfer; /* enum pyksm_transfer */
+	uint32_t threads; /* that may read contents at a time: 1, 2; 0 means 1 */
 };
 
 /* One page of a process, observed without touching it. */

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
 
 from pyksm import profiles
 from pyksm.engine import Config, Engine
@@ -28,7 +30,19 @@ def _oracle(config: Config) -> Engine:
     return Oracle(config)
 
 
-_FACTORIES: dict[str, Factory] = {"core": _core, "oracle": _oracle}
+def _variant(**how: Any) -> Factory:
+    return lambda config: _core(replace(config, **how))
+
+
+#: The core in each of its ways to do the same (:class:`Config`), known by name for comparisons.
+VARIANTS: dict[str, Factory] = {
+    "core+computed": _variant(walk="computed"),
+    "core+reference": _variant(transfer="reference"),
+    "core+threads": _variant(threads=2),
+    "core+all": _variant(walk="computed", transfer="reference", threads=2),
+}
+
+_FACTORIES: dict[str, Factory] = {"core": _core, "oracle": _oracle, **VARIANTS}
 
 
 def factory(engine: str) -> Factory:
