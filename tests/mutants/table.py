@@ -217,6 +217,12 @@ MUTANTS: tuple[Mutant, ...] = (
         "deletion does not repair the tree",
     ),
     Mutant(
+        "content.c",
+        "memset(page_content_overwrite(m, page), 0, m->page_size);",
+        "memset(page_content_overwrite(m, page), 0, 1);",
+        "a new page shows what its frame held before",
+    ),
+    Mutant(
         "page_alloc.c",
         "for (uint32_t other = 0; !bound && other < m->nodes; other++)",
         "for (uint32_t other = 0; other < m->nodes; other++)",
@@ -417,7 +423,7 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     Mutant(
         "page_io.c",
-        "memset(page_content(m, page), 0, m->page_size);",
+        "clear_highpage(m, page);",
         ";",
         "a page that could not be read shows what its frame held before",
         after="m->vm[PSWPIN]++;",
