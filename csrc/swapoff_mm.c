@@ -55,11 +55,10 @@ static void unuse_pte_map(struct pyksm *m, struct vm_area_struct *vma, uint64_t 
  * Map the page where the swap pte was; a copy where the page may not be mapped: that is how all but the
  * first of the unrelated processes get theirs.
  */
-static int unuse_pte(struct pyksm *m, struct vm_area_struct *vma, uint64_t addr, swp_entry_t entry,
-		     struct page *swapcache, bool fresh)
+static int unuse_pte(struct pyksm *m, struct vm_area_struct *vma, uint64_t addr, pte_t *pte,
+		     swp_entry_t entry, struct page *swapcache, bool fresh)
 {
 	struct page *page = swapcache;
-	pte_t *pte = pte_lookup(vma->vm_mm, addr);
 	bool copied, same;
 
 	COUNT(m, unuse_pte);
@@ -85,7 +84,7 @@ static int unuse_pte(struct pyksm *m, struct vm_area_struct *vma, uint64_t addr,
 }
 
 /* One swap pte of the area. The page in hand stays in the cache until the last pte has come for it. */
-static int unuse_swap_pte(struct pyksm *m, struct vm_area_struct *vma, uint64_t addr,
+static int unuse_swap_pte(struct pyksm *m, struct vm_area_struct *vma, uint64_t addr, pte_t *pte,
 			  swp_entry_t entry, struct unuse *u)
 {
 	struct page *page;
@@ -105,7 +104,7 @@ static int unuse_swap_pte(struct pyksm *m, struct vm_area_struct *vma, uint64_t 
 		end_all_writeback(m);
 	lock_page(page);
 	/* Since 6.18 it is looked whether the page is still this entry's; before, the pte alone had to say. */
-	err = unuse_pte(m, vma, addr, entry, page, fresh);
+	err = unuse_pte(m, vma, addr, pte, entry, page, fresh);
 	if (!err)
 		try_to_free_swap(m, page);
 	unlock_page(page);
@@ -113,22 +112,51 @@ static int unuse_swap_pte(struct pyksm *m, struct vm_area_struct *vma, uint64_t 
 	return err;
 }
 
+/* Neither none nor present, without a branch. */
+static inline bool is_swap_pte(pte_t pte)
+{
+	return (pte != 0) & !(pte & (_PAGE_PRESENT | _PAGE_PROTNONE));
+}
+
+#define PTES_AT_ONCE 8
+
+/* The first swap pte of ptes[i..n); n if there is none. */
+static uint64_t next_swap_pte(const pte_t *ptes, uint64_t i, uint64_t n)
+{
+	for (; i + PTES_AT_ONCE <= n; i += PTES_AT_ONCE) {
+		bool any = false;
+
+		for (uint64_t k = 0; k < PTES_AT_ONCE; k++)
+			any |= is_swap_pte(ptes[i + k]);
+		if (any)
+			break;
+	}
+	while (i < n && !is_swap_pte(ptes[i]))
+		i++;
+	return i;
+}
+
+/* The table stays where it is: who would free it is kept out while the page lock is waited for. */
 static int unuse_pte_range(struct pyksm *m, struct vm_area_struct *vma, uint64_t addr, uint64_t end,
 			   struct unuse *u)
 {
+	pte_t *ptes = pte_lookup(vma->vm_mm, addr);
+	uint64_t i = 0, n = (end - addr) >> PAGE_SHIFT;
 	int ret = 0;
 
 	COUNT(m, unuse_pte_range);
-	for (; addr < end && !ret; addr += PAGE_SIZE) {
-		pte_t pte = *pte_lookup(vma->vm_mm, addr);
+	while (i < n && !ret) {
+		uint64_t next = is_swap_pte(ptes[i]) ? i : next_swap_pte(ptes, i, n);
 		swp_entry_t entry;
 
-		COUNT(m, unuse_pte_compared);
-		if (pte_none(pte) || pte_present(pte))
-			continue;
-		entry = pte_to_swp_entry(m, pte);
+		COUNT_N(m, unuse_pte_compared, next - i + (next < n));
+		if (next == n)
+			break;
+		i = next + 1;
+		entry = pte_to_swp_entry(m, ptes[next]);
 		if (swp_type(entry) == (unsigned int)u->si->type)
-			ret = unuse_swap_pte(m, vma, addr, entry, u);
+			ret = unuse_swap_pte(m, vma, addr + (next << PAGE_SHIFT), &ptes[next],
+					     entry, u);
 	}
 	return ret;
 }

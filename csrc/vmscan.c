@@ -394,21 +394,25 @@ static void try_to_free_mem_cgroup_pages(struct pyksm *m)
 }
 
 /* ---- swapout: pressure until what was asked for is out ---- */
-typedef bool (*pte_fn)(pte_t *pte);
+/*
+ * What is to be out: all processes (no ranges), or these ranges. Whatever is before the cursor is out
+ * already, and nothing but a hook brings a page back or uses one between two turns: without one no pte is
+ * looked at twice.
+ */
+struct pressure {
+	const struct pyksm_range *ranges;
+	int n;
+	size_t at; /* the process, or range */
+	uint64_t done; /* and how many of the range's pages */
+	bool young_cleared;
+};
 
-static bool is_resident(pte_t *pte)
+static bool may_be_disturbed(const struct pyksm *m)
 {
-	return pte_present(*pte) && !(*pte & _PAGE_SPECIAL);
+	return m->hook && !m->in_hook;
 }
 
-static bool clear_young(pte_t *pte)
-{
-	if (pte_present(*pte))
-		*pte &= ~_PAGE_ACCESSED;
-	return false;
-}
-
-static bool any_pte(const struct mm_struct *mm, uint64_t start, uint64_t end, pte_fn fn)
+static void clear_young(struct mm_struct *mm, uint64_t start, uint64_t end)
 {
 	uint64_t addr;
 
@@ -417,42 +421,70 @@ static bool any_pte(const struct mm_struct *mm, uint64_t start, uint64_t end, pt
 		uint64_t stop = (addr & ~(PMD_SIZE - 1)) + PMD_SIZE;
 
 		for (; addr < stop && addr < end; addr += PAGE_SIZE, pte++)
-			if (fn(pte))
-				return true;
+			if (pte_present(*pte))
+				*pte &= ~_PAGE_ACCESSED;
 	}
-	return false;
 }
 
-static bool any_pte_of_mm(const struct mm_struct *mm, pte_fn fn)
+static void clear_young_of_all(struct pyksm *m, struct pressure *out)
 {
-	for (const struct vm_area_struct *vma = mm->mmap; vma; vma = vma->vm_next)
-		if (any_pte(mm, vma->vm_start, vma->vm_end, fn))
-			return true;
-	return false;
+	if (out->young_cleared && !may_be_disturbed(m))
+		return;
+	out->young_cleared = true;
+	for (size_t i = 0; i < m->nr_procs; i++) {
+		struct mm_struct *mm = m->procs[i].mm;
+
+		for (const struct vm_area_struct *vma = mm->mmap; vma; vma = vma->vm_next)
+			clear_young(mm, vma->vm_start, vma->vm_end);
+	}
 }
 
-static bool any_pte_of_all(struct pyksm *m, pte_fn fn)
+/* The first page of [addr, end) that is in memory, the zero page aside; end if there is none. */
+static uint64_t next_resident(const struct mm_struct *mm, uint64_t addr, uint64_t end)
 {
-	for (size_t i = 0; i < m->nr_procs; i++)
-		if (any_pte_of_mm(m->procs[i].mm, fn))
-			return true;
-	return false;
+	for (addr = next_table(mm, addr, end); addr < end; addr = next_table(mm, addr, end)) {
+		const pte_t *pte = pte_lookup(mm, addr);
+		uint64_t stop = (addr & ~(PMD_SIZE - 1)) + PMD_SIZE;
+
+		for (; addr < stop && addr < end; addr += PAGE_SIZE, pte++)
+			if (pte_present(*pte) && !(*pte & _PAGE_SPECIAL))
+				return addr;
+	}
+	return end;
 }
 
-static bool swapout_done(struct pyksm *m, const struct pyksm_range *ranges, int n)
+static bool all_processes_out(const struct pyksm *m, struct pressure *out)
+{
+	while (out->at < m->nr_procs && !m->procs[out->at].mm->anon_rss)
+		out->at++;
+	return out->at == m->nr_procs;
+}
+
+static bool all_ranges_out(struct pyksm *m, struct pressure *out)
+{
+	for (; out->at < (size_t)out->n; out->at++, out->done = 0) {
+		const struct pyksm_range *r = &out->ranges[out->at];
+		struct process *p = find_process(m, r->pid);
+		uint64_t end = r->addr + (r->npages << PAGE_SHIFT), addr;
+
+		if (!p)
+			continue;
+		addr = next_resident(p->mm, r->addr + (out->done << PAGE_SHIFT), end);
+		if (addr < end) {
+			out->done = (addr - r->addr) >> PAGE_SHIFT;
+			return false;
+		}
+	}
+	return true;
+}
+
+static bool swapout_done(struct pyksm *m, struct pressure *out)
 {
 	if (m->swap.nr_cached)
 		return false; /* what is out is to be read back from its slot, so the cache goes too */
-	if (!n)
-		return !any_pte_of_all(m, is_resident);
-	for (int i = 0; i < n; i++) {
-		struct process *p = find_process(m, ranges[i].pid);
-
-		if (p && any_pte(p->mm, ranges[i].addr,
-				 ranges[i].addr + (ranges[i].npages << PAGE_SHIFT), is_resident))
-			return false;
-	}
-	return true;
+	if (may_be_disturbed(m))
+		out->at = out->done = 0;
+	return out->n ? all_ranges_out(m, out) : all_processes_out(m, out);
 }
 
 /* What shows that a turn has brought something: ptes unmapped, pages written, frames freed. */
@@ -464,6 +496,7 @@ static uint64_t progress(const struct pyksm *m)
 
 void swapout(struct pyksm *m, const struct pyksm_range *ranges, int n)
 {
+	struct pressure out = { .ranges = ranges, .n = n };
 	int idle = 0;
 
 	for (int i = 0; has(m, FEAT_MADVISE_PAGEOUT) && i < n; i++) {
@@ -473,10 +506,10 @@ void swapout(struct pyksm *m, const struct pyksm_range *ranges, int n)
 			do_madvise(m, p->mm, ranges[i].addr, ranges[i].npages << PAGE_SHIFT,
 				   PYKSM_MADV_PAGEOUT);
 	}
-	while (idle < IDLE_TURNS && !swapout_done(m, ranges, n)) {
+	while (idle < IDLE_TURNS && !swapout_done(m, &out)) {
 		uint64_t before = progress(m);
 
-		any_pte_of_all(m, clear_young);
+		clear_young_of_all(m, &out);
 		lru_add_drain(m);
 		try_to_free_mem_cgroup_pages(m);
 		end_all_writeback(m);
