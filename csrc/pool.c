@@ -116,3 +116,28 @@ void event(struct pyksm *m, const char *name)
 	m->events = events;
 	events[m->nr_events++] = name;
 }
+
+static const struct {
+	const char *name;
+	size_t bytes;
+} object_sizes[] = {
+	{ "page", sizeof(struct page) },
+	{ "pte", sizeof(pte_t) },
+	{ "page_table", PTRS_PER_PTE * sizeof(pte_t) },
+	{ "slot", 1 },
+	{ "swap_entry", 21 },
+	{ "rmap_item", sizeof(struct rmap_item) },
+	{ "stable_node", sizeof(struct stable_node) },
+	{ "mm", sizeof(struct mm_struct) },
+	{ "vma", sizeof(struct vm_area_struct) },
+	{ "anon_vma", sizeof(struct anon_vma) },
+	{ "anon_vma_chain", sizeof(struct anon_vma_chain) },
+};
+
+int64_t pyksm_object_size(const char *name)
+{
+	for (size_t i = 0; name && i < sizeof(object_sizes) / sizeof(*object_sizes); i++)
+		if (!strcmp(name, object_sizes[i].name))
+			return (int64_t)object_sizes[i].bytes;
+	return -EINVAL;
+}

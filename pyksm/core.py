@@ -34,7 +34,7 @@ from pyksm.engine import (
 )
 from pyksm.errors import InputError, MachineError
 
-__all__ = ["PAGE_DTYPE", "Core", "mkswap", "version"]
+__all__ = ["PAGE_DTYPE", "Core", "mkswap", "object_size", "version"]
 
 #: Most bytes of argument or result arrays in one call; more is ENOMEM before it is tried.
 _BULK_MAX = 1 << 32
@@ -150,6 +150,14 @@ class _Holder:
 def version() -> str:
     """Version of the compiled core."""
     return ffi.string(lib.pyksm_version()).decode("ascii")
+
+
+def object_size(name: str) -> int:
+    """Bytes of host memory that one "page", "pte", "slot", "rmap_item" ... takes; see pyksm.h."""
+    size = int(lib.pyksm_object_size(_text(name, "name")))
+    if size < 0:
+        raise MachineError(errno.EINVAL, f"object_size {name!r}")
+    return size
 
 
 def mkswap(path: str | os.PathLike[str], npages: int, page_size: int = 4096) -> None:

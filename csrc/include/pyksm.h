@@ -272,6 +272,11 @@ PYKSM_API int pyksm_profile_features(const char *name, struct pyksm_feature_set 
 /* What the machine has. */
 PYKSM_API int pyksm_features(const struct pyksm *m, struct pyksm_feature_set *ret);
 
+/* Host memory: bytes of one "page" (a frame's record, not its content), "pte", "page_table" (512 ptes, or a
+ * level above), "slot" (always), "swap_entry" (more for a slot whose page is cached or remembered,
+ * at most), "rmap_item", "stable_node", "mm", "vma", "anon_vma", "anon_vma_chain". -EINVAL: no such name. */
+PYKSM_API int64_t pyksm_object_size(const char *name);
+
 /* CDEF-END */
 
 #ifdef __cplusplus
