@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: MIT */
-/* What is in the frames: every byte of them is read, written and copied by way of this file. */
+/*
+ * What is in the frames: every byte of them is read, written and copied by way of this file. So a frame's
+ * content_id, which ksmd gives it (content_id.c), is taken away here when the bytes may change.
+ */
 #include <sys/mman.h>
 
 #include "internal.h"
@@ -28,11 +31,13 @@ void content_exit(struct pyksm *m)
 
 unsigned char *page_content_write(struct pyksm *m, struct page *page)
 {
+	page->content_id = 0;
 	return m->content + page_to_pfn(m, page) * m->page_size;
 }
 
 unsigned char *page_content_overwrite(struct pyksm *m, struct page *page)
 {
+	page->content_id = 0;
 	return m->content + page_to_pfn(m, page) * m->page_size;
 }
 
@@ -44,5 +49,6 @@ void clear_highpage(struct pyksm *m, struct page *page)
 void copy_user_highpage(struct pyksm *m, struct page *to, const struct page *from)
 {
 	memcpy(page_content_overwrite(m, to), page_content(m, from), m->page_size);
+	to->content_id = from->content_id;
 	COUNT(m, copy_page);
 }

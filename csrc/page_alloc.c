@@ -99,6 +99,7 @@ static void free_page(struct pyksm *m, struct page *page)
 	if (page->flags & PG_lru)
 		lru_del(m, page);
 	page->flags = PG_buddy;
+	page->content_id = 0;
 	page->mapping = 0; /* here and nowhere else: stale stable nodes are told by it */
 	page->lru.next = (struct list_head *)(void *)node->free;
 	node->free = page;

@@ -3,6 +3,7 @@
 #include "internal.h"
 
 #define CHUNK_BYTES (64 * 1024)
+#define RECORD_ALIGN 64 /* a record of a cache line, as many are, lies in one */
 
 static const size_t pool_size[NR_POOLS] = {
 	[POOL_MM] = sizeof(struct mm_struct),
@@ -35,17 +36,16 @@ static bool add_chunk(struct pool *pool, size_t size)
 {
 	size_t n = CHUNK_BYTES / size;
 	void **chunks = grow(pool->chunks, &pool->max_chunks, pool->nr_chunks + 1, sizeof(*chunks));
-	char *chunk;
+	void *chunk;
 
 	if (!chunks)
 		return false;
 	pool->chunks = chunks;
-	chunk = malloc(n * size);
-	if (!chunk)
+	if (posix_memalign(&chunk, RECORD_ALIGN, n * size))
 		return false;
 	chunks[pool->nr_chunks++] = chunk;
 	for (size_t i = 0; i < n; i++) {
-		void **obj = (void **)(void *)(chunk + i * size);
+		void **obj = (void **)(void *)((char *)chunk + i * size);
 
 		*obj = pool->free;
 		pool->free = obj;

@@ -53,16 +53,20 @@ static inline uint64_t xxh64(const void *data, size_t len, uint64_t seed)
 	uint64_t hash = seed + XXH_PRIME_5;
 
 	if (len >= 32) {
-		uint64_t acc[4] = { seed + XXH_PRIME_1 + XXH_PRIME_2, seed + XXH_PRIME_2, seed,
-				    seed - XXH_PRIME_1 };
+		uint64_t a = seed + XXH_PRIME_1 + XXH_PRIME_2, b = seed + XXH_PRIME_2;
+		uint64_t c = seed, d = seed - XXH_PRIME_1;
 
-		for (; end - p >= 32; p += 32)
-			for (int i = 0; i < 4; i++)
-				acc[i] = xxh64_round(acc[i], xxh_read64(p + 8 * i));
-		hash = xxh_rol64(acc[0], 1) + xxh_rol64(acc[1], 7) + xxh_rol64(acc[2], 12) +
-		       xxh_rol64(acc[3], 18);
-		for (int i = 0; i < 4; i++)
-			hash = xxh64_merge_round(hash, acc[i]);
+		for (; end - p >= 32; p += 32) {
+			a = xxh64_round(a, xxh_read64(p));
+			b = xxh64_round(b, xxh_read64(p + 8));
+			c = xxh64_round(c, xxh_read64(p + 16));
+			d = xxh64_round(d, xxh_read64(p + 24));
+		}
+		hash = xxh_rol64(a, 1) + xxh_rol64(b, 7) + xxh_rol64(c, 12) + xxh_rol64(d, 18);
+		hash = xxh64_merge_round(hash, a);
+		hash = xxh64_merge_round(hash, b);
+		hash = xxh64_merge_round(hash, c);
+		hash = xxh64_merge_round(hash, d);
 	}
 	hash += len;
 	for (; p < end; p += 8)

@@ -43,6 +43,11 @@ void *fail_realloc(void *old, size_t size)
 	return out_of_memory() ? NULL : realloc(old, size);
 }
 
+int fail_posix_memalign(void **ret, size_t align, size_t size)
+{
+	return out_of_memory() ? ENOMEM : posix_memalign(ret, align, size);
+}
+
 void *fail_mmap(void *addr, size_t len, int prot, int flags, int fd, long offset)
 {
 	return out_of_memory() ? MAP_FAILED : mmap(addr, len, prot, flags, fd, offset);
