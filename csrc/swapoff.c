@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* swapoff: bring every slot of an area back (kernel: try_to_unuse and unuse_* of mm/swapfile.c, 3.9). */
 #include "internal.h"
+#include "simd.h"
 
 /* The slot being emptied. */
 struct unuse {
@@ -16,7 +17,7 @@ static unsigned char in_use(const unsigned char *map)
 
 /*
  * Map the page where the swap pte was, or a copy where the page may not be mapped (9e16b7fb1d06, 3.9).
- * 1: done, 0: the pte is no longer the entry, -ENOMEM.
+ * 1: done, -ENOMEM.
  */
 static int unuse_pte(struct pyksm *m, struct vm_area_struct *vma, uint64_t addr, pte_t *pte,
 		     struct unuse *u)
@@ -50,21 +51,17 @@ static int unuse_pte(struct pyksm *m, struct vm_area_struct *vma, uint64_t addr,
 	return 1;
 }
 
-/* swapoff spends its time here. */
+/* swapoff spends its time here. At most one pte of a visit is the entry: one that is comes to an end. */
 static int unuse_pte_range(struct pyksm *m, struct vm_area_struct *vma, uint64_t addr, uint64_t end,
 			   struct unuse *u)
 {
-	const pte_t swp_pte = swp_entry_to_pte(m, u->entry), marks = swp_marks(m);
 	pte_t *first = pte_lookup(vma->vm_mm, addr);
 	uint64_t i, n = (end - addr) >> PAGE_SHIFT;
-	int ret = 0;
 
 	COUNT(m, unuse_pte_range);
-	for (i = 0; i < n && !ret; i++)
-		if (pte_same_as_swp(first[i], swp_pte, marks))
-			ret = unuse_pte(m, vma, addr + (i << PAGE_SHIFT), &first[i], u);
-	COUNT_N(m, unuse_pte_compared, i);
-	return ret;
+	i = simd()->find_pte(first, n, swp_marks(m), swp_entry_to_pte(m, u->entry));
+	COUNT_N(m, unuse_pte_compared, i < n ? i + 1 : n);
+	return i < n ? unuse_pte(m, vma, addr + (i << PAGE_SHIFT), &first[i], u) : 0;
 }
 
 static int unuse_vma(struct pyksm *m, struct vm_area_struct *vma, struct unuse *u)

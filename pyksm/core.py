@@ -34,7 +34,7 @@ from pyksm.engine import (
 )
 from pyksm.errors import InputError, MachineError
 
-__all__ = ["PAGE_DTYPE", "Core", "mkswap", "object_size", "version"]
+__all__ = ["PAGE_DTYPE", "Core", "mkswap", "object_size", "simd", "version"]
 
 #: Most bytes of argument or result arrays in one call; more is ENOMEM before it is tried.
 _BULK_MAX = 1 << 32
@@ -158,6 +158,33 @@ def object_size(name: str) -> int:
     if size < 0:
         raise MachineError(errno.EINVAL, f"object_size {name!r}")
     return size
+
+
+def simd(want: str | None = None) -> str:
+    """How the core searches arrays, for all machines of the process; no result differs.
+
+    ``want``: "portable", "avx2", or "auto", the best that the host has, and what a process begins
+    with unless the environment variable ``PYKSM_SIMD`` says otherwise. None only asks.
+
+    :returns: the name of what is in use now.
+    :raises InputError: this host does not have it.
+    """
+    name = lib.pyksm_simd(ffi.NULL if want is None else _text(want, "simd"))
+    if name == ffi.NULL:
+        raise InputError(f"simd {want!r}: expected one of {', '.join(_simd_names())}")
+    return ffi.string(name).decode("ascii")
+
+
+def _simd_names() -> list[str]:
+    """What :func:`simd` takes here."""
+    before = lib.pyksm_simd(ffi.NULL)
+    best = ffi.string(lib.pyksm_simd(b"auto")).decode("ascii")
+    lib.pyksm_simd(before)
+    return list(dict.fromkeys(("auto", "portable", best)))
+
+
+if os.environ.get("PYKSM_SIMD"):
+    simd(os.environ["PYKSM_SIMD"])
 
 
 def mkswap(path: str | os.PathLike[str], npages: int, page_size: int = 4096) -> None:

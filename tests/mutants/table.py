@@ -58,6 +58,12 @@ MUTANTS: tuple[Mutant, ...] = (
         "the next entry's search starts at the last mm that helped, not at the first",
     ),
     Mutant(
+        "simd.c",
+        "	while (i < n && !hit(pte[i], x, y))",
+        "	while (i + 1 < n && !hit(pte[i], x, y))",
+        "the last pte of those that fill no vector is a hit whatever it is",
+    ),
+    Mutant(
         "vmscan.c",
         "	sc.force_deactivate = true;",
         "",

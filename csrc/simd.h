@@ -1,0 +1,40 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Loops that look for one thing in an array: what swapoff, ksmd and the slot allocator spend their time
+ * with. They read nothing beyond n. Callers count what the kernel's loop would have looked at, which the
+ * answer tells: up to the hit, or n.
+ */
+#ifndef PYKSM_SIMD_H
+#define PYKSM_SIMD_H
+
+#include <stdatomic.h>
+#include <stddef.h>
+#include <stdint.h>
+
+/* Each gives the index of the first hit (find_last_used: of the last), n where there is none. */
+struct simd_ops {
+	const char *name;
+	/* (pte & ~marks) == want */
+	size_t (*find_pte)(const uint64_t *pte, size_t n, uint64_t marks, uint64_t want);
+	/* pte != 0 and none of the bits of present */
+	size_t (*find_swp_pte)(const uint64_t *pte, size_t n, uint64_t present);
+	/* any of the bits of present */
+	size_t (*find_present_pte)(const uint64_t *pte, size_t n, uint64_t present);
+	/* byte == a or byte == b */
+	size_t (*find_byte)(const unsigned char *map, size_t n, unsigned char a, unsigned char b);
+	/* byte != 0 and (byte & ~flag) != bad */
+	size_t (*find_used)(const unsigned char *map, size_t n, unsigned char flag,
+			    unsigned char bad);
+	/* byte != 0 */
+	size_t (*find_last_used)(const unsigned char *map, size_t n);
+};
+
+/* The one choice that all machines of a process share: it changes no result, only time. */
+extern _Atomic(const struct simd_ops *) simd_in_use;
+
+static inline const struct simd_ops *simd(void)
+{
+	return atomic_load_explicit(&simd_in_use, memory_order_relaxed);
+}
+
+#endif
