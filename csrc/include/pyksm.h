@@ -233,6 +233,26 @@ PYKSM_API int pyksm_ksm_do_scan(struct pyksm *m, uint32_t npages); /* one batch 
 /* The machine's clock, which nothing else moves, goes on: chain pruning and the advisor look at it. */
 PYKSM_API int pyksm_sleep(struct pyksm *m, int64_t ms); /* 0..2^31-1 */
 
+/* How fast this host is at best, to compare with: no machine takes part. */
+enum pyksm_limit_kind {
+	PYKSM_LIMIT_COPY = 0, /* one page copied, from anywhere to anywhere */
+	PYKSM_LIMIT_COPY_IN_ORDER = 1, /* one page copied, the next one after it */
+	PYKSM_LIMIT_READ = 2, /* one byte, read in words, in order */
+	PYKSM_LIMIT_READ_BYTES = 3, /* one byte, looked at for what it is (memchr), in order */
+	PYKSM_LIMIT_CHASE = 4, /* one cache line that says which is next, anywhere */
+	PYKSM_LIMIT_FIRST_TOUCH = 5, /* 4096 bytes of host memory touched for the first time */
+	PYKSM_NR_LIMITS = 6,
+	PYKSM_LIMIT_MIN_BYTES = 65536,
+	PYKSM_LIMIT_MAX_BYTES = 1073741824,
+};
+/*
+ * Nanoseconds that one unit of that kind takes, the median of some passes over so many bytes (down
+ * to a power of two; as much again for copies), which are mapped and, but for FIRST_TOUCH, touched
+ * before. More than the last-level cache holds, or it is the cache that is measured. page_size: of
+ * copies, as in the configuration.
+ */
+PYKSM_API int pyksm_limit(int kind, uint32_t page_size, uint64_t bytes, double *ns);
+
 /* What is there. */
 PYKSM_API int pyksm_pagemap(struct pyksm *m, int pid, uint64_t addr, uint64_t npages,
 			    struct pyksm_page *ret);

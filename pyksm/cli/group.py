@@ -23,6 +23,7 @@ MODULES = {
     "swapoff": "pyksm.cli.targets",
     "estimate": "pyksm.cli.targets",
     "capture": "pyksm.cli.targets",
+    "bench": "pyksm.cli.bench",
     "profiles": "pyksm.cli.profiles",
 }
 

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import sys
-import time
 from collections.abc import Callable, Iterator, Sequence
-from types import TracebackType
 from typing import Any, TypedDict, TypeVar
 
 import click
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from pyksm import profiles
+from pyksm.cli.bar import Bar
 from pyksm.cli.common import console, print_json
 from pyksm.errors import InputError
 from pyksm.jobs import report
@@ -38,51 +35,6 @@ def register(group: click.Group) -> None:
     """Add the commands of this module."""
     for command in (swapoff, estimate, capture):
         group.add_command(command)
-
-
-class _Bar:
-    """A :class:`~pyksm.jobs.watch.Watch` that draws on standard error, if that is a terminal."""
-
-    def __init__(self) -> None:
-        self.live = sys.stderr.isatty()
-        self._progress: Progress | None = None
-        self._next = 0.0
-
-    def __enter__(self) -> _Bar:
-        if self.live:
-            self._progress = Progress(
-                TextColumn("{task.description}"),
-                BarColumn(),
-                MofNCompleteColumn(),
-                TimeElapsedColumn(),
-                console=Console(stderr=True),
-                transient=True,
-            )
-            self._progress.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        if self._progress:
-            self._progress.stop()
-
-    def begin(self, phase: str) -> None:
-        if self._progress:
-            for task in self._progress.task_ids:
-                self._progress.remove_task(task)
-            self._progress.add_task(phase, total=None)
-            self._next = 0.0
-
-    def advance(self, done: int, total: int) -> None:
-        now = time.monotonic()
-        if self._progress and now >= self._next:
-            self._next = now + 0.1
-            for task in self._progress.task_ids:
-                self._progress.update(task, completed=done, total=total)
 
 
 def _target_options(function: _F) -> _F:
@@ -171,7 +123,7 @@ def swapoff(
         **_ksmd(mergeable, profile, scans, settings),
     )
     make = _maker(engine)
-    with _Bar() as bar:
+    with Bar() as bar:
         memory = _read(bar, targets, stop, procs)
         with _engine_at_work(bar):
             result = run_swapoff(memory, make, options, bar)
@@ -197,7 +149,7 @@ def estimate(
     """Say what KSM would save on the memory of TARGETs (as for swapoff), and stop there."""
     options = Options(**_ksmd(mergeable, profile, scans, settings))
     make = _maker(engine)
-    with _Bar() as bar:
+    with Bar() as bar:
         memory = _read(bar, targets, stop, procs)
         with _engine_at_work(bar):
             result = run_estimate(memory, make, options, bar)
@@ -215,7 +167,7 @@ def capture(targets: tuple[str, ...], stop: bool, procs: int, as_json: bool, out
     The image holds what the processes hold, secrets included: only its owner may read it.
     """
     image.check_writable(output)
-    with _Bar() as bar, signals.tidied():
+    with Bar() as bar, signals.tidied():
         memory = _read(bar, targets, stop, procs)
         bar.begin("save")
         size = image.save(memory, output)
@@ -256,13 +208,13 @@ def _maker(engine: str) -> MakeEngine:
     return lambda config: engines.build(factory, config)
 
 
-def _read(bar: _Bar, targets: tuple[str, ...], stop: bool, procs: int) -> Memory:
+def _read(bar: Bar, targets: tuple[str, ...], stop: bool, procs: int) -> Memory:
     bar.begin("read memory")
     with signals.tidied():
         return read_targets(targets, stop=stop, procs=procs, progress=bar.advance)
 
 
-def _engine_at_work(bar: _Bar) -> contextlib.AbstractContextManager[None]:
+def _engine_at_work(bar: Bar) -> contextlib.AbstractContextManager[None]:
     """Python sees Ctrl-C when C is done, and swapoff may be at it for hours. With a bar the hook
     that draws it sees Ctrl-C, and there is a terminal to be left in order."""
     return contextlib.nullcontext() if bar.live else signals.at_once()
