@@ -19,7 +19,8 @@ def test_every_mutant_applies() -> None:
 def test_every_file_of_the_core_has_one() -> None:
     assert len(MUTANTS) >= 25
     files = {path.name for path in (ROOT / "csrc").glob("*.c")}
-    assert {mutant.file for mutant in MUTANTS} == files
+    # limits.c measures the host: no machine takes part, and the driver has nothing to compare.
+    assert {mutant.file for mutant in MUTANTS} == files - {"limits.c"}
 
 
 def test_no_mutant_is_there_twice() -> None:

@@ -9,14 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pyksm.bench.settings import Settings, Shape, shape
+from pyksm.core import object_size
 from pyksm.errors import InputError
 
-#: What the core keeps, bytes for one of each. A test holds the whole to what is measured.
-_FRAME = 64  #: struct page
-_PTE = 8
-_RMAP_ITEM = 64
-_STABLE_NODE = 80
-_SLOT = 24  #: swap_map, zeromap, cache, shadow
 _TABLE_ROOM = 1.01  #: tables above the last level, pools not quite full
 _CHUNK = 48 << 20  #: contents on their way in, status of pages on its way out
 _PYTHON = 32 << 20
@@ -39,13 +34,15 @@ class Use:
 def needed(settings: Settings, at: Shape) -> int:
     """Bytes that the host's memory must hold at a time for this population."""
     frames, slots = frames_of(settings, at), slots_of(settings, at)
-    merged = at.kind == "ksm"
     if settings.engine == "oracle":
         each = _ORACLE_FRAME + at.page_bytes
         return _PYTHON + at.ptes * _ORACLE_FRAME + frames * each + slots * (_ORACLE_SLOT + 4096)
-    size = frames * (at.page_bytes + _FRAME) + at.ptes * _PTE * _TABLE_ROOM
-    size += slots * (_SLOT + (at.page_bytes if settings.backend == "memory" else 0))
-    size += merged * (at.ptes * _RMAP_ITEM + at.contents * _STABLE_NODE)
+    slot = object_size("slot") + object_size("swap_entry")
+    size: float = frames * (at.page_bytes + object_size("page"))
+    size += at.ptes * object_size("pte") * _TABLE_ROOM
+    size += slots * (slot + (at.page_bytes if settings.backend == "memory" else 0))
+    if at.kind == "ksm":
+        size += at.ptes * object_size("rmap_item") + at.contents * object_size("stable_node")
     return int(size) + at.procs * _PROCESS + _CHUNK + _PYTHON
 
 

@@ -21,7 +21,9 @@ def check(path: str) -> None:
     """InputError now for what would fail when all the work is done."""
     suffix = os.path.splitext(path)[1].lower()
     if suffix not in SUFFIXES:
-        raise InputError(f"--plot {shown(path)}: expected a name that ends in {', '.join(SUFFIXES)}")
+        raise InputError(
+            f"--plot {shown(path)}: expected a name that ends in {', '.join(SUFFIXES)}"
+        )
     if importlib.util.find_spec("matplotlib") is None:
         raise InputError("--plot: matplotlib is not installed (pip install 'pyksm[plot]')")
     if os.path.isdir(path):

@@ -24,6 +24,7 @@ PAGE = 4096  #: of address space, whatever a page holds
 _CHUNK_BYTES = 4 << 20  #: of contents that are handed over at a time
 _CHUNK_PAGES = 1 << 18
 _SPARE_FRAMES = 1024
+_SPARE_SLOTS = 64
 #: Scans without growth after which merging is over; before the first growth there may be more.
 _STILL = 2
 _STILL_AT_FIRST = 4
@@ -121,7 +122,7 @@ def merge(made: Population, watch: Watch) -> int:
 
 def swap_file(made: Population, slots: int) -> str:
     """A swap file that has no name, so that nothing is left of it however we end."""
-    file = tempfile.TemporaryFile(prefix="pyksm-bench-")
+    file = tempfile.TemporaryFile(prefix="pyksm-bench-")  # noqa: SIM115 (closed with the machine)
     made.files.append(file)
     os.posix_fallocate(file.fileno(), 0, slots * PAGE)
     head = bytearray(PAGE)
@@ -132,9 +133,10 @@ def swap_file(made: Population, slots: int) -> str:
 
 
 def swap_on(made: Population, slots: int, backend: str = "memory") -> int:
-    """An area with so many usable slots; its type."""
-    path = swap_file(made, slots + 1) if backend == "file" else None
-    return made.engine.swapon(slots + 1, -1, path)
+    """An area with room for so many pages; its type. Reclaim does nothing where no slot is free."""
+    slots += _SPARE_SLOTS
+    path = swap_file(made, slots) if backend == "file" else None
+    return made.engine.swapon(slots, -1, path)
 
 
 def swap_out(made: Population, area: int, watch: Watch) -> int:

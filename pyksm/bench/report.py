@@ -278,11 +278,13 @@ def time_of(ns: float) -> str:
 
 _LIMITS = {
     "memcpy": "memcpy",
-    "memcpy_in_order": "in-order memcpy",
+    "memcpy_in_order": "memcpy in order",
     "read": "read",
     "read_bytes": "read of bytes",
-    "chase": "a cache miss each",
+    "chase": "cache miss",
 }
+#: A limit that is less of the time than one part in so many says nothing about it.
+_TOLD = 100
 
 
 def _print_times(out: Console, results: Results) -> None:
@@ -304,7 +306,7 @@ def _print_times(out: Console, results: Results) -> None:
             f"{time_of(run.ns_per_unit)}/{run.first.unit}",
             gib(use.peak_bytes) if use else "",
             f"{use.machine_bytes / run.shape.ptes:,.1f} B" if use else "",
-            ", ".join(f"{value:.3g} x {_LIMITS[name]}" for name, value in limit.items()),
+            ", ".join(f"{_LIMITS[k]} {value:.3g}" for k, value in limit.items() if value < _TOLD),
         )
     out.print(table)
 

@@ -109,11 +109,9 @@ def ways(
     """Every combination that there is; InputError for a choice that fits no profile at all."""
     known = [profiles.find(each).name for each in dict.fromkeys(wanted or (profiles.DEFAULT,))]
     made = [
-        Way(name, policy, walk, transfer, count)
+        Way(name, *each)
         for name in dict.fromkeys(known)
-        for policy, walk, transfer, count in itertools.product(
-            *(dict.fromkeys(each) for each in _choices(name, policies, walks, transfers, threads))
-        )
+        for each in _choices(Way(name), policies, walks, transfers, threads)
     ]
     for what, asked, had in (
         ("policy", policies, {way.policy for way in made if not way.per_mm}),
@@ -131,21 +129,18 @@ def ways(
 
 
 def _choices(
-    name: str,
+    plain: Way,
     policies: Sequence[str],
     walks: Sequence[str],
     transfers: Sequence[str],
     threads: Sequence[int],
-) -> tuple[Sequence[str], Sequence[str], Sequence[str], Sequence[int]]:
+) -> list[tuple[str, str, str, int]]:
     """What of all that is asked for a profile's kernel can have."""
-    way = Way(name)
-    having = () if way.per_mm else policies_of(way.features)
-    return (
-        [each for each in policies if each in having] or POLICIES[:1],
-        (() if way.per_mm else walks) or WALKS[:1],
-        transfers or TRANSFERS[:1],
-        threads or (1,),
-    )
+    having = () if plain.per_mm else policies_of(plain.features)
+    policies = [each for each in policies if each in having] or POLICIES[:1]
+    walks = (() if plain.per_mm else walks) or WALKS[:1]
+    every = itertools.product(policies, walks, transfers or TRANSFERS[:1], threads or (1,))
+    return list(dict.fromkeys(every))
 
 
 @dataclass(frozen=True)

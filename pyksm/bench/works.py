@@ -190,13 +190,15 @@ def fork(bench: Bench) -> None:
 def rmap(bench: Bench) -> None:
     """rmap walks: of one KSM page that all ptes share, with and without a limit to sharing; and of
     one whose anon_vma has many vmas, by each of the lookups that there are."""
-    limits = ((None, "no max_page_sharing"), (256, "max_page_sharing=256"))
-    if "max-page-sharing" not in bench.way.features:
-        limits = limits[:1]
-    for limit, name in limits:
-        _rmap_shared(bench, limit, f"one KSM page, {name}")
+    _rmap_shared(bench, None, "one KSM page, no max_page_sharing")
+    if "max-page-sharing" in bench.way.features:
+        _rmap_shared(bench, 256, "one KSM page, max_page_sharing=256")
     for on, name in ((False, "whole tree"), (True, "by index")):
         _rmap_vmas(bench, on, f"{MANY_VMAS:,} vmas, {name}")
+
+
+def rmap_walk(engine: Any, pid: int, addr: int) -> int:
+    return int(engine.rmap_walk(pid, addr))
 
 
 def _rmap_shared(bench: Bench, limit: int | None, part: str) -> None:
@@ -209,7 +211,7 @@ def _rmap_shared(bench: Bench, limit: int | None, part: str) -> None:
     population.merge(made, bench.watch)
     pid, addr = made.members[0]
     with bench.timed(engine, part, "walk", 1) as sample:
-        found = engine.rmap_walk(pid, addr)
+        found = rmap_walk(engine, pid, addr)
     sample.facts["ptes_found"] = found
     counts = engine.ksm_counts()
     for name in ("pages_shared", "pages_sharing", "stable_node_chains", "stable_node_dups"):
@@ -235,9 +237,9 @@ def _rmap_vmas(bench: Bench, by_index: bool, part: str) -> None:
     for page in range(0, MANY_VMAS, 2):
         if (at := addr + page * PAGE) != shared:
             engine.mprotect(pid, at, 1, PROT_READ)
-    engine.rmap_walk(pid, shared)  # it is the second that is timed, whose way is in the cache
+    rmap_walk(engine, pid, shared)  # it is the second that is timed, whose way is in the cache
     with bench.timed(engine, part, "walk", 1) as sample:
-        found = engine.rmap_walk(pid, shared)
+        found = rmap_walk(engine, pid, shared)
     sample.facts["ptes_found"] = found
     sample.facts["vmas"] = len(engine.vmas(pid))
 
@@ -277,10 +279,9 @@ def _walk_anon_vma(bench: Bench) -> None:
         engine.mprotect(pid, addr + page * PAGE, 1, PROT_READ)
     pages = population.words(0, min(_LOOKUPS, vmas), 1 << 40) % vmas
     places = [addr + int(page) * PAGE for page in pages]
-    walk = engine.rmap_walk
     with bench.timed(engine, "anon_vma lookup", "lookup", len(places)) as sample:
         for place in places:
-            walk(pid, place)
+            rmap_walk(engine, pid, place)
     sample.facts["vmas"] = vmas
     sample.facts["tree_depth"] = max(1, vmas.bit_length())
 

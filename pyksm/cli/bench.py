@@ -30,7 +30,7 @@ def register(group: click.Group) -> None:
     group.add_command(bench)
 
 
-class _Number(click.ParamType):
+class _Number(click.ParamType[Any]):
     """``1e6``, ``1M``, ``64Ki``, ``65536``."""
 
     name = "number"
@@ -38,9 +38,7 @@ class _Number(click.ParamType):
     def __init__(self, least: int, most: int) -> None:
         self.least, self.most = least, most
 
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> Any:
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         if not isinstance(value, str):
             return value
         return number(value, param.opts[0] if param else "", self.least, self.most)
@@ -203,4 +201,3 @@ def _show(results: Results, as_json: bool, picture: str | None) -> None:
         report.print_results(console(), results)
     if picture is not None and results.runs:
         plot.draw(results, picture)
-
