@@ -297,6 +297,7 @@ int try_to_unmap(struct pyksm *m, struct page *page, enum ttu_flags flags);
 int try_to_unmap_one(struct pyksm *m, struct page *page, struct vm_area_struct *vma, uint64_t addr,
 		     enum ttu_flags flags);
 int rmap_walk(struct pyksm *m, struct page *page, rmap_one_fn one, void *arg);
+int count_rmap(struct pyksm *m, const struct mm_struct *mm, uint64_t addr);
 
 /* memory.c */
 #define VM_FAULT_OOM 1

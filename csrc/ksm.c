@@ -145,6 +145,7 @@ void break_cow(struct pyksm *m, struct rmap_item *item)
 	struct vm_area_struct *vma;
 
 	put_anon_vma(m, item->anon_vma);
+	forget_index(m, item);
 	vma = find_mergeable_vma(item->mm, item->address);
 	if (vma)
 		break_ksm(m, vma, item->address);

@@ -18,6 +18,23 @@ static inline bool on_migrate_list(const struct pyksm *m, const struct stable_no
 	return node->head == &m->ksm.migrate_nodes;
 }
 
+/*
+ * With ksm-rmap-by-index an item knows its page's index from the merge on until it leaves the stable
+ * tree: an mremap since the vma was made may have left address and index apart.  As in the patch it
+ * lies where checksum and age are, which begin at 0 again afterwards.
+ */
+static inline void keep_index(const struct pyksm *m, struct rmap_item *item,
+			      const struct vm_area_struct *vma)
+{
+	if (has(m, FEAT_KSM_RMAP_BY_INDEX))
+		item->index = linear_page_index(vma, item->address & PAGE_MASK);
+}
+static inline void forget_index(const struct pyksm *m, struct rmap_item *item)
+{
+	if (has(m, FEAT_KSM_RMAP_BY_INDEX))
+		item->index = 0;
+}
+
 /* ksm.c */
 int __ksm_enter(struct pyksm *m, struct mm_struct *mm);
 void forget_mm(struct pyksm *m, struct mm_slot *slot);

@@ -151,6 +151,7 @@ static int try_to_merge_with_ksm_page(struct pyksm *m, struct rmap_item *item, s
 	remove_rmap_item_from_tree(m, item); /* before anon_vma, which shares its place with nid */
 	item->anon_vma = vma->anon_vma;
 	get_anon_vma(vma->anon_vma);
+	keep_index(m, item, vma);
 	return 0;
 }
 

@@ -48,12 +48,30 @@ typedef int (*ksm_walk_fn)(struct pyksm *m, struct page *page, struct vm_area_st
 #define NEXT_ITEM 1
 #define WALK_DONE 2
 
+/* The page indices to look up: all, for want of better knowledge, until items know that of their page. */
+static void indices_of(const struct pyksm *m, const struct rmap_item *item, uint64_t *first,
+		       uint64_t *last)
+{
+	*first = 0;
+	*last = UINT64_MAX;
+	if (!has(m, FEAT_KSM_RMAP_BY_INDEX))
+		return;
+	*first = item->index;
+	/* The patch's first versions took the address for it, and missed what mremap had moved. */
+	if (switched(m, PYKSM_SW_RMAP_BY_ADDRESS))
+		*first = item->address >> PAGE_SHIFT;
+	*last = *first;
+}
+
 static int walk_item(struct pyksm *m, struct page *page, const struct rmap_item *item,
 		     bool new_forks, ksm_walk_fn fn, void *arg)
 {
-	struct anon_vma_chain *avc = anon_vma_interval_tree_first(m, item->anon_vma, 0, UINT64_MAX);
+	uint64_t first, last;
+	struct anon_vma_chain *avc;
 
-	for (; avc; avc = anon_vma_interval_tree_next(m, avc, 0, UINT64_MAX)) {
+	indices_of(m, item, &first, &last);
+	avc = anon_vma_interval_tree_first(m, item->anon_vma, first, last);
+	for (; avc; avc = anon_vma_interval_tree_next(m, avc, first, last)) {
 		struct vm_area_struct *vma = avc->vma;
 		int ret;
 

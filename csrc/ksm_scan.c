@@ -75,6 +75,8 @@ static bool should_skip_rmap_item(struct pyksm *m, const struct page *page, stru
 
 	if (!m->ksm.smart_scan || PageKsm(page))
 		return false;
+	if (has(m, FEAT_KSM_RMAP_BY_INDEX) && item->address & STABLE_FLAG)
+		return false; /* it has an index in the place of its age */
 	if (age != UINT8_MAX)
 		item->age++;
 	if (age < 3) /* it takes two visits to merge */

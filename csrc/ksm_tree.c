@@ -24,6 +24,7 @@ void remove_node_from_stable_tree(struct pyksm *m, struct stable_node *node)
 			ksm->pages_shared--;
 		item->mm->ksm_merging_pages--;
 		put_anon_vma(m, item->anon_vma);
+		forget_index(m, item);
 		item->address &= PAGE_MASK;
 	}
 	if (on_migrate_list(m, node))
@@ -69,6 +70,7 @@ void remove_rmap_item_from_tree(struct pyksm *m, struct rmap_item *item)
 		item->mm->ksm_merging_pages--;
 		node->rmap_hlist_len--;
 		put_anon_vma(m, item->anon_vma);
+		forget_index(m, item);
 		if (has(m, FEAT_STABLE_HEAD_CLEARED)) /* c89a384e2551 */
 			item->head = NULL;
 		item->address &= PAGE_MASK;

@@ -713,6 +713,16 @@ int pyksm_pagemap(struct pyksm *m, int pid, uint64_t addr, uint64_t npages, stru
 	return err;
 }
 
+int pyksm_rmap_walk(struct pyksm *m, int pid, uint64_t addr)
+{
+	struct process *p;
+	int err = find_for_read(m, pid, &p);
+
+	if (!err)
+		err = check_range(addr, 1);
+	return err ? err : count_rmap(m, p->mm, addr);
+}
+
 int pyksm_vma_at(struct pyksm *m, int pid, int index, struct pyksm_vma *ret)
 {
 	struct process *p;
@@ -794,6 +804,7 @@ static const char *const switch_names[] = {
 	"unuse_pte-no-copy",
 	"no-unmerge-check",
 	"unuse_vma-brute-force",
+	"rmap-by-address",
 };
 
 static const char *name_at(const char *const *names, int n, int index)

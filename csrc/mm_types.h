@@ -188,8 +188,13 @@ struct rmap_item {
 	};
 	struct mm_struct *mm;
 	uint64_t address; /* and flags in the low bits */
-	uint32_t oldchecksum;
-	uint8_t age, remaining_skips; /* smart scan's */
+	union {
+		struct {
+			uint32_t oldchecksum;
+			uint8_t age, remaining_skips; /* smart scan's */
+		};
+		uint64_t index; /* the page's, when stable, with ksm-rmap-by-index */
+	};
 	union {
 		struct rb_node node;
 		struct {

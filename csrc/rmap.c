@@ -518,3 +518,26 @@ int rmap_walk(struct pyksm *m, struct page *page, rmap_one_fn one, void *arg)
 		return rmap_walk_ksm(m, page, one, arg);
 	return PageAnon(page) ? rmap_walk_anon(m, page, one, arg) : SWAP_AGAIN;
 }
+
+static int count_one(struct pyksm *m, struct page *page, struct vm_area_struct *vma, uint64_t addr,
+		     void *arg)
+{
+	*(int *)arg += page_check_address(m, page, vma->vm_mm, addr) != NULL;
+	return SWAP_AGAIN;
+}
+
+/* A walk for its own sake: how often it comes upon a pte that maps the page at addr. */
+int count_rmap(struct pyksm *m, const struct mm_struct *mm, uint64_t addr)
+{
+	const struct vm_area_struct *vma = find_vma(mm, addr);
+	struct page *page;
+	int n = 0;
+
+	if (!vma || vma->vm_start > addr)
+		return -EFAULT;
+	page = present_page(m, mm, addr);
+	if (!page || page == zero_page(m))
+		return -ENOENT;
+	rmap_walk(m, page, count_one, &n);
+	return n;
+}

@@ -487,6 +487,9 @@ class Core:
                 for a in self._all("areas", "struct pyksm_area *", lib.pyksm_area_at)
             ]
 
+    def rmap_walk(self, pid: int, addr: int) -> int:
+        return self._call("rmap_walk", lib.pyksm_rmap_walk, _id(pid), _addr(addr))
+
     def swap_count(self, type: int, offset: int) -> int:
         return self._call("swap_count", lib.pyksm_swap_count, _id(type), _addr(offset))
 

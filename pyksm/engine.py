@@ -35,7 +35,12 @@ TRANSFERS = ("copy", "reference")
 MAX_THREADS = 2
 
 #: Switches that take one check or shortcut away, by name.
-SWITCHES = ("unuse_pte-no-copy", "no-unmerge-check", "unuse_vma-brute-force")
+SWITCHES = (
+    "unuse_pte-no-copy",
+    "no-unmerge-check",
+    "unuse_vma-brute-force",
+    "rmap-by-address",
+)
 
 #: Kinds of failure that :meth:`Engine.inject` orders.
 FAULT_KINDS = ("page", "kmem", "read", "write", "signal")
@@ -235,6 +240,12 @@ class Engine(Protocol):
 
     # observation
     def pagemap(self, pid: int, addr: int, npages: int) -> list[PageInfo]: ...
+    def rmap_walk(self, pid: int, addr: int) -> int:
+        """How often rmap_walk() of the page at ``addr`` comes upon a pte that maps it: nothing is
+        changed, the work is counted. EFAULT in a hole, ENOENT where there is no page or the zero
+        page. Twice for a pte that KSM has an item for and that a forked item leads to as well."""
+        ...
+
     def vmas(self, pid: int) -> list[VmaInfo]: ...
     def free_frames(self, node: int = -1) -> int: ...
     def peak_frames(self, reset: bool = False) -> int: ...

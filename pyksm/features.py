@@ -6,8 +6,8 @@ The C core's ``kernel_features.h`` is generated from this table when it is built
 
 ``since`` is the first release with the behaviour and ``until`` the first without it; ``commits``
 are the upstream commits that made the change (12 hex digits), the first one decisive; none where
-it was not traced. A feature with neither in any profile's range is a museum piece (``museum``): a
-bug that a released kernel had.
+it was not traced. A feature later than every profile is in none until it is switched on. A museum
+piece (``museum``) is a bug that a released kernel had.
 """
 
 from __future__ import annotations
@@ -250,6 +250,12 @@ FEATURES: tuple[Feature, ...] = (
     Feature(
         "smaps-ksm", "ksm", "6.6", ("8b47933544a6",),
         "smaps counts the KSM pages of each vma",
+    ),
+    Feature(
+        "ksm-rmap-by-index", "ksm", "7.3", (),
+        "rmap walks of KSM pages look up the vmas that span the page's index, which the rmap_item "
+        "keeps while it is in the stable tree (where its checksum and age were), instead of all "
+        "vmas of the anon_vma; posted in its final form on 2026-06-09, its release not traced",
     ),
     Feature(
         "unshare-break", "ksm", "6.2", ("6cce3314b928", "d7c0e68dab98"),

@@ -251,6 +251,12 @@ class Region:
             out[field] = [getattr(info, field) for info in infos]
         return out
 
+    def rmap_walk(self) -> int:
+        """How often rmap walks of the region's pages come upon ptes that map them: the work is
+        counted, nothing is changed. ENOENT for a page that is not present."""
+        addresses = (self.addr + k * PAGE_SPAN for k in range(self.npages))
+        return sum(self._engine.rmap_walk(self._pid, addr) for addr in addresses)
+
     @property
     def states(self) -> str:
         """A character a page: ``.`` nothing, ``P`` present, ``Z`` zero page, ``S`` swapped out,

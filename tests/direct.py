@@ -209,6 +209,9 @@ class Player:
     def ksm_do_scan(self) -> tuple[str, tuple[Any, ...]]:
         return "ksm_do_scan", (self.choose.choice((0, 1, 2, 7, 30)),)
 
+    def rmap_walk(self) -> tuple[str, tuple[Any, ...]]:
+        return "rmap_walk", (self.pid(), self.addr())
+
     def inject(self) -> tuple[str, tuple[Any, ...]]:
         return "inject", (self.choose.choice((*FAULT_KINDS, "none")), self.choose.randint(0, 9))
 
@@ -242,6 +245,7 @@ _WEIGHTS: dict[Callable[[Player], tuple[str, tuple[Any, ...]]], int] = {
     Player.ksm_scan: 6,
     Player.ksm_do_scan: 5,
     Player.inject: 2,
+    Player.rmap_walk: 2,
 }
 OPERATIONS = [operation for operation, weight in _WEIGHTS.items() for _ in range(weight)]
 

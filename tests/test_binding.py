@@ -149,6 +149,7 @@ OPERATIONS: list[tuple[str, tuple[Any, ...]]] = [
     ("ksm_do_scan", (1,)),
     ("pagemap", (1, 4 << 30, 1)),
     ("pagemap_array", (1, 4 << 30, 1)),
+    ("rmap_walk", (1, 4 << 30)),
     ("vmas", (1,)),
     ("free_frames", (0,)),
     ("frame", (1,)),

@@ -167,3 +167,16 @@ def test_a_page_that_was_paged_out_and_read_goes_last() -> None:
     """It waits in the batch while it is written, so it is not the next in line afterwards."""
     answer = Answer("pageout-goes-last")
     assert answer.seen("end")["processes"]["A"]["r"]["state"] == "SSP"
+
+
+def test_rmap_by_index_finds_what_mremap_has_moved() -> None:
+    """By address it does not, and the page cannot go: 'ksm: optimize rmap_walk_ksm', v3."""
+    moved = scenario("rmap-by-index-after-mremap")
+    naive = moved.on(bugs=("rmap-by-address",))
+    for text, ptes, state in ((moved, [8, 8], "SS"), (naive, [6, 6], "PP")):
+        results = run(text, "core")["results"]
+        assert [each["ptes"] for each in results if each["op"] == "rmap"][2] == ptes
+        assert results[-1]["observation"]["processes"]["A"]["moved"]["state"] == state
+        found = next(each["violations"] for each in results if each["op"] == "census")
+        assert [line.partition(":")[0] for line in found] == ["ksm-rmap"] * (text is naive)
+        assert examine(text) == []

@@ -48,6 +48,7 @@ STATEMENTS = {
     "observe a-label.2": st.Observe("a-label.2"),
     "inject page 4": st.Inject("page", 4),
     "census strict": st.Census("strict"),
+    "rmap A r[0:2]": st.Rmap("A", Pages("r", 0, 2)),
     "at shrink_zone:begin 2 ksm run=2": st.At("shrink_zone:begin", 2, st.Ksm((Setting("run", 2),))),
 }
 

@@ -83,7 +83,9 @@ enum pyksm_switch {
 	/* ksm_might_need_to_copy() without the KSM_RUN_UNMERGE test */
 	PYKSM_SW_NO_UNMERGE_CHECK = 1,
 	PYKSM_SW_UNUSE_VMA_BRUTE_FORCE = 2, /* unuse_vma() without the page_anon_vma() shortcut */
-	PYKSM_NR_SWITCHES = 3,
+	/* ksm-rmap-by-index with the page number of the item's address for the page's index */
+	PYKSM_SW_RMAP_BY_ADDRESS = 3,
+	PYKSM_NR_SWITCHES = 4,
 };
 
 /* Allocations, reads, writes and signal checks that pyksm_inject() can make fail. */
@@ -256,6 +258,9 @@ PYKSM_API int pyksm_limit(int kind, uint32_t page_size, uint64_t bytes, double *
 /* What is there. */
 PYKSM_API int pyksm_pagemap(struct pyksm *m, int pid, uint64_t addr, uint64_t npages,
 			    struct pyksm_page *ret);
+/* rmap_walk() of the page at addr, which changes nothing: how often it comes upon a pte that maps the page.
+ * -EFAULT in a hole, -ENOENT where there is no page, or the zero page. */
+PYKSM_API int pyksm_rmap_walk(struct pyksm *m, int pid, uint64_t addr);
 PYKSM_API int pyksm_vma_at(struct pyksm *m, int pid, int index, struct pyksm_vma *ret);
 PYKSM_API int64_t pyksm_free_frames(struct pyksm *m, int node); /* node -1: all */
 /* Most frames in use since start or reset. */

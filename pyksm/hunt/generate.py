@@ -200,7 +200,7 @@ _SWITCHABLE = tuple(each for each in FEATURES if not each.museum)
 
 def _bugs(choose: Chooser) -> tuple[str, ...]:
     """One switch, or the two that together let a page into the wrong anon_vma."""
-    pair = tuple(name for name in SWITCHES if name != "no-unmerge-check")
+    pair = ("unuse_pte-no-copy", "unuse_vma-brute-force")
     return pair if _chance(choose, 40) else (choose.pick(SWITCHES),)
 
 
@@ -413,6 +413,11 @@ def _inject(choose: Chooser, names: Names) -> st.Statement | None:
     return st.Inject(choose.pick(FAULT_KINDS), choose.integer(1, choose.pick((2, 12, 60))))
 
 
+def _rmap(choose: Chooser, names: Names) -> st.Statement | None:
+    where = names.region(choose)
+    return where and st.Rmap(where[0], _pages(choose, where[1], where[2]))
+
+
 Maker = Callable[[Chooser, Names], st.Statement | None]
 
 _WEIGHTS: tuple[tuple[Maker, int], ...] = (
@@ -432,5 +437,6 @@ _EXTRA: tuple[tuple[Maker, str | None], ...] = (
     *[(_knob("use_zero_pages", 0, 1, 1), "zero-pages")] * 2,
     *[(_knob("smart_scan", 0, 1, 1), "smart-scan")] * 2,
     (_knob("advisor_mode", "none", "scan-time", "scan-time"), "advisor"),
+    (_rmap, None),
 )
 _TABLE: tuple[Maker, ...] = tuple(maker for maker, weight in _WEIGHTS for _ in range(weight))

@@ -115,6 +115,8 @@ def break_cow(m: Machine, item: RmapItem) -> None:
     """Undo half a merge: drop the item's anon_vma, and the KSM page if it is still there."""
     assert item.anon_vma is not None
     rmap.put_anon_vma(item.anon_vma)
+    if m.has("ksm-rmap-by-index"):
+        item.forget_index()
     vma = find_mergeable_vma(item.mm, item.address)
     if vma is not None:
         break_ksm(m, vma, item.address)
@@ -262,6 +264,7 @@ def try_to_merge_with_ksm_page(m: Machine, item: RmapItem, page: Page, kpage: Pa
     assert vma.anon_vma is not None
     item.anon_vma = vma.anon_vma
     rmap.get_anon_vma(item.anon_vma)
+    item.index = linear_page_index(vma, item.address)
     return 0
 
 

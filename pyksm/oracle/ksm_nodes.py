@@ -167,6 +167,8 @@ def remove_node_from_stable_tree(m: Machine, node: StableNode) -> None:
         item.mm.ksm_merging_pages -= 1
         assert item.anon_vma is not None
         rmap.put_anon_vma(item.anon_vma)
+        if m.has("ksm-rmap-by-index"):
+            item.forget_index()
         item.stable = False
     if node.migrating:
         m.ksm.migrate_nodes.remove(node)

@@ -9,13 +9,19 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from pyksm.oracle import interval_tree, rmap
-from pyksm.oracle.structs import Machine, Page, RmapItem, StableNode, Vma
+from pyksm.oracle.structs import PAGE_SHIFT, Machine, Page, RmapItem, StableNode, Vma, switched
 
 
 def _vmas_of_item(m: Machine, item: RmapItem, search_new_forks: bool) -> Iterator[Vma]:
     """vmas that cover the item's address: of its own mm, or else of all others."""
     assert item.anon_vma is not None
-    for avc in interval_tree.foreach_all(m, item.anon_vma):
+    if m.has("ksm-rmap-by-index"):
+        by_address = switched(m, "rmap-by-address")
+        index = item.address >> PAGE_SHIFT if by_address else item.index
+        avcs = interval_tree.foreach(m, item.anon_vma, index, index)
+    else:
+        avcs = interval_tree.foreach_all(m, item.anon_vma)
+    for avc in avcs:
         vma = avc.vma
         if vma.start <= item.address < vma.end and (vma.mm is not item.mm) == search_new_forks:
             yield vma

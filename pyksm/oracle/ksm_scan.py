@@ -73,6 +73,8 @@ def should_skip_rmap_item(m: Machine, page: Page, item: RmapItem) -> bool:
     """With smart_scan (6.7, 5e924ff54d08) a page that never merges is left out more and more."""
     if not m.ksm.smart_scan or page.ksm:
         return False
+    if item.stable and m.has("ksm-rmap-by-index"):
+        return False  # it has no age: its page's index is there
     age = item.age
     item.age = min(age + 1, AGE_MAX)
     if age < 3:

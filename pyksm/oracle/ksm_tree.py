@@ -288,6 +288,8 @@ def remove_rmap_item_from_tree(m: Machine, item: RmapItem) -> None:
         item.mm.ksm_merging_pages -= 1
         assert item.anon_vma is not None
         rmap.put_anon_vma(item.anon_vma)
+        if m.has("ksm-rmap-by-index"):
+            item.forget_index()
         if m.has("stable-head-cleared"):
             item.head_address = -1
         item.stable = False

@@ -9,6 +9,7 @@ from errno import (
     EBADF,
     EBUSY,
     EDEADLK,
+    EFAULT,
     EINVAL,
     ENOENT,
     ENOMEM,
@@ -40,6 +41,7 @@ from pyksm.oracle import (
     mmap,
     mprotect,
     mremap,
+    rmap,
     swap_map,
     swapfile,
     task_mmu,
@@ -521,6 +523,16 @@ class Oracle:
         self._bulk(pid, npages, PAGE_RECORD)
         m, mm, end = self._range(pid, addr, npages)
         return [_page_info(m, mm, address) for address in range(addr, end, PAGE_SIZE)]
+
+    def rmap_walk(self, pid: int, addr: int) -> int:
+        m, mm, _ = self._range(pid, addr, 1)
+        pte = get_pte(mm, addr)
+        page = memory.vm_normal_page(m, pte) if pte_present(pte) else None
+        if mmap.vma_at(mm, addr) is None:
+            raise MachineError(EFAULT, f"no vma at {addr:#x}")
+        if page is None:
+            raise MachineError(ENOENT, f"no page at {addr:#x}")
+        return rmap.count_rmap(m, page)
 
     def vmas(self, pid: int) -> list[VmaInfo]:
         _, mm = self._mm(pid)

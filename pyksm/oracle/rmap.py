@@ -392,3 +392,17 @@ def rmap_walk(m: Machine, page: Page, rmap_one: RmapOne) -> None:
         for avc in interval_tree.foreach(m, page.anon_vma, page.index, page.index):
             if rmap_one(page, avc.vma, vma_address(page, avc.vma)) != SWAP_AGAIN:
                 break
+
+
+def count_rmap(m: Machine, page: Page) -> int:
+    """How often a walk comes upon a pte that maps the page."""
+    found = 0
+
+    def look(page: Page, vma: Vma, address: int) -> int:
+        nonlocal found
+        if page_check_address(page, vma, address) is not None:
+            found += 1
+        return SWAP_AGAIN
+
+    rmap_walk(m, page, look)
+    return found

@@ -214,9 +214,14 @@ class RmapItem:
     seqnr: int = 0  #: low byte of the scan that put it into the unstable tree
     nid: int = 0
     anon_vma: AnonVma | None = None
+    index: int = 0  #: the page's, in the place of oldchecksum, age and remaining_skips: see below
     head: StableNode | None = None
     head_address: int = -1  #: rmap_item->head, which stays behind when the item leaves its node
     node: RbNode[RmapItem] | None = None
+
+    def forget_index(self) -> None:
+        """With ksm-rmap-by-index, when the item is not of a KSM page any more: all four are 0."""
+        self.index = self.oldchecksum = self.age = self.remaining_skips = 0
 
 
 @dataclass(eq=False, slots=True)

@@ -7,6 +7,8 @@ statements that a recorder on a real kernel knows, models take:
   (:data:`pyksm.engine.SWITCHES`; more than one ``bug=`` may be given);
 - ``inject KIND N``: the N-th such event from now on fails, once (:data:`pyksm.engine.FAULT_KINDS`);
 - ``census [strict]``: a full recount; the result's ``violations`` lists what is wrong;
+- ``rmap P R[i:j]``: an rmap walk of each page, which changes nothing; the result's ``ptes`` says
+  how often it came upon a pte that maps the page (null: there is no page to walk);
 - ``at POINT N STATEMENT``: STATEMENT runs inside the next statement when that reaches the schedule
   point (:data:`pyksm.engine.SCHEDULE_POINTS`) for the N-th time. Its result is then in ``nested``
   of that statement's; ``reached`` is false there where the point was not reached so often.

@@ -413,3 +413,17 @@ def _inject(run: Run, statement: st.Inject) -> None:
 @_does(st.Census)
 def _census(run: Run, statement: st.Census) -> Outcome:
     return Outcome(0, {"violations": run.engine.census(statement.strict is not None)})
+
+
+@_does(st.Rmap)
+def _rmap(run: Run, statement: st.Rmap) -> Outcome:
+    span = run.world.span(statement.process, statement.pages)
+    ptes: list[int | None] = []
+    code = 0
+    for k in range(span.npages):
+        try:
+            ptes.append(run.engine.rmap_walk(span.pid, span.addr + k * PAGE_BYTES))
+        except MachineError as error:
+            ptes.append(None)
+            code = code or error.errno or errno.EIO
+    return Outcome(code, {"ptes": ptes})

@@ -360,6 +360,15 @@ class Census(Statement):
 
 
 @dataclass(frozen=True)
+class Rmap(Statement):
+    """An rmap walk of each page: the ptes that it comes upon."""
+
+    op = "rmap"
+    process: str = word(PROCESS)
+    pages: Pages = word(PAGES)
+
+
+@dataclass(frozen=True)
 class At(Statement):
     """``statement`` runs inside the next one, when that reaches ``point`` for the N-th time."""
 
@@ -380,7 +389,7 @@ STATEMENTS: dict[str, type[Statement]] = {
     for cls in (
         Machine, Spawn, Mmap, Write, Poke, Read, Fork, Exit, Munmap, Mremap, Madvise, Mprotect,
         Migrate, Pin, Unpin, Swapon, Swapoff, Swapout, Ksm, Scan, Prctl, ClearRefs, Sleep,
-        Observe, Inject, Census, At,
+        Observe, Inject, Census, Rmap, At,
     )
 }  # fmt: skip
 

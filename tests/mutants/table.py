@@ -315,6 +315,31 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     Mutant(
         "ksm_rmap.c",
+        "*first = item->index;",
+        "*first = item->address >> PAGE_SHIFT;",
+        "a KSM page's vmas are looked up by its address: those that mremap has moved are missed",
+    ),
+    Mutant(
+        "ksm_scan.c",
+        "if (has(m, FEAT_KSM_RMAP_BY_INDEX) && item->address & STABLE_FLAG)",
+        "if (has(m, FEAT_KSM_RMAP_BY_INDEX) && !(item->address & STABLE_FLAG))",
+        "smart scan takes an index for an age",
+    ),
+    Mutant(
+        "ksm_tree.c",
+        "forget_index(m, item);",
+        "",
+        "what was a page's index becomes its checksum and age",
+        after="node->rmap_hlist_len--;",
+    ),
+    Mutant(
+        "rmap.c",
+        "if (!page || page == zero_page(m))",
+        "if (!page)",
+        "the zero page is taken for a page that nobody maps",
+    ),
+    Mutant(
+        "ksm_rmap.c",
         "if ((item->mm == vma->vm_mm) == new_forks)",
         "if (item->mm != vma->vm_mm)",
         "rmap_walk_ksm without search_new_forks: ptes of children forked since are missed",
