@@ -202,8 +202,8 @@ static void check_frame(struct census *c, uint64_t pfn)
 	if (!(page->flags & (PG_lru | PG_batched)) || (page->flags & PG_locked))
 		wrong(c, "lru", "page %llu is %s", (unsigned long long)pfn,
 		      page->flags & PG_locked ? "locked" : "on no list");
-	if (cached &&
-	    c->m->swap.info[page->private >> 57].cache[page->private & ((1ULL << 57) - 1)] != pfn)
+	if (cached && swap_cache_pfn(&c->m->swap.info[page->private >> 57],
+				     page->private & ((1ULL << 57) - 1)) != pfn)
 		wrong(c, "swap-cache", "page %llu is not where it says", (unsigned long long)pfn);
 	check_rmap(c, page, pfn);
 }
@@ -236,7 +236,7 @@ static void check_slot(struct census *c, const struct swap_info_struct *si, uint
 {
 	unsigned char ent = si->swap_map[offset];
 	uint64_t ptes = c->swap_ptes[si->type][offset], count = swp_swapcount(si, offset);
-	uint32_t pfn = si->cache[offset];
+	uint64_t pfn = swap_cache_pfn(si, offset);
 
 	if ((ent & ~SWAP_HAS_CACHE) == SWAP_MAP_BAD)
 		return;

@@ -390,8 +390,30 @@ int try_to_unuse(struct pyksm *m, unsigned int type);
 /* swapoff_mm.c */
 int try_to_unuse_per_mm(struct pyksm *m, unsigned int type);
 
+/* swap_table.c */
+#define SHADOW_AGE_SHIFT 9 /* the age is what is highest in a shadow: see workingset.c */
+int swap_table_init(struct swap_info_struct *si);
+void swap_table_exit(struct pyksm *m, struct swap_info_struct *si);
+int swap_table_store(struct pyksm *m, struct swap_info_struct *si, uint64_t offset, uint64_t pfn,
+		     uint64_t *shadow);
+void swap_table_replace(struct swap_info_struct *si, uint64_t offset, uint64_t pfn);
+void swap_table_erase(struct pyksm *m, struct swap_info_struct *si, uint64_t offset,
+		      uint64_t shadow);
+void swap_table_forget(struct pyksm *m, struct swap_info_struct *si, uint64_t offset);
+static inline uint64_t swap_entry_pfn(uint64_t entry)
+{
+	return entry & 1 ? entry >> 1 : 0;
+}
+/* The frame of the slot's page in the swap cache; 0: there is none. */
+static inline uint64_t swap_cache_pfn(const struct swap_info_struct *si, uint64_t offset)
+{
+	const struct swap_cluster *c = &si->clusters[offset / SWAP_TABLE_SLOTS];
+
+	return c->nr_cached ? swap_entry_pfn(c->table[offset % SWAP_TABLE_SLOTS]) : 0;
+}
+
 /* swap_state.c */
-void add_to_swap_cache(struct pyksm *m, struct page *page, swp_entry_t entry);
+int add_to_swap_cache(struct pyksm *m, struct page *page, swp_entry_t entry, uint64_t *shadow);
 void delete_from_swap_cache(struct pyksm *m, struct page *page);
 bool add_to_swap(struct pyksm *m, struct page *page);
 void free_swap_cache(struct pyksm *m, struct page *page);
@@ -400,12 +422,13 @@ struct page *read_swap_cache_async(struct pyksm *m, swp_entry_t entry, struct vm
 				   bool *read);
 struct page *swapin_readahead(struct pyksm *m, swp_entry_t entry, struct vm_area_struct *vma);
 struct page *swap_cache_copy(struct pyksm *m, swp_entry_t entry, const struct page *from);
-void swap_cache_remove_frozen(struct pyksm *m, struct page *page);
+void swap_cache_remove_frozen(struct pyksm *m, struct page *page, uint64_t shadow);
 
 /* page_io.c */
 int swap_backend_open(struct swap_info_struct *si, const char *path, uint64_t npages,
 		      size_t page_size);
 void swap_backend_close(struct swap_info_struct *si, size_t page_size);
+void swap_zeromap_set(struct swap_info_struct *si, uint64_t offset, bool zeros);
 void swap_readpage(struct pyksm *m, struct page *page);
 void swap_writepage(struct pyksm *m, struct page *page);
 void end_all_writeback(struct pyksm *m);
@@ -428,9 +451,8 @@ void reclaim_pages(struct pyksm *m, struct list_head *pages);
 void swapout(struct pyksm *m, const struct pyksm_range *ranges, int n);
 
 /* workingset.c */
-void workingset_eviction(struct pyksm *m, struct page *page);
-void workingset_refault(struct pyksm *m, struct page *page, swp_entry_t entry);
-void workingset_forget(struct pyksm *m, swp_entry_t entry);
+uint64_t workingset_eviction(struct pyksm *m, const struct page *page);
+void workingset_refault(struct pyksm *m, struct page *page, uint64_t shadow);
 void lru_note_cost(struct pyksm *m, struct node *node, uint64_t nr_io, uint64_t nr_rotated);
 
 /* memcontrol.c */

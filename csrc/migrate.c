@@ -60,7 +60,8 @@ static bool migrate_page_move_mapping(struct pyksm *m, struct page *newpage, str
 	get_page(newpage);
 	newpage->private = page->private;
 	newpage->flags |= PG_swapcache;
-	m->swap.info[swp_type(entry)].cache[swp_offset(entry)] = (uint32_t)page_to_pfn(m, newpage);
+	swap_table_replace(&m->swap.info[swp_type(entry)], swp_offset(entry),
+			   page_to_pfn(m, newpage));
 	page->_count--;
 	return true;
 }

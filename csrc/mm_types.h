@@ -268,11 +268,16 @@ struct swap_cont {
 	int nr;
 };
 
-/* What a slot remembers of a page that was taken: when that was, by its node's nonresident_age. */
-struct shadow {
-	uint64_t age;
-	uint8_t nid;
-	bool present, workingset;
+#define SWAP_TABLE_SLOTS 512
+
+/* See swap_table.c. An entry is 0, or a cached page's frame << 1 | 1, or a shadow of workingset.c's. */
+struct swap_cluster {
+	union {
+		uint64_t *table; /* NULL: nothing is known of any slot */
+		struct packed_shadows *shadows; /* if packed: no page is cached */
+	};
+	uint16_t nr_cached, nr_shadows;
+	bool packed;
 };
 
 struct swap_info_struct {
@@ -282,9 +287,9 @@ struct swap_info_struct {
 	uint64_t lowest_bit, highest_bit, cluster_next;
 	uint32_t cluster_nr;
 	unsigned char *swap_map;
-	unsigned char *zeromap; /* 1: the slot holds zeros, whatever is in the backend */
-	struct shadow *shadows;
-	uint32_t *cache; /* pfn in swap cache of each slot, 0 for none */
+	unsigned char
+		*zeromap; /* a bit each, set: the slot holds zeros, whatever is in the backend */
+	struct swap_cluster *clusters;
 	struct swap_cont *cont;
 	unsigned char *mem; /* memory backend */
 	int fd; /* or a file, -1 for none */

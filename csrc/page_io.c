@@ -183,12 +183,22 @@ static int backend_read(struct pyksm *m, struct page *page)
 }
 
 /* What a slot is known to hold without a look: zeros, which have never been written (0ca0c24e3211, 6.12). */
-static unsigned char *zeromap(struct pyksm *m, const struct page *page)
+static bool slot_holds_zeros(const struct pyksm *m, const struct page *page)
 {
 	swp_entry_t entry = { page->private };
-	struct swap_info_struct *si = &m->swap.info[swp_type(entry)];
+	const struct swap_info_struct *si = &m->swap.info[swp_type(entry)];
+	uint64_t offset = swp_offset(entry);
 
-	return si->zeromap ? &si->zeromap[swp_offset(entry)] : NULL;
+	return si->zeromap && si->zeromap[offset / 8] >> offset % 8 & 1;
+}
+
+void swap_zeromap_set(struct swap_info_struct *si, uint64_t offset, bool zeros)
+{
+	unsigned char *byte = si->zeromap ? &si->zeromap[offset / 8] : NULL;
+	unsigned char bit = (unsigned char)(1 << offset % 8);
+
+	if (byte)
+		*byte = (unsigned char)(zeros ? *byte | bit : *byte & ~bit);
 }
 
 static bool is_zero_filled(const struct pyksm *m, const struct page *page)
@@ -201,10 +211,8 @@ static bool is_zero_filled(const struct pyksm *m, const struct page *page)
 /* Reads end at once. One that failed leaves the page not uptodate; 3.9's swapoff does not look. */
 void swap_readpage(struct pyksm *m, struct page *page)
 {
-	const unsigned char *zero = zeromap(m, page);
-
 	COUNT(m, swap_readpage);
-	if (zero && *zero) {
+	if (slot_holds_zeros(m, page)) {
 		clear_highpage(m, page);
 		page->flags |= PG_uptodate;
 		m->vm[SWPIN_ZERO]++;
@@ -276,16 +284,18 @@ static void __swap_writepage(struct pyksm *m, struct page *page)
 /* The page is locked on entry and unlocked on return; a slot nobody refers to is freed instead. */
 void swap_writepage(struct pyksm *m, struct page *page)
 {
-	unsigned char *zero = zeromap(m, page);
+	swp_entry_t entry = { page->private };
+	struct swap_info_struct *si;
 
 	COUNT(m, swap_writepage);
 	if (try_to_free_swap(m, page)) {
 		unlock_page(page);
 		return;
 	}
-	if (zero)
-		*zero = is_zero_filled(m, page);
-	if (zero && *zero) {
+	si = &m->swap.info[swp_type(entry)];
+	if (si->zeromap)
+		swap_zeromap_set(si, swp_offset(entry), is_zero_filled(m, page));
+	if (slot_holds_zeros(m, page)) {
 		m->vm[SWPOUT_ZERO]++;
 		unlock_page(page);
 		return;

@@ -2,16 +2,16 @@
 /* The swap cache: the page, if any, that holds a slot's content (kernel: mm/swap_state.c). */
 #include "internal.h"
 
-static uint32_t *cache_slot(struct pyksm *m, swp_entry_t entry)
+static struct swap_info_struct *swap_area(struct pyksm *m, swp_entry_t entry)
 {
-	return &m->swap.info[swp_type(entry)].cache[swp_offset(entry)];
+	return &m->swap.info[swp_type(entry)];
 }
 
 /* The cached page of a slot with a reference, or NULL. */
 struct page *find_get_page(struct pyksm *m, swp_entry_t entry)
 {
 	struct swap_info_struct *si = swap_info_get(m, entry);
-	uint32_t pfn = si ? si->cache[swp_offset(entry)] : 0;
+	uint64_t pfn = si ? swap_cache_pfn(si, swp_offset(entry)) : 0;
 	struct page *page = pfn ? pfn_to_page(m, pfn) : NULL;
 
 	if (page)
@@ -19,20 +19,29 @@ struct page *find_get_page(struct pyksm *m, swp_entry_t entry)
 	return page;
 }
 
-/* The slot's SWAP_HAS_CACHE is the caller's claim, so nobody else can be there. */
-void add_to_swap_cache(struct pyksm *m, struct page *page, swp_entry_t entry)
+/*
+ * The slot's SWAP_HAS_CACHE is the caller's claim, so nobody else can be there. *shadow is what the slot
+ * remembered. Without host memory for the table it is -ENOMEM, and the claim is given back.
+ */
+int add_to_swap_cache(struct pyksm *m, struct page *page, swp_entry_t entry, uint64_t *shadow)
 {
-	assert(!*cache_slot(m, entry));
+	if (swap_table_store(m, swap_area(m, entry), swp_offset(entry), page_to_pfn(m, page),
+			     shadow)) {
+		swapcache_free(m, entry);
+		return -ENOMEM;
+	}
 	get_page(page);
 	page->flags |= PG_swapcache;
 	page->private = entry.val;
-	*cache_slot(m, entry) = (uint32_t)page_to_pfn(m, page);
 	m->swap.nr_cached++;
+	return 0;
 }
 
-static void __delete_from_swap_cache(struct pyksm *m, struct page *page)
+static void __delete_from_swap_cache(struct pyksm *m, struct page *page, uint64_t shadow)
 {
-	*cache_slot(m, (swp_entry_t){ page->private }) = 0;
+	swp_entry_t entry = { page->private };
+
+	swap_table_erase(m, swap_area(m, entry), swp_offset(entry), shadow);
 	page->private = 0;
 	page->flags &= ~(uint32_t)PG_swapcache;
 	m->swap.nr_cached--;
@@ -44,7 +53,7 @@ void delete_from_swap_cache(struct pyksm *m, struct page *page)
 
 	COUNT(m, delete_from_swap_cache);
 	assert(page->flags & PG_swapcache);
-	__delete_from_swap_cache(m, page);
+	__delete_from_swap_cache(m, page, 0);
 	uncharge_page(m, page);
 	swapcache_free(m, entry);
 	put_page(m, page);
@@ -54,12 +63,12 @@ void delete_from_swap_cache(struct pyksm *m, struct page *page)
 bool add_to_swap(struct pyksm *m, struct page *page)
 {
 	swp_entry_t entry;
+	uint64_t shadow;
 
 	COUNT(m, add_to_swap);
 	entry = get_swap_page(m);
-	if (!entry.val)
+	if (!entry.val || add_to_swap_cache(m, page, entry, &shadow))
 		return false;
-	add_to_swap_cache(m, page, entry);
 	page->flags |= PG_dirty;
 	return true;
 }
@@ -81,6 +90,7 @@ struct page *read_swap_cache_async(struct pyksm *m, swp_entry_t entry, struct vm
 				   bool *read)
 {
 	struct page *page = find_get_page(m, entry);
+	uint64_t shadow;
 
 	COUNT(m, read_swap_cache_async);
 	if (read)
@@ -90,15 +100,14 @@ struct page *read_swap_cache_async(struct pyksm *m, swp_entry_t entry, struct vm
 	page = alloc_page_vma(m, vma);
 	if (!page)
 		return NULL;
-	if (swapcache_prepare(m, entry)) {
+	if (swapcache_prepare(m, entry) || add_to_swap_cache(m, page, entry, &shadow)) {
 		put_page(m, page);
 		return NULL;
 	}
 	page->flags |= PG_locked | PG_swapbacked;
 	if (has(m, FEAT_SWAPIN_CHARGED_AT_READ))
 		page->flags |= PG_charged;
-	add_to_swap_cache(m, page, entry);
-	workingset_refault(m, page, entry);
+	workingset_refault(m, page, shadow);
 	lru_add(m, page);
 	swap_readpage(m, page);
 	if (read)
@@ -124,15 +133,15 @@ struct page *swapin_readahead(struct pyksm *m, swp_entry_t entry, struct vm_area
 struct page *swap_cache_copy(struct pyksm *m, swp_entry_t entry, const struct page *from)
 {
 	struct page *page = alloc_page_vma(m, NULL);
+	uint64_t shadow;
 
 	if (!page)
 		return NULL;
-	if (swapcache_prepare(m, entry)) {
+	if (swapcache_prepare(m, entry) || add_to_swap_cache(m, page, entry, &shadow)) {
 		put_page(m, page);
 		return NULL;
 	}
 	page->flags |= PG_swapbacked | (from->flags & (PG_uptodate | PG_error));
-	add_to_swap_cache(m, page, entry);
 	lru_add(m, page);
 	copy_user_highpage(m, page, from);
 	COUNT(m, unuse_copy);
@@ -140,11 +149,11 @@ struct page *swap_cache_copy(struct pyksm *m, swp_entry_t entry, const struct pa
 }
 
 /* Reclaim has frozen the page: only its own reference and the cache's were left. */
-void swap_cache_remove_frozen(struct pyksm *m, struct page *page)
+void swap_cache_remove_frozen(struct pyksm *m, struct page *page, uint64_t shadow)
 {
 	swp_entry_t entry = { page->private };
 
-	__delete_from_swap_cache(m, page);
+	__delete_from_swap_cache(m, page, shadow);
 	swapcache_free(m, entry);
 	put_page(m, page);
 }

@@ -370,9 +370,8 @@ static void slot_is_free(struct pyksm *m, struct swap_info_struct *si, uint64_t 
 	set_highest_priority_index(m, si->type);
 	m->swap.nr_swap_pages++;
 	si->inuse_pages--;
-	if (si->zeromap)
-		si->zeromap[offset] = 0;
-	workingset_forget(m, swp_entry((unsigned int)si->type, offset));
+	swap_zeromap_set(si, offset, false);
+	swap_table_forget(m, si, offset);
 }
 
 /* Drop one reference, or the cache's claim; what is left in the byte is returned. */
@@ -523,8 +522,7 @@ static void release_area(struct pyksm *m, struct swap_info_struct *si)
 	free(si->cont);
 	free(si->swap_map);
 	free(si->zeromap);
-	free(si->shadows);
-	free(si->cache);
+	swap_table_exit(m, si);
 	swap_backend_close(si, m->page_size);
 	memset(si, 0, sizeof(*si));
 	si->type = type;
@@ -589,24 +587,18 @@ static bool file_is_active(const struct pyksm *m, const struct swap_info_struct 
 static int setup_slot_marks(const struct pyksm *m, struct swap_info_struct *si)
 {
 	if (has(m, FEAT_SWAP_ZEROMAP)) {
-		si->zeromap = calloc(si->max, 1);
+		si->zeromap = calloc(si->max / 8 + 1, 1);
 		if (!si->zeromap)
 			return -ENOMEM;
 	}
-	if (has(m, FEAT_KEEP_YOUNG_ONCE)) {
-		si->shadows = calloc(si->max, sizeof(*si->shadows));
-		if (!si->shadows)
-			return -ENOMEM;
-	}
-	return 0;
+	return swap_table_init(si);
 }
 
 static int setup_swap_map(const struct pyksm *m, struct swap_info_struct *si)
 {
 	si->swap_map = calloc(si->max, 1);
-	si->cache = calloc(si->max, sizeof(*si->cache));
 	si->cont = calloc(si->max / CONT_PIECE + 1, sizeof(*si->cont));
-	if (!si->swap_map || !si->cache || !si->cont || setup_slot_marks(m, si))
+	if (!si->swap_map || !si->cont || setup_slot_marks(m, si))
 		return -ENOMEM;
 	si->swap_map[0] = SWAP_MAP_BAD; /* the header */
 	si->pages = si->max - 1;

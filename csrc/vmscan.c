@@ -43,8 +43,7 @@ static bool __remove_mapping(struct pyksm *m, struct page *page)
 {
 	if (page_count(page) != 2 || (page->flags & PG_dirty))
 		return false;
-	workingset_eviction(m, page);
-	swap_cache_remove_frozen(m, page);
+	swap_cache_remove_frozen(m, page, workingset_eviction(m, page));
 	return true;
 }
 

@@ -13,22 +13,22 @@ static bool remembers(const struct pyksm *m)
 	return has(m, FEAT_KEEP_YOUNG_ONCE);
 }
 
-static struct shadow *slot_shadow(struct pyksm *m, swp_entry_t entry)
-{
-	return &m->swap.info[swp_type(entry)].shadows[swp_offset(entry)];
-}
+/* A shadow: the age of the page's node when it was taken, the node, a mark, and what tells it from a cached page. */
+#define SHADOW 2ULL
+#define SHADOW_WORKINGSET 4ULL
+#define SHADOW_NID_SHIFT 3
+#define SHADOW_NID_MASK 63
 
-/* The page leaves the swap cache and memory: its slot gets to know when. */
-void workingset_eviction(struct pyksm *m, struct page *page)
+/* The page leaves the swap cache and memory: what its slot is to know of that. */
+uint64_t workingset_eviction(struct pyksm *m, const struct page *page)
 {
 	struct node *node = &m->node[page->nid];
 
 	if (!remembers(m))
-		return;
-	*slot_shadow(m, (swp_entry_t){ page->private }) =
-		(struct shadow){ node->nonresident_age, page->nid, true,
-				 page->flags & PG_workingset };
-	node->nonresident_age++;
+		return 0;
+	return node->nonresident_age++ << SHADOW_AGE_SHIFT |
+	       (uint64_t)page->nid << SHADOW_NID_SHIFT |
+	       (page->flags & PG_workingset ? SHADOW_WORKINGSET : 0) | SHADOW;
 }
 
 /* The price of reclaim: I/O most of all. The share of anonymous pages to look at follows from it. */
@@ -42,33 +42,23 @@ void lru_note_cost(struct pyksm *m, struct node *node, uint64_t nr_io, uint64_t 
 		node->anon_cost /= 2;
 }
 
-/* A page for the slot is read: is it one that should have stayed? */
-void workingset_refault(struct pyksm *m, struct page *page, swp_entry_t entry)
+/* A page is read for a slot that remembers that: is it one that should have stayed? */
+void workingset_refault(struct pyksm *m, struct page *page, uint64_t shadow)
 {
 	struct node *node = &m->node[page->nid], *from;
-	struct shadow shadow;
 	uint64_t active;
 
-	if (!remembers(m))
+	if (!shadow)
 		return;
-	shadow = *slot_shadow(m, entry);
-	workingset_forget(m, entry);
-	from = &m->node[shadow.nid];
+	from = &m->node[shadow >> SHADOW_NID_SHIFT & SHADOW_NID_MASK];
 	active = m->swap.nr_swap_pages > 0 ? from->nr_lru[LRU_ACTIVE_ANON] : 0;
-	if (!shadow.present || from->nonresident_age - shadow.age > active)
+	if (from->nonresident_age - (shadow >> SHADOW_AGE_SHIFT) > active)
 		return;
 	page->flags |= PG_active;
 	node->nonresident_age++;
 	node->workingset_activated++;
-	if (shadow.workingset) {
+	if (shadow & SHADOW_WORKINGSET) {
 		page->flags |= PG_workingset;
 		lru_note_cost(m, node, 1, 0);
 	}
-}
-
-/* The slot is free: what it remembered is nobody's. */
-void workingset_forget(struct pyksm *m, swp_entry_t entry)
-{
-	if (remembers(m))
-		slot_shadow(m, entry)->present = false;
 }
