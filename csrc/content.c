@@ -15,6 +15,12 @@ void *map_lazily(size_t bytes)
 	return p == MAP_FAILED ? NULL : p;
 }
 
+/* Fewer TLB misses, and far fewer page faults on first touch; whether the host follows is its business. */
+void advise_huge_pages(void *memory, size_t bytes)
+{
+	(void)madvise(memory, bytes, MADV_HUGEPAGE);
+}
+
 int content_init(struct pyksm *m, uint64_t frames)
 {
 	if (frames >= SIZE_MAX / m->page_size)

@@ -83,6 +83,8 @@ void copy_user_highpage(struct pyksm *m, struct page *to, const struct page *fro
 int content_init(struct pyksm *m, uint64_t frames);
 void content_exit(struct pyksm *m);
 void *map_lazily(size_t bytes); /* zeros that take memory when they are touched; NULL */
+void advise_huge_pages(void *memory, size_t bytes);
+#define FRAMES_OF_HUGE_PAGES (1 << 18) /* from here on a machine's arenas may be in huge pages */
 static inline void get_page(struct page *page)
 {
 	page->_count++;

@@ -71,7 +71,6 @@ void pyksm_free(struct pyksm *m)
 	for (size_t i = 0; i < m->nr_procs; i++)
 		free(m->procs[i].pins);
 	free(m->procs);
-	free(m->writes);
 	free(m->events);
 	free(m);
 }

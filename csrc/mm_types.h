@@ -308,11 +308,31 @@ struct swap {
 };
 
 /* ---- the machine ---- */
+#define WRITES_IN_BLOCK 510
+struct write_block {
+	struct write_block *next;
+	uint64_t nr;
+	uintptr_t pages[WRITES_IN_BLOCK]; /* bit 0: the write has failed */
+};
+struct chunk {
+	void *memory;
+	size_t bytes;
+};
+
 struct pool {
-	void *free;
-	void **chunks;
+	void *free; /* came back, each linked by its first word */
+	size_t nr_free;
+	void **emptied; /* came back, and their memory went to the host */
+	size_t nr_emptied, max_emptied;
+	char *fresh, *fresh_end; /* of the last chunk: never handed out */
+	struct chunk *chunks;
 	size_t nr_chunks, max_chunks;
 };
+
+#define BLOCK_BYTES 4096
+_Static_assert(sizeof(struct write_block) == BLOCK_BYTES &&
+		       SWAP_TABLE_SLOTS * sizeof(uint64_t) == BLOCK_BYTES,
+	       "blocks are pages of the host");
 
 enum pool_id {
 	POOL_MM,
@@ -323,6 +343,7 @@ enum pool_id {
 	POOL_STABLE_NODE,
 	POOL_KSM, /* mm_slots, and until 4.13 (2c653d0ee2ae) stable_nodes, which were no larger */
 	POOL_PGTABLE,
+	POOL_BLOCK, /* swap tables, and writes under way */
 	NR_POOLS,
 };
 
@@ -349,8 +370,7 @@ struct pyksm {
 	struct mm_struct *all_mms;
 	struct ksm ksm;
 	struct swap swap;
-	struct page **writes; /* under writeback, in order of submission */
-	size_t nr_writes, max_writes;
+	struct write_block *writes, *last_writes; /* under writeback, in order of submission */
 	uint64_t count[NR_COUNTERS], vm[NR_VMSTAT];
 	uint64_t inject[PYKSM_NR_FAULT_KINDS];
 	const char **events;

@@ -253,19 +253,39 @@ static void end_swap_bio_write(struct pyksm *m, struct page *page, bool failed)
 /* Every write under way ends, in the order in which they began. */
 void end_all_writeback(struct pyksm *m)
 {
-	size_t n = m->nr_writes;
+	struct write_block *block = m->writes, *next;
 
-	m->nr_writes = 0;
-	for (size_t i = 0; i < n; i++) {
-		uintptr_t w = (uintptr_t)m->writes[i];
-
-		end_swap_bio_write(m, (struct page *)(w & ~WRITE_FAILED), w & WRITE_FAILED);
+	m->writes = m->last_writes = NULL;
+	for (; block; block = next) {
+		for (size_t i = 0; i < block->nr; i++)
+			end_swap_bio_write(m, (struct page *)(block->pages[i] & ~WRITE_FAILED),
+					   block->pages[i] & WRITE_FAILED);
+		next = block->next;
+		kmem_free(m, POOL_BLOCK, block);
 	}
+}
+
+/* Room for one more write, or NULL. */
+static struct write_block *room_for_write(struct pyksm *m)
+{
+	struct write_block *last = m->last_writes, *block;
+
+	if (last && last->nr < WRITES_IN_BLOCK)
+		return last;
+	block = pool_get(m, POOL_BLOCK);
+	if (!block)
+		return NULL;
+	if (last)
+		last->next = block;
+	else
+		m->writes = block;
+	m->last_writes = block;
+	return block;
 }
 
 static void __swap_writepage(struct pyksm *m, struct page *page)
 {
-	struct page **writes = grow(m->writes, &m->max_writes, m->nr_writes + 1, sizeof(*writes));
+	struct write_block *writes = room_for_write(m);
 	bool failed;
 
 	COUNT(m, __swap_writepage);
@@ -277,8 +297,7 @@ static void __swap_writepage(struct pyksm *m, struct page *page)
 		end_swap_bio_write(m, page, failed);
 		return;
 	}
-	m->writes = writes;
-	writes[m->nr_writes++] = (struct page *)((uintptr_t)page | (failed ? WRITE_FAILED : 0));
+	writes->pages[writes->nr++] = (uintptr_t)page | (failed ? WRITE_FAILED : 0);
 }
 
 /* The page is locked on entry and unlocked on return; a slot nobody refers to is freed instead. */

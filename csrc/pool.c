@@ -1,9 +1,13 @@
 /* SPDX-License-Identifier: MIT */
 /* Where a machine's objects live: pools of fixed-size records that it owns, and orders to fail. */
+#include <sys/mman.h>
+
 #include "internal.h"
 
-#define CHUNK_BYTES (64 * 1024)
-#define RECORD_ALIGN 64 /* a record of a cache line, as many are, lies in one */
+#define CHUNK_BYTES ((size_t)64 * 1024)
+#define SMALL_CHUNKS 16
+#define LARGE_CHUNK_BYTES ((size_t)8 << 20)
+#define BLOCKS_KEPT 16
 
 static const size_t pool_size[NR_POOLS] = {
 	[POOL_MM] = sizeof(struct mm_struct),
@@ -14,6 +18,7 @@ static const size_t pool_size[NR_POOLS] = {
 	[POOL_STABLE_NODE] = sizeof(struct stable_node),
 	[POOL_KSM] = sizeof(struct stable_node), /* the larger of the two */
 	[POOL_PGTABLE] = PTRS_PER_PTE * sizeof(pte_t),
+	[POOL_BLOCK] = BLOCK_BYTES,
 };
 
 /* Room for need elements in a growing array. NULL: no memory, the array is as it was. */
@@ -32,36 +37,55 @@ void *grow(void *array, size_t *max, size_t need, size_t size)
 	return bigger;
 }
 
-static bool add_chunk(struct pool *pool, size_t size)
+/*
+ * A small machine takes what it uses. One that is not small gets its records from huge pages where the host has
+ * them; blocks, which go back to the host, from small ones.
+ */
+static bool add_chunk(struct pool *pool, enum pool_id id)
 {
-	size_t n = CHUNK_BYTES / size;
-	void **chunks = grow(pool->chunks, &pool->max_chunks, pool->nr_chunks + 1, sizeof(*chunks));
-	void *chunk;
+	bool large = pool->nr_chunks >= SMALL_CHUNKS;
+	struct chunk *chunks =
+		grow(pool->chunks, &pool->max_chunks, pool->nr_chunks + 1, sizeof(*chunks));
+	size_t bytes = large ? LARGE_CHUNK_BYTES : CHUNK_BYTES;
+	char *memory;
 
 	if (!chunks)
 		return false;
 	pool->chunks = chunks;
-	if (posix_memalign(&chunk, RECORD_ALIGN, n * size))
+	memory = map_lazily(bytes);
+	if (!memory)
 		return false;
-	chunks[pool->nr_chunks++] = chunk;
-	for (size_t i = 0; i < n; i++) {
-		void **obj = (void **)(void *)((char *)chunk + i * size);
-
-		*obj = pool->free;
-		pool->free = obj;
-	}
+	if (large && id != POOL_BLOCK)
+		advise_huge_pages(memory, bytes);
+	chunks[pool->nr_chunks++] = (struct chunk){ memory, bytes };
+	pool->fresh = memory;
+	pool->fresh_end = memory + bytes;
 	return true;
+}
+
+/* One that is zeros by itself. */
+static void *get_fresh(struct pool *pool, enum pool_id id)
+{
+	void *obj;
+
+	if (pool->nr_emptied)
+		return pool->emptied[--pool->nr_emptied];
+	if ((size_t)(pool->fresh_end - pool->fresh) < pool_size[id] && !add_chunk(pool, id))
+		return NULL;
+	obj = pool->fresh;
+	pool->fresh += pool_size[id];
+	return obj;
 }
 
 void *pool_get(struct pyksm *m, enum pool_id id)
 {
 	struct pool *pool = &m->pool[id];
-	void *obj;
+	void *obj = pool->free;
 
-	if (!pool->free && !add_chunk(pool, pool_size[id]))
-		return NULL;
-	obj = pool->free;
+	if (!obj)
+		return get_fresh(pool, id);
 	pool->free = *(void **)obj;
+	pool->nr_free--;
 	memset(obj, 0, pool_size[id]);
 	return obj;
 }
@@ -72,18 +96,41 @@ void *kmem_alloc(struct pyksm *m, enum pool_id id)
 	return should_fail(m, PYKSM_FAIL_KMEM) ? NULL : pool_get(m, id);
 }
 
+/* Blocks come in crowds, when all memory goes out at once: most go back to the host. false: it is kept. */
+static bool empty(struct pool *pool, void *obj, size_t bytes)
+{
+	void **emptied =
+		grow(pool->emptied, &pool->max_emptied, pool->nr_emptied + 1, sizeof(*emptied));
+
+	if (!emptied)
+		return false;
+	pool->emptied = emptied;
+	if (madvise(obj, bytes, MADV_DONTNEED))
+		return false;
+	emptied[pool->nr_emptied++] = obj;
+	return true;
+}
+
 void kmem_free(struct pyksm *m, enum pool_id id, void *obj)
 {
-	*(void **)obj = m->pool[id].free;
-	m->pool[id].free = obj;
+	struct pool *pool = &m->pool[id];
+
+	if (id == POOL_BLOCK && pool->nr_free >= BLOCKS_KEPT && empty(pool, obj, pool_size[id]))
+		return;
+	*(void **)obj = pool->free;
+	pool->free = obj;
+	pool->nr_free++;
 }
 
 void pools_release(struct pyksm *m)
 {
 	for (int id = 0; id < NR_POOLS; id++) {
-		for (size_t i = 0; i < m->pool[id].nr_chunks; i++)
-			free(m->pool[id].chunks[i]);
-		free(m->pool[id].chunks);
+		struct pool *pool = &m->pool[id];
+
+		for (size_t i = 0; i < pool->nr_chunks; i++)
+			munmap(pool->chunks[i].memory, pool->chunks[i].bytes);
+		free(pool->chunks);
+		free(pool->emptied);
 	}
 }
 
@@ -124,8 +171,8 @@ static const struct {
 	{ "page", sizeof(struct page) },
 	{ "pte", sizeof(pte_t) },
 	{ "page_table", PTRS_PER_PTE * sizeof(pte_t) },
-	{ "slot", 1 },
-	{ "swap_entry", 21 },
+	{ "slot", 2 },
+	{ "swap_entry", sizeof(uint64_t) },
 	{ "rmap_item", sizeof(struct rmap_item) },
 	{ "stable_node", sizeof(struct stable_node) },
 	{ "mm", sizeof(struct mm_struct) },

@@ -45,7 +45,7 @@ static void release_table(struct pyksm *m, struct swap_cluster *c)
 	if (c->packed)
 		free(c->shadows);
 	else if (c->table)
-		kmem_free(m, POOL_PGTABLE, c->table);
+		kmem_free(m, POOL_BLOCK, c->table);
 	c->table = NULL;
 	c->packed = false;
 }
@@ -127,7 +127,7 @@ static void unpack_run(const struct packed_shadows *p, const struct shadow_run *
 static int unpack(struct pyksm *m, struct swap_cluster *c)
 {
 	struct packed_shadows *p = c->shadows;
-	uint64_t *table = pool_get(m, POOL_PGTABLE);
+	uint64_t *table = pool_get(m, POOL_BLOCK);
 
 	if (!table)
 		return -ENOMEM;
@@ -159,7 +159,7 @@ int swap_table_store(struct pyksm *m, struct swap_info_struct *si, uint64_t offs
 	if (c->packed && unpack(m, c))
 		return -ENOMEM;
 	if (!c->table) {
-		c->table = pool_get(m, POOL_PGTABLE);
+		c->table = pool_get(m, POOL_BLOCK);
 		if (!c->table)
 			return -ENOMEM;
 	}

@@ -490,6 +490,12 @@ MUTANTS: tuple[Mutant, ...] = (
         "a page in swap cache loses its charge when it is unmapped: pressure cannot reach it",
     ),
     Mutant(
+        "swap_table.c",
+        "	*shadow = *entry;",
+        "	*shadow = 0;",
+        "a slot that is read has forgotten when its page was taken",
+    ),
+    Mutant(
         "workingset.c",
         "page->flags |= PG_active;",
         ";",
