@@ -377,6 +377,8 @@ int free_swap_and_cache(struct pyksm *m, swp_entry_t entry);
 bool reuse_swap_page(struct pyksm *m, struct page *page);
 bool try_to_free_swap(struct pyksm *m, struct page *page);
 uint64_t scan_swap_map(struct pyksm *m, struct swap_info_struct *si);
+uint64_t next_slot_in_use(struct pyksm *m, const struct swap_info_struct *si, uint64_t from,
+			  uint64_t end);
 /* swap_avail.c */
 void add_to_avail_list(struct pyksm *m, const struct swap_info_struct *si);
 void del_from_avail_list(struct pyksm *m, const struct swap_info_struct *si);

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* Swap areas: slots, their counts, swapon and swapoff's frame (kernel: mm/swapfile.c). */
 #include "internal.h"
+#include "simd.h"
 
 #define CONT_PIECE 4096 /* counts that share one list of continuation pages */
 
@@ -40,44 +41,79 @@ static bool __try_to_reclaim_swap(struct pyksm *m, struct swap_info_struct *si, 
 	return freed;
 }
 
+/* The first run of 256 free slots in [*from, to]; false: none, and *from is where that is clear. */
+static bool find_free_run(const struct swap_info_struct *si, uint64_t *from, uint64_t to)
+{
+	while (*from + SWAPFILE_CLUSTER - 1 <= to) {
+		const unsigned char *run = &si->swap_map[*from];
+		uint64_t used = simd()->find_last_used(run, SWAPFILE_CLUSTER), enough;
+
+		if (used == SWAPFILE_CLUSTER)
+			return true;
+		/* Behind the first one that leaves less than a run above it nothing is looked at. */
+		enough = to - (SWAPFILE_CLUSTER - 1) - *from;
+		if (used > enough)
+			used = enough +
+			       simd()->find_used(&run[enough], SWAPFILE_CLUSTER - enough, 0, 0);
+		*from += used + 1;
+	}
+	return false;
+}
+
 /*
  * Where the next 256 slots should come from: the first run of 256 free ones from the bottom, as seeking
  * is dear. (The kernel's second search, below the start, is for SSDs: here it has nothing to look at.)
  */
 static uint64_t find_free_cluster(struct pyksm *m, struct swap_info_struct *si)
 {
-	uint64_t offset = si->lowest_bit, last = offset + SWAPFILE_CLUSTER - 1;
+	uint64_t from = si->lowest_bit;
 
-	for (; last <= si->highest_bit; offset++) {
-		COUNT(m, scan_swap_map_slots);
-		if (si->swap_map[offset]) {
-			last = offset + SWAPFILE_CLUSTER;
-		} else if (offset == last) {
-			si->cluster_next = offset - (SWAPFILE_CLUSTER - 1);
-			return si->cluster_next;
-		}
+	if (!find_free_run(si, &from, si->highest_bit)) {
+		COUNT_N(m, scan_swap_map_slots, from - si->lowest_bit);
+		return si->lowest_bit;
 	}
-	return si->lowest_bit;
+	COUNT_N(m, scan_swap_map_slots, from + SWAPFILE_CLUSTER - si->lowest_bit);
+	si->cluster_next = from;
+	return from;
 }
 
-static bool slot_is_candidate(struct pyksm *m, const struct swap_info_struct *si, uint64_t offset)
+/* The first slot in [offset, end) that is free, or may become so; if there is none, no less than end. */
+static uint64_t find_candidate(struct pyksm *m, const struct swap_info_struct *si, uint64_t offset,
+			       uint64_t end)
 {
-	COUNT(m, scan_swap_map_slots);
-	return !si->swap_map[offset] || (si->swap_map[offset] == SWAP_HAS_CACHE && vm_swap_full(m));
+	unsigned char cached = vm_swap_full(m) ? SWAP_HAS_CACHE : 0;
+	uint64_t i, n = end - offset;
+
+	if (offset >= end)
+		return offset;
+	i = simd()->find_byte(&si->swap_map[offset], n, 0, cached);
+	COUNT_N(m, scan_swap_map_slots, i < n ? i + 1 : n);
+	return offset + i;
 }
 
 /* The next slot worth a closer look after offset: upwards, then from the bottom to base; 0: none. */
 static uint64_t next_candidate(struct pyksm *m, const struct swap_info_struct *si, uint64_t offset,
 			       uint64_t base)
 {
-	while (++offset <= si->highest_bit)
-		if (slot_is_candidate(m, si, offset))
-			return offset;
-	offset = si->lowest_bit;
-	while (++offset < base) /* 3.10 steps over lowest_bit itself; mended later */
-		if (slot_is_candidate(m, si, offset))
-			return offset;
-	return 0;
+	offset = find_candidate(m, si, offset + 1, si->highest_bit + 1);
+	if (offset <= si->highest_bit)
+		return offset;
+	/* 3.10 steps over lowest_bit itself; mended later */
+	offset = find_candidate(m, si, si->lowest_bit + 1, base);
+	return offset < base ? offset : 0;
+}
+
+/* The first slot of [from, end) that swapoff has to empty; end if there is none. */
+uint64_t next_slot_in_use(struct pyksm *m, const struct swap_info_struct *si, uint64_t from,
+			  uint64_t end)
+{
+	uint64_t i, n = end - from;
+
+	if (from >= end)
+		return end;
+	i = simd()->find_used(&si->swap_map[from], n, SWAP_HAS_CACHE, SWAP_MAP_BAD);
+	COUNT_N(m, find_next_to_unuse_slots, i < n ? i + 1 : n);
+	return from + i;
 }
 
 static void take_slot(struct pyksm *m, struct swap_info_struct *si, uint64_t offset)

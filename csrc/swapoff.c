@@ -105,20 +105,12 @@ static int unuse_mm(struct pyksm *m, struct mm_struct *mm, struct unuse *u)
 static uint64_t find_next_to_unuse(struct pyksm *m, const struct swap_info_struct *si,
 				   uint64_t prev)
 {
-	uint64_t max = si->max, i = prev;
+	uint64_t i = next_slot_in_use(m, si, prev + 1, si->max);
 
-	for (;;) {
-		if (++i >= max) {
-			if (!prev)
-				return 0;
-			max = prev + 1;
-			prev = 0;
-			i = 1;
-		}
-		COUNT(m, find_next_to_unuse_slots);
-		if (si->swap_map[i] && in_use(&si->swap_map[i]) != SWAP_MAP_BAD)
-			return i;
-	}
+	if (i < si->max)
+		return i;
+	i = next_slot_in_use(m, si, 1, prev + 1);
+	return i <= prev ? i : 0;
 }
 
 static struct mm_struct *swap_list_mm(struct list_head *pos)

@@ -218,14 +218,9 @@ static int unuse_mms(struct pyksm *m, struct unuse *u)
 static uint64_t find_next_to_unuse(struct pyksm *m, const struct swap_info_struct *si,
 				   uint64_t prev)
 {
-	for (uint64_t i = prev + 1; i < si->max; i++) {
-		unsigned char count = si->swap_map[i];
+	uint64_t i = next_slot_in_use(m, si, prev + 1, si->max);
 
-		COUNT(m, find_next_to_unuse_slots);
-		if (count && (count & ~SWAP_HAS_CACHE) != SWAP_MAP_BAD)
-			return i;
-	}
-	return 0;
+	return i < si->max ? i : 0;
 }
 
 /* Slots that no pte refers to any more, only a page in the cache does. */

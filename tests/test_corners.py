@@ -49,6 +49,12 @@ def test_a_free_slot_is_not_found() -> None:
     assert answer.seen("stuck")["swap"]["S"]["used"] == 4
 
 
+def test_a_cached_slot_is_taken_where_swap_is_full() -> None:
+    answer = Answer("swap-full-cached-slot")
+    cached = [answer.seen(at)["processes"]["A"]["r"]["swapcache"][3] for at in ("full", "taken")]
+    assert cached == ["1", "0"]
+
+
 def test_counts_go_beyond_one_byte() -> None:
     answer = Answer("swap-count-continued")
     assert answer.seen("forked")["swap"]["S"]["used"] == 1

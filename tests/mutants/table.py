@@ -83,15 +83,14 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     Mutant(
         "swapfile.c",
-        "return !si->swap_map[offset] || "
-        "(si->swap_map[offset] == SWAP_HAS_CACHE && vm_swap_full(m));",
-        "return !(si->swap_map[offset] & SWAP_MAP_MAX);",
-        "a slot that only the cache holds is taken for a free one",
+        "unsigned char cached = vm_swap_full(m) ? SWAP_HAS_CACHE : 0;",
+        "unsigned char cached = 0;",
+        "where swap is nearly full, slots that only the cache holds are passed over",
     ),
     Mutant(
         "swapfile.c",
-        "while (++offset < base) /* 3.10 steps over lowest_bit itself; mended later */",
-        "for (; offset < base; offset++)",
+        "offset = find_candidate(m, si, si->lowest_bit + 1, base);",
+        "offset = find_candidate(m, si, si->lowest_bit, base);",
         "the lowest slot is looked at again, as later kernels do",
     ),
     Mutant(
