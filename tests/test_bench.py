@@ -21,7 +21,6 @@ from pyksm.bench.fit import power_law
 from pyksm.bench.run import Results, run
 from pyksm.bench.settings import KINDS, number, settings, shape, sweep, ways
 from pyksm.cli import status
-from pyksm.core import Core
 from pyksm.engine import Config
 from pyksm.errors import InputError, MachineError, PyksmError
 from pyksm.jobs.watch import Nobody
@@ -30,7 +29,6 @@ from pyksm.scenario import engines
 Capture = pytest.CaptureFixture[str]
 
 SMALL = ("--limit-bytes", "64Ki")
-NO_RMAP_WALK = not hasattr(Core, "rmap_walk")
 NO_MATPLOTLIB = importlib.util.find_spec("matplotlib") is None
 
 
@@ -85,7 +83,6 @@ def test_swapoff_of_a_forked_population(engine: str, capsys: Capture) -> None:
     assert "copy_page" not in done
 
 
-@pytest.mark.skipif(NO_RMAP_WALK, reason="rmap_walk() is on its way")
 def test_engines_do_the_same_work(capsys: Capture) -> None:
     for what in KINDS:
         args = (what, "--ptes", "96", "--repeat", "1", "--procs", "2")
@@ -157,7 +154,6 @@ def test_fork_and_exit(capsys: Capture) -> None:
     assert counters(told, 1)["zap_pte"] == 100
 
 
-@pytest.mark.skipif(NO_RMAP_WALK, reason="rmap_walk() is on its way")
 def test_walks(capsys: Capture) -> None:
     told = bench(capsys, "walk", "--ptes", "4096", "--repeat", "1")
     runs = {run["part"]: run for run in told["runs"]}
@@ -167,7 +163,6 @@ def test_walks(capsys: Capture) -> None:
     assert runs["anon_vma lookup"]["facts"] == {"vmas": 4096, "tree_depth": 13}
 
 
-@pytest.mark.skipif(NO_RMAP_WALK, reason="rmap_walk() is on its way")
 def test_rmap_walks(monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
     monkeypatch.setattr(works, "MANY_VMAS", 200)
     runs = {r["part"]: r for r in bench(capsys, "rmap", "--ptes", "1000", "--repeat", "1")["runs"]}

@@ -120,15 +120,20 @@ def merge(made: Population, watch: Watch) -> int:
         before = now
 
 
+def swap_header(slots: int) -> bytes:
+    """The first page of an area of so many slots, as mkswap(8) writes it."""
+    head = bytearray(PAGE)
+    head[1024:1032] = (1).to_bytes(4, "little") + (slots - 1).to_bytes(4, "little")
+    head[PAGE - 10 :] = b"SWAPSPACE2"
+    return bytes(head)
+
+
 def swap_file(made: Population, slots: int) -> str:
     """A swap file that has no name, so that nothing is left of it however we end."""
     file = tempfile.TemporaryFile(prefix="pyksm-bench-")  # noqa: SIM115 (closed with the machine)
     made.files.append(file)
     os.posix_fallocate(file.fileno(), 0, slots * PAGE)
-    head = bytearray(PAGE)
-    head[1024:1032] = (1).to_bytes(4, "little") + (slots - 1).to_bytes(4, "little")
-    head[PAGE - 10 :] = b"SWAPSPACE2"
-    os.pwrite(file.fileno(), head, 0)
+    os.pwrite(file.fileno(), swap_header(slots), 0)
     return f"/proc/self/fd/{file.fileno()}"
 
 

@@ -197,10 +197,6 @@ def rmap(bench: Bench) -> None:
         _rmap_vmas(bench, on, f"{MANY_VMAS:,} vmas, {name}")
 
 
-def rmap_walk(engine: Any, pid: int, addr: int) -> int:
-    return int(engine.rmap_walk(pid, addr))
-
-
 def _rmap_shared(bench: Bench, limit: int | None, part: str) -> None:
     shape = bench.shape
     engine = bench.machine(shape.frames)
@@ -211,7 +207,7 @@ def _rmap_shared(bench: Bench, limit: int | None, part: str) -> None:
     population.merge(made, bench.watch)
     pid, addr = made.members[0]
     with bench.timed(engine, part, "walk", 1) as sample:
-        found = rmap_walk(engine, pid, addr)
+        found = engine.rmap_walk(pid, addr)
     sample.facts["ptes_found"] = found
     counts = engine.ksm_counts()
     for name in ("pages_shared", "pages_sharing", "stable_node_chains", "stable_node_dups"):
@@ -237,9 +233,9 @@ def _rmap_vmas(bench: Bench, by_index: bool, part: str) -> None:
     for page in range(0, MANY_VMAS, 2):
         if (at := addr + page * PAGE) != shared:
             engine.mprotect(pid, at, 1, PROT_READ)
-    rmap_walk(engine, pid, shared)  # it is the second that is timed, whose way is in the cache
+    engine.rmap_walk(pid, shared)  # it is the second that is timed, whose way is in the cache
     with bench.timed(engine, part, "walk", 1) as sample:
-        found = rmap_walk(engine, pid, shared)
+        found = engine.rmap_walk(pid, shared)
     sample.facts["ptes_found"] = found
     sample.facts["vmas"] = len(engine.vmas(pid))
 
@@ -281,7 +277,7 @@ def _walk_anon_vma(bench: Bench) -> None:
     places = [addr + int(page) * PAGE for page in pages]
     with bench.timed(engine, "anon_vma lookup", "lookup", len(places)) as sample:
         for place in places:
-            rmap_walk(engine, pid, place)
+            engine.rmap_walk(pid, place)
     sample.facts["vmas"] = vmas
     sample.facts["tree_depth"] = max(1, vmas.bit_length())
 
