@@ -159,6 +159,8 @@ def test_walks(capsys: Capture) -> None:
     runs = {run["part"]: run for run in told["runs"]}
     assert set(runs) == {"page-table walk", "anon_vma lookup", "swap_map scan", "page copy"}
     assert runs["page-table walk"]["counters"]["unuse_pte_compared"] == 4096
+    # From slot 1 to the one that is in use, and from there on to the end of the area and around.
+    assert runs["swap_map scan"]["counters"]["find_next_to_unuse_slots"] >= 4096
     assert runs["page copy"]["counters"]["copy_page"] == 4096
     assert runs["anon_vma lookup"]["facts"] == {"vmas": 4096, "tree_depth": 13}
 

@@ -87,6 +87,8 @@ def times_limit(run: Run, limits: Limits) -> dict[str, float]:
     counters = run.first.counters
     slots = counters.get("find_next_to_unuse_slots", 0) + counters.get("scan_swap_map_slots", 0)
     steps = run.first.units * run.first.facts.get("tree_depth", 1)
+    if run.first.unit == "walk":
+        steps = counters.get("avc_visited", 0)
     least = {
         "memcpy": moved_pages(run) * limits.memcpy_ns_per_page,
         "memcpy_in_order": moved_pages(run) * limits.memcpy_in_order_ns_per_page,

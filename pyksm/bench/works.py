@@ -11,7 +11,7 @@ from typing import Any
 
 from pyksm.bench import population
 from pyksm.bench.population import PAGE, Population
-from pyksm.bench.settings import Settings, Shape, Way
+from pyksm.bench.settings import PER_MM, Settings, Shape, Way
 from pyksm.engine import MADV_MERGEABLE, PROT_READ, Config, Engine
 from pyksm.jobs.watch import Nobody, Watch
 
@@ -283,9 +283,10 @@ def _walk_anon_vma(bench: Bench) -> None:
 
 
 def _walk_swap_map(bench: Bench) -> None:
-    """Swapoff of an area with one slot in use, behind many that are free."""
+    """Swapoff of an area with one slot in use, behind many that are free; entry by entry, because
+    swapoff that goes mm by mm looks at swap_map only for what no mm has."""
     slots = bench.shape.ptes
-    engine = bench.machine(slots)
+    engine = bench.machine(slots, off=frozenset({PER_MM}))
     size = bench.shape.page_bytes
     gone = Population(engine, Shape(max(1, slots - 1), 1, "distinct", 1, size))
     pid = engine.spawn()
