@@ -98,14 +98,15 @@ struct lru_batch {
 
 struct anon_vma;
 
+/* What searches through trees look at is the first cache line. */
 struct vm_area_struct {
-	struct mm_struct *vm_mm;
+	_Alignas(64) struct mm_struct *vm_mm;
 	uint64_t vm_start, vm_end;
 	uint64_t vm_pgoff;
 	uint32_t vm_flags;
 	int32_t node; /* MPOL_BIND to it, or -1 */
-	struct vm_area_struct *vm_next, *vm_prev;
 	struct rb_node vm_rb;
+	struct vm_area_struct *vm_next, *vm_prev;
 	struct list_head anon_vma_chain;
 	struct anon_vma *anon_vma;
 };
