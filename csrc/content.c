@@ -26,6 +26,8 @@ int content_init(struct pyksm *m, uint64_t frames)
 	if (frames >= SIZE_MAX / m->page_size)
 		return -ENOMEM;
 	m->content = map_lazily(((size_t)frames + 1) * m->page_size);
+	if (m->content && frames >= MANY_FRAMES)
+		advise_huge_pages(m->content, ((size_t)frames + 1) * m->page_size);
 	return m->content ? 0 : -ENOMEM;
 }
 

@@ -14,6 +14,11 @@
 #define COUNT(m, name) ((m)->count[CNT_##name]++)
 #define COUNT_N(m, name, n) ((m)->count[CNT_##name] += (n))
 
+/* Off the way that is taken a million times: its registers need not be saved there. */
+#define RARELY __attribute__((noinline, cold))
+/* Small, or smaller by far once its arguments are known. */
+#define EXPANDED inline __attribute__((always_inline))
+
 static inline void sched_point(struct pyksm *m, enum sched_point point)
 {
 	if (__builtin_expect(!m->hook || m->in_hook, 1))
@@ -39,7 +44,11 @@ int features_of(const struct pyksm_config *config, struct pyksm_feature_set *fea
 
 /* pool.c */
 void pools_release(struct pyksm *m);
-bool should_fail(struct pyksm *m, enum pyksm_fault_kind kind);
+/* Has the time come for an ordered failure? Each is for one event only. */
+static inline bool should_fail(struct pyksm *m, enum pyksm_fault_kind kind)
+{
+	return __builtin_expect(m->inject[kind] != 0, 0) && --m->inject[kind] == 0;
+}
 uint64_t events_before_failure(struct pyksm *m, enum pyksm_fault_kind kind, uint64_t n);
 void event(struct pyksm *m, const char *name);
 void *kmem_alloc(struct pyksm *m, enum pool_id id); /* zeroed, a site of PYKSM_FAIL_KMEM */
@@ -58,7 +67,13 @@ static inline bool signal_pending(struct pyksm *m)
 int page_alloc_init(struct pyksm *m, uint64_t frames);
 struct page *alloc_pages_node(struct pyksm *m, int nid, bool bound);
 struct page *alloc_page_vma(struct pyksm *m, const struct vm_area_struct *vma);
-void put_page(struct pyksm *m, struct page *page);
+void free_page(struct pyksm *m, struct page *page);
+static inline void put_page(struct pyksm *m, struct page *page)
+{
+	assert(page->_count > 0);
+	if (--page->_count == 0)
+		free_page(m, page);
+}
 static inline uint64_t page_to_pfn(const struct pyksm *m, const struct page *page)
 {
 	return (uint64_t)(page - m->mem_map);
@@ -84,7 +99,7 @@ int content_init(struct pyksm *m, uint64_t frames);
 void content_exit(struct pyksm *m);
 void *map_lazily(size_t bytes); /* zeros that take memory when they are touched; NULL */
 void advise_huge_pages(void *memory, size_t bytes);
-#define FRAMES_OF_HUGE_PAGES (1 << 18) /* from here on a machine's arenas may be in huge pages */
+#define MANY_FRAMES (1 << 18) /* or slots: then huge pages are no waste */
 static inline void get_page(struct page *page)
 {
 	page->_count++;
@@ -224,9 +239,22 @@ bool is_migration_entry(const struct pyksm *m, swp_entry_t e, enum migration_kin
 /* What swapoff leaves where it could not read (9f186f9e5fa9, a marker since af19487f00f3). */
 swp_entry_t make_swapin_error_entry(const struct pyksm *m, const struct page *page);
 bool is_swapin_error_entry(const struct pyksm *m, swp_entry_t e);
-uint64_t vm_page_prot(const struct vm_area_struct *vma);
-pte_t mk_pte(const struct pyksm *m, const struct page *page, const struct vm_area_struct *vma);
-pte_t maybe_mkwrite(pte_t pte, const struct vm_area_struct *vma);
+/* Private anonymous memory: never W here, so that a write has to fault. */
+static inline uint64_t vm_page_prot(const struct vm_area_struct *vma)
+{
+	if (!(vma->vm_flags & (VM_READ | VM_WRITE)))
+		return _PAGE_PROTNONE | _PAGE_ACCESSED;
+	return _PAGE_PRESENT | _PAGE_USER | _PAGE_ACCESSED | _PAGE_NX;
+}
+static inline pte_t mk_pte(const struct pyksm *m, const struct page *page,
+			   const struct vm_area_struct *vma)
+{
+	return page_to_pfn(m, page) << PAGE_SHIFT | vm_page_prot(vma);
+}
+static inline pte_t maybe_mkwrite(pte_t pte, const struct vm_area_struct *vma)
+{
+	return vma->vm_flags & VM_WRITE ? pte | _PAGE_RW : pte;
+}
 static inline pte_t pte_mkdirty(const struct pyksm *m, pte_t pte)
 {
 	return pte | _PAGE_DIRTY | (has(m, FEAT_SOFT_DIRTY) ? _PAGE_SOFT_DIRTY : 0);
@@ -270,12 +298,30 @@ static inline void get_anon_vma(struct anon_vma *av)
 {
 	av->refcount++;
 }
-bool page_has_anon_vma(const struct page *page);
-struct anon_vma *
-page_anon_vma(const struct page *page); /* NULL also when the pointer is a dead one */
+/* What the kernel's page_anon_vma() != NULL asks: a KSM page has none, a dead owner still counts. */
+static inline bool page_has_anon_vma(const struct page *page)
+{
+	return (page->mapping & PAGE_MAPPING_FLAGS) == PAGE_MAPPING_ANON;
+}
+/* ---- page to anon_vma, page to address ---- */
+static inline struct anon_vma *page_anon_vma(const struct page *page)
+{
+	struct anon_vma *av = (struct anon_vma *)(page->mapping & ~PAGE_MAPPING_FLAGS);
+
+	return page_has_anon_vma(page) && av->id == page->anon_id ? av : NULL;
+}
+/* The root test: does vma belong to the family that owns the page? */
+static inline bool page_in_family(const struct page *page, const struct vm_area_struct *vma)
+{
+	const struct anon_vma *av = page_anon_vma(page);
+
+	return av && vma->anon_vma && av->root == vma->anon_vma->root;
+}
+static inline uint64_t linear_page_index(const struct vm_area_struct *vma, uint64_t addr)
+{
+	return ((addr - vma->vm_start) >> PAGE_SHIFT) + vma->vm_pgoff;
+}
 struct anon_vma *page_get_anon_vma(struct page *page);
-bool page_in_family(const struct page *page, const struct vm_area_struct *vma);
-uint64_t linear_page_index(const struct vm_area_struct *vma, uint64_t addr);
 uint64_t page_address_in_vma(struct pyksm *m, const struct page *page,
 			     const struct vm_area_struct *vma); /* BAD_ADDRESS: not there */
 #define BAD_ADDRESS UINT64_MAX
@@ -387,7 +433,19 @@ swp_entry_t get_swap_pages(struct pyksm *m);
 int sys_swapon(struct pyksm *m, uint64_t npages, int priority, const char *path);
 int sys_swapoff(struct pyksm *m, int type);
 uint64_t swp_swapcount(const struct swap_info_struct *si, uint64_t offset);
-struct swap_info_struct *swap_info_get(struct pyksm *m, swp_entry_t entry);
+/* The area of a slot in use, NULL for what is no such thing. */
+static inline struct swap_info_struct *swap_info_get(struct pyksm *m, swp_entry_t entry)
+{
+	struct swap_info_struct *si;
+
+	if (!entry.val || non_swap_entry(m, entry))
+		return NULL;
+	si = &m->swap.info[swp_type(entry)];
+	if (!(si->flags & SWP_USED) || swp_offset(entry) >= si->max ||
+	    !si->swap_map[swp_offset(entry)])
+		return NULL;
+	return si;
+}
 
 /* swapoff.c */
 int try_to_unuse(struct pyksm *m, unsigned int type);
@@ -403,7 +461,14 @@ int swap_table_store(struct pyksm *m, struct swap_info_struct *si, uint64_t offs
 void swap_table_replace(struct swap_info_struct *si, uint64_t offset, uint64_t pfn);
 void swap_table_erase(struct pyksm *m, struct swap_info_struct *si, uint64_t offset,
 		      uint64_t shadow);
-void swap_table_forget(struct pyksm *m, struct swap_info_struct *si, uint64_t offset);
+void __swap_table_forget(struct pyksm *m, struct swap_info_struct *si, uint64_t offset);
+static inline void swap_table_forget(struct pyksm *m, struct swap_info_struct *si, uint64_t offset)
+{
+	const struct swap_cluster *c = &si->clusters[offset / SWAP_TABLE_SLOTS];
+
+	if (c->nr_shadows && (c->packed || c->table[offset % SWAP_TABLE_SLOTS]))
+		__swap_table_forget(m, si, offset);
+}
 static inline uint64_t swap_entry_pfn(uint64_t entry)
 {
 	return entry & 1 ? entry >> 1 : 0;
@@ -421,7 +486,17 @@ int add_to_swap_cache(struct pyksm *m, struct page *page, swp_entry_t entry, uin
 void delete_from_swap_cache(struct pyksm *m, struct page *page);
 bool add_to_swap(struct pyksm *m, struct page *page);
 void free_swap_cache(struct pyksm *m, struct page *page);
-struct page *find_get_page(struct pyksm *m, swp_entry_t entry);
+/* The cached page of a slot with a reference, or NULL. */
+static inline struct page *find_get_page(struct pyksm *m, swp_entry_t entry)
+{
+	struct swap_info_struct *si = swap_info_get(m, entry);
+	uint64_t pfn = si ? swap_cache_pfn(si, swp_offset(entry)) : 0;
+	struct page *page = pfn ? pfn_to_page(m, pfn) : NULL;
+
+	if (page)
+		get_page(page);
+	return page;
+}
 struct page *read_swap_cache_async(struct pyksm *m, swp_entry_t entry, struct vm_area_struct *vma,
 				   bool *read);
 struct page *swapin_readahead(struct pyksm *m, swp_entry_t entry, struct vm_area_struct *vma);

@@ -19,6 +19,19 @@ static bool may_be_mapped_here(struct pyksm *m, const struct page *page, struct 
 	return page_in_family(page, vma) && page->index == linear_page_index(vma, addr);
 }
 
+static __attribute__((noinline)) struct page *copy_for(struct pyksm *m, const struct page *page,
+						       const struct vm_area_struct *vma)
+{
+	struct page *copy = alloc_page_vma(m, vma);
+
+	if (!copy)
+		return NULL;
+	copy_user_highpage(m, copy, page);
+	copy->flags |= PG_dirty | PG_uptodate | PG_locked;
+	m->vm[KSM_SWPIN_COPY]++;
+	return copy;
+}
+
 /*
  * The page to map at addr for what is in swap cache: itself, a copy (locked, not in any list) where its
  * owner is of another family or unmerging forbids it, or NULL for want of memory.
@@ -26,18 +39,10 @@ static bool may_be_mapped_here(struct pyksm *m, const struct page *page, struct 
 struct page *ksm_might_need_to_copy(struct pyksm *m, struct page *page, struct vm_area_struct *vma,
 				    uint64_t addr)
 {
-	struct page *copy;
-
 	COUNT(m, ksm_might_need_to_copy);
 	if (may_be_mapped_here(m, page, vma, addr) || !(page->flags & PG_uptodate))
 		return page;
-	copy = alloc_page_vma(m, vma);
-	if (!copy)
-		return NULL;
-	copy_user_highpage(m, copy, page);
-	copy->flags |= PG_dirty | PG_uptodate | PG_locked;
-	m->vm[KSM_SWPIN_COPY]++;
-	return copy;
+	return copy_for(m, page, vma);
 }
 
 /* ---- rmap walks ---- */

@@ -79,7 +79,8 @@ static void __lru_add(struct pyksm *m, struct page *page)
 /* ---- the batches ---- */
 typedef void (*lru_fn)(struct pyksm *m, struct page *page);
 
-static void batch_drain(struct pyksm *m, struct lru_batch *batch, lru_fn fn)
+static __attribute__((noinline)) void batch_drain(struct pyksm *m, struct lru_batch *batch,
+						  lru_fn fn)
 {
 	uint32_t n = batch->nr;
 
@@ -95,7 +96,8 @@ static void batch_drain(struct pyksm *m, struct lru_batch *batch, lru_fn fn)
 }
 
 /* The one that fills it takes all others along. */
-static void batch_add(struct pyksm *m, struct lru_batch *batch, struct page *page, lru_fn fn)
+static EXPANDED void batch_add(struct pyksm *m, struct lru_batch *batch, struct page *page,
+			       lru_fn fn)
 {
 	page->flags |= PG_batched;
 	batch->pages[batch->nr++] = page;

@@ -23,6 +23,8 @@ int page_alloc_init(struct pyksm *m, uint64_t frames)
 		return -ENOMEM;
 	m->max_pfn = frames;
 	m->mem_map = map_lazily(pages * sizeof(struct page));
+	if (m->mem_map && frames >= MANY_FRAMES)
+		advise_huge_pages(m->mem_map, pages * sizeof(struct page));
 	if (!m->mem_map || content_init(m, frames))
 		return -ENOMEM;
 	for (uint32_t nid = 0; nid < m->nodes; nid++)
@@ -38,7 +40,7 @@ int page_alloc_init(struct pyksm *m, uint64_t frames)
 }
 
 /* The frame that came back last, else the lowest of those never used: a stack filled from the top. */
-static struct page *pop_free(struct pyksm *m, struct node *node, uint8_t nid)
+static EXPANDED struct page *pop_free(struct pyksm *m, struct node *node, uint8_t nid)
 {
 	struct page *page = node->free;
 
@@ -52,7 +54,7 @@ static struct page *pop_free(struct pyksm *m, struct node *node, uint8_t nid)
 	return page;
 }
 
-static struct page *take_free(struct pyksm *m, uint32_t nid)
+static EXPANDED struct page *take_free(struct pyksm *m, uint32_t nid)
 {
 	struct page *page = pop_free(m, &m->node[nid], (uint8_t)nid);
 
@@ -69,6 +71,14 @@ static struct page *take_free(struct pyksm *m, uint32_t nid)
 	return page;
 }
 
+static RARELY struct page *take_other(struct pyksm *m)
+{
+	for (uint32_t nid = 0; nid < m->nodes; nid++)
+		if (m->node[nid].nr_free)
+			return take_free(m, nid);
+	return NULL;
+}
+
 /* A frame of node nid; of any other node too unless bound. NULL: there is none, nothing is reclaimed. */
 struct page *alloc_pages_node(struct pyksm *m, int nid, bool bound)
 {
@@ -76,10 +86,7 @@ struct page *alloc_pages_node(struct pyksm *m, int nid, bool bound)
 		return NULL;
 	if (m->node[nid].nr_free)
 		return take_free(m, (uint32_t)nid);
-	for (uint32_t other = 0; !bound && other < m->nodes; other++)
-		if (m->node[other].nr_free)
-			return take_free(m, other);
-	return NULL;
+	return bound ? NULL : take_other(m);
 }
 
 /* With a vma its policy decides; without one (swapoff) the caller's: node 0. */
@@ -90,7 +97,7 @@ struct page *alloc_page_vma(struct pyksm *m, const struct vm_area_struct *vma)
 	return alloc_pages_node(m, bound ? vma->node : 0, bound);
 }
 
-static void free_page(struct pyksm *m, struct page *page)
+void free_page(struct pyksm *m, struct page *page)
 {
 	struct node *node = &m->node[page->nid];
 
@@ -106,11 +113,4 @@ static void free_page(struct pyksm *m, struct page *page)
 	node->nr_free++;
 	m->in_use--;
 	COUNT(m, free_page);
-}
-
-void put_page(struct pyksm *m, struct page *page)
-{
-	assert(page->_count > 0);
-	if (--page->_count == 0)
-		free_page(m, page);
 }

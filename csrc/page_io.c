@@ -118,6 +118,8 @@ int swap_backend_open(struct swap_info_struct *si, const char *path, uint64_t np
 		   MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 	if (mem == MAP_FAILED)
 		return -ENOMEM;
+	if (npages >= MANY_FRAMES)
+		advise_huge_pages(mem, npages * page_size);
 	si->mem = mem;
 	si->max = npages;
 	return 0;

@@ -17,24 +17,6 @@ static pte_t *table_at(pte_t entry)
 		entry; /* upper levels hold host pointers, ptes the real encoding */
 }
 
-/* Private anonymous memory: never W here, so that a write has to fault. */
-uint64_t vm_page_prot(const struct vm_area_struct *vma)
-{
-	if (!(vma->vm_flags & (VM_READ | VM_WRITE)))
-		return _PAGE_PROTNONE | _PAGE_ACCESSED;
-	return _PAGE_PRESENT | _PAGE_USER | _PAGE_ACCESSED | _PAGE_NX;
-}
-
-pte_t mk_pte(const struct pyksm *m, const struct page *page, const struct vm_area_struct *vma)
-{
-	return page_to_pfn(m, page) << PAGE_SHIFT | vm_page_prot(vma);
-}
-
-pte_t maybe_mkwrite(pte_t pte, const struct vm_area_struct *vma)
-{
-	return vma->vm_flags & VM_WRITE ? pte | _PAGE_RW : pte;
-}
-
 /* ---- entries that are no swap ---- */
 /* Types above the areas': hwpoison, migration read, read-exclusive (5.19 on), write, and what we have no use for. */
 static unsigned int migration_type(const struct pyksm *m, enum migration_kind kind)

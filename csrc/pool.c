@@ -134,12 +134,6 @@ void pools_release(struct pyksm *m)
 	}
 }
 
-/* Has the time come for an ordered failure? Each is for one event only. */
-bool should_fail(struct pyksm *m, enum pyksm_fault_kind kind)
-{
-	return __builtin_expect(m->inject[kind] != 0, 0) && --m->inject[kind] == 0;
-}
-
 /* Up to n events at once, those before the one that was ordered to fail. How many they are. */
 uint64_t events_before_failure(struct pyksm *m, enum pyksm_fault_kind kind, uint64_t n)
 {

@@ -165,20 +165,6 @@ void unlink_anon_vmas(struct pyksm *m, struct vm_area_struct *vma)
 	}
 }
 
-/* ---- page to anon_vma, page to address ---- */
-/* What the kernel's page_anon_vma() != NULL asks: a KSM page has none, a dead owner still counts. */
-bool page_has_anon_vma(const struct page *page)
-{
-	return (page->mapping & PAGE_MAPPING_FLAGS) == PAGE_MAPPING_ANON;
-}
-
-struct anon_vma *page_anon_vma(const struct page *page)
-{
-	struct anon_vma *av = (struct anon_vma *)(page->mapping & ~PAGE_MAPPING_FLAGS);
-
-	return page_has_anon_vma(page) && av->id == page->anon_id ? av : NULL;
-}
-
 /* For a walk that starts from the page: only while something maps it is the owner sure to live. */
 struct anon_vma *page_get_anon_vma(struct page *page)
 {
@@ -187,19 +173,6 @@ struct anon_vma *page_get_anon_vma(struct page *page)
 	if (av)
 		get_anon_vma(av);
 	return av;
-}
-
-/* The root test: does vma belong to the family that owns the page? */
-bool page_in_family(const struct page *page, const struct vm_area_struct *vma)
-{
-	const struct anon_vma *av = page_anon_vma(page);
-
-	return av && vma->anon_vma && av->root == vma->anon_vma->root;
-}
-
-uint64_t linear_page_index(const struct vm_area_struct *vma, uint64_t addr)
-{
-	return ((addr - vma->vm_start) >> PAGE_SHIFT) + vma->vm_pgoff;
 }
 
 static uint64_t vma_address(const struct page *page, const struct vm_area_struct *vma)
@@ -239,8 +212,8 @@ pte_t *page_check_address(const struct pyksm *m, const struct page *page, struct
  * Debug check: a page mapped once more must be in its owner's family, at its owner's index.
  * The kernel would stop here; the model reports and goes on.
  */
-static void __page_check_anon_rmap(struct pyksm *m, struct page *page, struct vm_area_struct *vma,
-				   uint64_t addr)
+static RARELY void __page_check_anon_rmap(struct pyksm *m, struct page *page,
+					  struct vm_area_struct *vma, uint64_t addr)
 {
 	if (!page_in_family(page, vma))
 		event(m, "BUG_ON __page_check_anon_rmap root");

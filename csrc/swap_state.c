@@ -7,18 +7,6 @@ static struct swap_info_struct *swap_area(struct pyksm *m, swp_entry_t entry)
 	return &m->swap.info[swp_type(entry)];
 }
 
-/* The cached page of a slot with a reference, or NULL. */
-struct page *find_get_page(struct pyksm *m, swp_entry_t entry)
-{
-	struct swap_info_struct *si = swap_info_get(m, entry);
-	uint64_t pfn = si ? swap_cache_pfn(si, swp_offset(entry)) : 0;
-	struct page *page = pfn ? pfn_to_page(m, pfn) : NULL;
-
-	if (page)
-		get_page(page);
-	return page;
-}
-
 /*
  * The slot's SWAP_HAS_CACHE is the caller's claim, so nobody else can be there. *shadow is what the slot
  * remembered. Without host memory for the table it is -ENOMEM, and the claim is given back.

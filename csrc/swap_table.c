@@ -40,7 +40,7 @@ int swap_table_init(struct swap_info_struct *si)
 	return si->clusters ? 0 : -ENOMEM;
 }
 
-static void release_table(struct pyksm *m, struct swap_cluster *c)
+static RARELY void release_table(struct pyksm *m, struct swap_cluster *c)
 {
 	if (c->packed)
 		free(c->shadows);
@@ -92,7 +92,7 @@ static unsigned int find_runs(const uint64_t *table, unsigned int from, struct s
 }
 
 /* Without host memory for less the table stays. */
-static void pack(struct pyksm *m, struct swap_cluster *c)
+static RARELY void pack(struct pyksm *m, struct swap_cluster *c)
 {
 	struct shadow_run runs[MAX_RUNS];
 	const uint64_t *table = c->table;
@@ -140,6 +140,14 @@ static int unpack(struct pyksm *m, struct swap_cluster *c)
 	return 0;
 }
 
+static RARELY int provide_table(struct pyksm *m, struct swap_cluster *c)
+{
+	if (c->packed)
+		return unpack(m, c);
+	c->table = pool_get(m, POOL_BLOCK);
+	return c->table ? 0 : -ENOMEM;
+}
+
 /* How many slots of the table there are: the header has no page, and the area may end before. */
 static uint64_t slots_of(const struct swap_info_struct *si, uint64_t first)
 {
@@ -156,13 +164,8 @@ int swap_table_store(struct pyksm *m, struct swap_info_struct *si, uint64_t offs
 	struct swap_cluster *c = cluster_of(si, offset);
 	uint64_t *entry;
 
-	if (c->packed && unpack(m, c))
+	if ((c->packed || !c->table) && provide_table(m, c))
 		return -ENOMEM;
-	if (!c->table) {
-		c->table = pool_get(m, POOL_BLOCK);
-		if (!c->table)
-			return -ENOMEM;
-	}
 	entry = &c->table[offset % SLOTS];
 	assert(!swap_entry_pfn(*entry));
 	*shadow = *entry;
@@ -195,7 +198,7 @@ void swap_table_erase(struct pyksm *m, struct swap_info_struct *si, uint64_t off
 }
 
 /* The slot is free: what it remembered is nobody's. */
-void swap_table_forget(struct pyksm *m, struct swap_info_struct *si, uint64_t offset)
+void __swap_table_forget(struct pyksm *m, struct swap_info_struct *si, uint64_t offset)
 {
 	struct swap_cluster *c = cluster_of(si, offset);
 	uint64_t slot = offset % SLOTS;

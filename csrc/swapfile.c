@@ -11,20 +11,6 @@ static unsigned char swap_count(unsigned char ent)
 	return ent & (unsigned char)~SWAP_HAS_CACHE;
 }
 
-/* The area of a slot in use, NULL for what is no such thing. */
-struct swap_info_struct *swap_info_get(struct pyksm *m, swp_entry_t entry)
-{
-	struct swap_info_struct *si;
-
-	if (!entry.val || non_swap_entry(m, entry))
-		return NULL;
-	si = &m->swap.info[swp_type(entry)];
-	if (!(si->flags & SWP_USED) || swp_offset(entry) >= si->max ||
-	    !si->swap_map[swp_offset(entry)])
-		return NULL;
-	return si;
-}
-
 /* ---- slots ---- */
 static bool __try_to_reclaim_swap(struct pyksm *m, struct swap_info_struct *si, uint64_t offset)
 {
@@ -263,7 +249,8 @@ static bool count_borrow(const struct swap_cont *cont, uint64_t offset)
 }
 
 /* One more or one less than the first digit of a count can say. */
-static bool swap_count_continued(struct swap_info_struct *si, uint64_t offset, unsigned char count)
+static RARELY bool swap_count_continued(struct swap_info_struct *si, uint64_t offset,
+					unsigned char count)
 {
 	const struct swap_cont *cont = &si->cont[offset / CONT_PIECE];
 
@@ -340,7 +327,7 @@ surplus:
 	return err;
 }
 
-static int __swap_duplicate(struct pyksm *m, swp_entry_t entry, unsigned char usage)
+static EXPANDED int __swap_duplicate(struct pyksm *m, swp_entry_t entry, unsigned char usage)
 {
 	struct swap_info_struct *si = swap_info_get(m, entry);
 	unsigned char count, has_cache, *map;
@@ -356,7 +343,7 @@ static int __swap_duplicate(struct pyksm *m, swp_entry_t entry, unsigned char us
 		if (!count)
 			return -ENOENT;
 		has_cache = SWAP_HAS_CACHE;
-	} else if ((count & ~COUNT_CONTINUED) < SWAP_MAP_MAX) {
+	} else if (__builtin_expect((count & ~COUNT_CONTINUED) < SWAP_MAP_MAX, 1)) {
 		count = (unsigned char)(count + usage);
 	} else if ((count & ~COUNT_CONTINUED) > SWAP_MAP_MAX) {
 		return -EINVAL;
@@ -393,7 +380,8 @@ static void set_highest_priority_index(struct pyksm *m, int type)
 		m->swap.highest_priority_index = type;
 }
 
-static void slot_is_free(struct pyksm *m, struct swap_info_struct *si, uint64_t offset)
+static __attribute__((noinline)) void slot_is_free(struct pyksm *m, struct swap_info_struct *si,
+						   uint64_t offset)
 {
 	bool was_full = !si->highest_bit;
 
@@ -406,13 +394,14 @@ static void slot_is_free(struct pyksm *m, struct swap_info_struct *si, uint64_t 
 	set_highest_priority_index(m, si->type);
 	m->swap.nr_swap_pages++;
 	si->inuse_pages--;
-	swap_zeromap_set(si, offset, false);
+	if (si->zeromap)
+		si->zeromap[offset / 8] &= (unsigned char)~(1 << offset % 8);
 	swap_table_forget(m, si, offset);
 }
 
 /* Drop one reference, or the cache's claim; what is left in the byte is returned. */
-static unsigned char swap_entry_free(struct pyksm *m, struct swap_info_struct *si, uint64_t offset,
-				     unsigned char usage)
+static EXPANDED unsigned char swap_entry_free(struct pyksm *m, struct swap_info_struct *si,
+					      uint64_t offset, unsigned char usage)
 {
 	unsigned char count = swap_count(si->swap_map[offset]);
 	unsigned char has_cache = si->swap_map[offset] & SWAP_HAS_CACHE;

@@ -5,6 +5,7 @@
  * try_to_unuse and unuse_* of mm/swapfile.c. How it was before is in swapoff.c.
  */
 #include "internal.h"
+#include "simd.h"
 
 /* The area being emptied. */
 struct unuse {
@@ -22,8 +23,8 @@ static bool unuse_goes_on(struct pyksm *m, struct unuse *u)
 }
 
 /* Nothing could be read: not to map garbage, a pte that says so (9f186f9e5fa9, 5.19). */
-static void unuse_pte_error(struct pyksm *m, struct vm_area_struct *vma, pte_t *pte,
-			    swp_entry_t entry, const struct page *page)
+static RARELY void unuse_pte_error(struct pyksm *m, struct vm_area_struct *vma, pte_t *pte,
+				   swp_entry_t entry, const struct page *page)
 {
 	vma->vm_mm->swapents--;
 	*pte = swp_entry_to_pte(m, make_swapin_error_entry(m, page));
@@ -112,41 +113,20 @@ static int unuse_swap_pte(struct pyksm *m, struct vm_area_struct *vma, uint64_t 
 	return err;
 }
 
-/* Neither none nor present, without a branch. */
-static inline bool is_swap_pte(pte_t pte)
-{
-	return (pte != 0) & !(pte & (_PAGE_PRESENT | _PAGE_PROTNONE));
-}
-
-#define PTES_AT_ONCE 8
-
-/* The first swap pte of ptes[i..n); n if there is none. */
-static uint64_t next_swap_pte(const pte_t *ptes, uint64_t i, uint64_t n)
-{
-	for (; i + PTES_AT_ONCE <= n; i += PTES_AT_ONCE) {
-		bool any = false;
-
-		for (uint64_t k = 0; k < PTES_AT_ONCE; k++)
-			any |= is_swap_pte(ptes[i + k]);
-		if (any)
-			break;
-	}
-	while (i < n && !is_swap_pte(ptes[i]))
-		i++;
-	return i;
-}
-
 /* The table stays where it is: who would free it is kept out while the page lock is waited for. */
 static int unuse_pte_range(struct pyksm *m, struct vm_area_struct *vma, uint64_t addr, uint64_t end,
 			   struct unuse *u)
 {
 	pte_t *ptes = pte_lookup(vma->vm_mm, addr);
+	const pte_t present = _PAGE_PRESENT | _PAGE_PROTNONE;
 	uint64_t i = 0, n = (end - addr) >> PAGE_SHIFT;
 	int ret = 0;
 
 	COUNT(m, unuse_pte_range);
 	while (i < n && !ret) {
-		uint64_t next = is_swap_pte(ptes[i]) ? i : next_swap_pte(ptes, i, n);
+		uint64_t next = ptes[i] && !(ptes[i] & present)
+					? i
+					: i + simd()->find_swp_pte(&ptes[i], n - i, present);
 		swp_entry_t entry;
 
 		COUNT_N(m, unuse_pte_compared, next - i + (next < n));
