@@ -175,7 +175,9 @@ def test_rmap_walks(monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
     assert limited["stable_node_dups"] == 4
     whole, by_index = runs["200 vmas, whole tree"], runs["200 vmas, by index"]
     assert whole["facts"] == by_index["facts"] == {"ptes_found": 2, "vmas": 200}
-    assert whole["counters"]["avc_visited"] > 10 * by_index["counters"]["avc_visited"]
+    each = [run["counters"]["avc_visited"] / run["units"] for run in (whole, by_index)]
+    assert each[0] > 10 * each[1]
+    assert whole["units"] == whole["counters"]["rmap_walk_ksm"] == 1000
 
 
 def test_other_ways_do_the_same_work(capsys: Capture) -> None:
@@ -523,6 +525,43 @@ def test_a_plot_that_fails_leaves_the_old_one(
     with pytest.raises(OSError, match="No space"):
         plot.draw(results, str(path))
     assert [(each.name, each.read_bytes()) for each in tmp_path.iterdir()] == [("x.png", b"old")]
+
+
+# ---- the table of targets
+
+
+def targets(*args: str) -> tuple[int, str]:
+    script = str(Path(__file__).parents[1] / "benchmarks" / "targets.py")
+    command = [sys.executable, script, "--quick", *args]
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    return done.returncode, done.stdout
+
+
+def test_targets_say_what_is_met(tmp_path: Path) -> None:
+    code, out = targets("--only", "swapoff-computed", "--only", "memory", "--json")
+    told = json.loads(out)
+    rows = {row["work"]: row for row in told["rows"]}
+    assert rows["memory: a frame's record"]["measured"] == "64 bytes"
+    assert rows["memory: a frame's record"]["met"] is True
+    computed = next(row for name, row in rows.items() if "computed" in name)
+    assert "134,225,920 comparisons counted" in computed["work"]  # 16384 * 16385 / 2
+    assert computed["command"] == "pyksm bench swapoff --profile 3.9 --walk computed --ptes 16384"
+    assert code == int(any(row["met"] is False for row in told["rows"]))
+
+
+def test_targets_against_a_live_kernel(tmp_path: Path) -> None:
+    compared = [
+        {"part": "swapoff", "transfer": "copy", "kernel_per_model": 6.04},
+        {"part": "swapoff", "transfer": "reference", "kernel_per_model": 19.9},
+    ]
+    live = tmp_path / "live.json"
+    live.write_text(
+        json.dumps({"runs": [{"population": {"kind": "distinct"}, "compared": compared}]})
+    )
+    code, out = targets("--only", "swapoff-distinct", "--live", str(live))
+    assert code == 1
+    rows = [line.split(" | ") for line in out.splitlines() if "live kernel's time" in line]
+    assert [(row[2], row[3]) for row in rows] == [("1/6.0", "yes"), ("1/19.9", "**no**")]
 
 
 def test_report_without_any_run() -> None:

@@ -19,6 +19,7 @@ from pyksm.jobs.watch import Nobody, Watch
 #: lookup by index had.
 MANY_VMAS = 20_000
 _LOOKUPS = 20_000
+_WALKS, _STEPS = 1000, 1_000_000
 
 
 @dataclass
@@ -206,13 +207,25 @@ def _rmap_shared(bench: Bench, limit: int | None, part: str) -> None:
     population.advise(made)
     population.merge(made, bench.watch)
     pid, addr = made.members[0]
-    with bench.timed(engine, part, "walk", 1) as sample:
-        found = engine.rmap_walk(pid, addr)
-    sample.facts["ptes_found"] = found
+    sample = _timed_walks(bench, engine, part, pid, addr, shape.sharing)
     counts = engine.ksm_counts()
     for name in ("pages_shared", "pages_sharing", "stable_node_chains", "stable_node_dups"):
         if name in counts:
             sample.facts[name] = counts[name]
+
+
+def _timed_walks(
+    bench: Bench, engine: Engine, part: str, pid: int, addr: int, steps: int
+) -> Sample:
+    """Walks of one page, as many as make the call's own cost small; what was found by each."""
+    walks = max(1, min(_WALKS, _STEPS // steps))
+    found = engine.rmap_walk(pid, addr)
+    walk = engine.rmap_walk
+    with bench.timed(engine, part, "walk", walks) as sample:
+        for _ in range(walks):
+            walk(pid, addr)
+    sample.facts["ptes_found"] = found
+    return sample
 
 
 def _rmap_vmas(bench: Bench, by_index: bool, part: str) -> None:
@@ -233,10 +246,7 @@ def _rmap_vmas(bench: Bench, by_index: bool, part: str) -> None:
     for page in range(0, MANY_VMAS, 2):
         if (at := addr + page * PAGE) != shared:
             engine.mprotect(pid, at, 1, PROT_READ)
-    engine.rmap_walk(pid, shared)  # it is the second that is timed, whose way is in the cache
-    with bench.timed(engine, part, "walk", 1) as sample:
-        found = engine.rmap_walk(pid, shared)
-    sample.facts["ptes_found"] = found
+    sample = _timed_walks(bench, engine, part, pid, shared, 1 if by_index else MANY_VMAS)
     sample.facts["vmas"] = len(engine.vmas(pid))
 
 
