@@ -13,6 +13,7 @@ struct census {
 	uint32_t *pins; /* of each frame */
 	int *av_refs; /* of each anon_vma, by id */
 	uint64_t *swap_ptes[MAX_SWAPFILES];
+	uint32_t *buffer_refs; /* of each buffer, where contents are moved by reference */
 	char *buf;
 	size_t len, used;
 	int found;
@@ -422,6 +423,41 @@ static void check_ksm(struct census *c)
 		      (long long)r.items);
 }
 
+/* ---- contents by reference ---- */
+static void count_buffer_refs(struct census *c)
+{
+	const struct pyksm *m = c->m;
+
+	for (uint32_t nid = 0; nid < m->nodes; nid++)
+		for (uint64_t pfn = m->node[nid].first; pfn < m->node[nid].fresh; pfn++)
+			c->buffer_refs[m->mem_map[pfn].buffer]++;
+	for (int type = 0; type < MAX_SWAPFILES; type++)
+		for (uint64_t i = 0; m->swap.info[type].buffers && i < m->swap.info[type].max; i++)
+			c->buffer_refs[m->swap.info[type].buffers[i]]++;
+}
+
+/* Each buffer is as many frames' and slots' as it says, or is on the free list. */
+static void check_buffers(struct census *c)
+{
+	uint32_t nr_free = 0, fresh = c->m->buffers.fresh;
+
+	count_buffer_refs(c);
+	for (uint32_t id = c->m->buffers.free; id && nr_free < fresh; nr_free++) {
+		if (c->buffer_refs[id])
+			wrong(c, "buffer-count", "buffer %u is free and in use", id);
+		id = *buffer_refs(c->m, id);
+	}
+	for (uint32_t id = 1; id < fresh; id++) {
+		if (!c->buffer_refs[id])
+			nr_free--;
+		else if (c->buffer_refs[id] != *buffer_refs(c->m, id))
+			wrong(c, "buffer-count", "buffer %u counts %u, is referred to by %u", id,
+			      *buffer_refs(c->m, id), c->buffer_refs[id]);
+	}
+	if (nr_free)
+		wrong(c, "buffer-count", "%d buffers too many are free", (int)nr_free);
+}
+
 /* ---- all of it ---- */
 static bool allocate(struct census *c)
 {
@@ -434,6 +470,11 @@ static bool allocate(struct census *c)
 		if (!c->swap_ptes[type])
 			return false;
 	}
+	if (c->m->buffers.fresh) {
+		c->buffer_refs = calloc(c->m->buffers.fresh, sizeof(*c->buffer_refs));
+		if (!c->buffer_refs)
+			return false;
+	}
 	c->av_refs = calloc((size_t)c->m->anon_id + 1, sizeof(*c->av_refs));
 	return c->ptes && c->pins && c->av_refs;
 }
@@ -442,6 +483,7 @@ static void release(struct census *c)
 {
 	for (int type = 0; type < MAX_SWAPFILES; type++)
 		free(c->swap_ptes[type]);
+	free(c->buffer_refs);
 	free(c->av_refs);
 	free(c->ptes);
 	free(c->pins);
@@ -473,6 +515,8 @@ int census(struct pyksm *m, bool strict, char *buf, size_t len)
 	list_for_each (pos, &m->anon_vmas)
 		check_anon_vma(&c, container_of(pos, struct anon_vma, all));
 	check_ksm(&c);
+	if (c.buffer_refs)
+		check_buffers(&c);
 	release(&c);
 	return c.found;
 }

@@ -87,8 +87,20 @@ static inline struct page *zero_page(const struct pyksm *m)
 	return pfn_to_page(m, 0);
 }
 /* content.c */
+#define BUFFER_SHIFT 14
+#define SEGMENT_BUFFERS (1u << BUFFER_SHIFT) /* 64 MiB of whole pages */
+static inline unsigned char *buffer_content(const struct pyksm *m, uint32_t id)
+{
+	return m->buffers.segments[id >> BUFFER_SHIFT].bytes + id % SEGMENT_BUFFERS * m->page_size;
+}
+static inline uint32_t *buffer_refs(const struct pyksm *m, uint32_t id)
+{
+	return &m->buffers.segments[id >> BUFFER_SHIFT].refs[id % SEGMENT_BUFFERS];
+}
 static inline const unsigned char *page_content(const struct pyksm *m, const struct page *page)
 {
+	if (__builtin_expect(m->transfer == PYKSM_TRANSFER_REFERENCE, 0))
+		return buffer_content(m, page->buffer);
 	return m->content + page_to_pfn(m, page) * m->page_size;
 }
 unsigned char *page_content_write(struct pyksm *m, struct page *page); /* to change some of it */
@@ -97,6 +109,16 @@ void clear_highpage(struct pyksm *m, struct page *page);
 void copy_user_highpage(struct pyksm *m, struct page *to, const struct page *from);
 int content_init(struct pyksm *m, uint64_t frames);
 void content_exit(struct pyksm *m);
+int buffers_reserve(struct pyksm *m, uint64_t more);
+void buffers_unreserve(struct pyksm *m, uint64_t fewer);
+void share_buffer(struct pyksm *m, uint32_t *holder, uint32_t id);
+void page_share_buffer(struct pyksm *m, struct page *page, uint32_t id);
+/* What a free frame holds is nobody's: by reference it is let go at once. */
+static inline void page_content_free(struct pyksm *m, struct page *page)
+{
+	if (page->buffer)
+		share_buffer(m, &page->buffer, 0);
+}
 void *map_lazily(size_t bytes); /* zeros that take memory when they are touched; NULL */
 void advise_huge_pages(void *memory, size_t bytes);
 #define MANY_FRAMES (1 << 18) /* or slots: then huge pages are no waste */
@@ -504,9 +526,10 @@ struct page *swap_cache_copy(struct pyksm *m, swp_entry_t entry, const struct pa
 void swap_cache_remove_frozen(struct pyksm *m, struct page *page, uint64_t shadow);
 
 /* page_io.c */
-int swap_backend_open(struct swap_info_struct *si, const char *path, uint64_t npages,
-		      size_t page_size);
-void swap_backend_close(struct swap_info_struct *si, size_t page_size);
+int swap_backend_open(struct pyksm *m, struct swap_info_struct *si, const char *path,
+		      uint64_t npages);
+void swap_backend_close(struct pyksm *m, struct swap_info_struct *si);
+void swap_slot_forget(struct pyksm *m, struct swap_info_struct *si, uint64_t offset);
 void swap_zeromap_set(struct swap_info_struct *si, uint64_t offset, bool zeros);
 void swap_readpage(struct pyksm *m, struct page *page);
 void swap_writepage(struct pyksm *m, struct page *page);

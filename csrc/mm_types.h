@@ -293,6 +293,7 @@ struct swap_info_struct {
 	struct swap_cluster *clusters;
 	struct swap_cont *cont;
 	unsigned char *mem; /* memory backend */
+	uint32_t *buffers; /* or what each slot of it refers to, by reference; see content.c */
 	int fd; /* or a file, -1 for none */
 	uint64_t dev, ino;
 };
@@ -306,6 +307,27 @@ struct swap {
 	int64_t nr_swap_pages, total_swap_pages;
 	uint64_t nr_cached;
 	struct mm_struct init_mm; /* only its mmlist and mm_users are used */
+};
+
+/* ---- contents by reference, see content.c ---- */
+struct segment {
+	unsigned char *bytes; /* of its buffers */
+	uint32_t *refs; /* how many frames and slots refer to each; of a free one, the next free */
+};
+
+struct extent {
+	void *memory;
+	size_t bytes;
+};
+
+struct buffers {
+	struct segment *segments;
+	size_t nr_segments, max_segments;
+	struct extent *extents; /* the mappings that the segments are in */
+	size_t nr_extents, max_extents;
+	uint64_t reserved; /* most that can be in use at a time */
+	uint32_t free; /* the first of those that came back; 0, which holds the zeros: none */
+	uint32_t fresh; /* from here on none has ever been in use */
 };
 
 /* ---- the machine ---- */
@@ -359,7 +381,8 @@ struct pyksm {
 	uint32_t max_swapfiles;
 	struct node node[MAX_NODES];
 	struct page *mem_map;
-	unsigned char *content;
+	unsigned char *content; /* of frame after frame; NULL by reference */
+	struct buffers buffers;
 	uint64_t max_pfn;
 	int64_t in_use, peak;
 	struct pool pool[NR_POOLS];

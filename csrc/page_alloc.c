@@ -105,6 +105,7 @@ void free_page(struct pyksm *m, struct page *page)
 		lru_batches_forget(m, page);
 	if (page->flags & PG_lru)
 		lru_del(m, page);
+	page_content_free(m, page);
 	page->flags = PG_buddy;
 	page->content_id = 0;
 	page->mapping = 0; /* here and nowhere else: stale stable nodes are told by it */

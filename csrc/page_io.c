@@ -100,39 +100,70 @@ static int open_file(struct swap_info_struct *si, const char *path, uint64_t npa
 	return si->max < 2 ? -EINVAL : 0;
 }
 
-/* Open the backend and set si->max. On failure the caller closes. */
-int swap_backend_open(struct swap_info_struct *si, const char *path, uint64_t npages,
-		      size_t page_size)
+/* By reference the bytes are where the pages' are, and a slot has the number of its buffer: 0, zeros. */
+static int open_memory(struct pyksm *m, struct swap_info_struct *si, uint64_t npages)
 {
-	void *mem;
-
-	si->fd = -1;
-	si->mem = NULL;
-	if (path)
-		return open_file(si, path, npages, page_size);
 	if (npages < 2)
 		return -EINVAL;
 	if (npages > MAX_SLOTS)
 		return -ENOMEM;
-	mem = mmap(NULL, npages * page_size, PROT_READ | PROT_WRITE,
-		   MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-	if (mem == MAP_FAILED)
+	if (m->transfer == PYKSM_TRANSFER_REFERENCE) {
+		si->buffers = map_lazily(npages * sizeof(*si->buffers));
+		if (si->buffers && buffers_reserve(m, npages)) {
+			munmap(si->buffers, npages * sizeof(*si->buffers));
+			si->buffers = NULL;
+		}
+	} else {
+		si->mem = map_lazily(npages * m->page_size);
+	}
+	if (!si->mem && !si->buffers)
 		return -ENOMEM;
-	if (npages >= MANY_FRAMES)
-		advise_huge_pages(mem, npages * page_size);
-	si->mem = mem;
+	if (si->mem && npages >= MANY_FRAMES)
+		advise_huge_pages(si->mem, npages * m->page_size);
 	si->max = npages;
 	return 0;
 }
 
-void swap_backend_close(struct swap_info_struct *si, size_t page_size)
+/* Open the backend and set si->max. On failure the caller closes. */
+int swap_backend_open(struct pyksm *m, struct swap_info_struct *si, const char *path,
+		      uint64_t npages)
+{
+	si->fd = -1;
+	si->mem = NULL;
+	return path ? open_file(si, path, npages, m->page_size) : open_memory(m, si, npages);
+}
+
+static void close_buffers(struct pyksm *m, struct swap_info_struct *si)
+{
+	for (uint64_t i = 0; i < si->max; i++)
+		if (si->buffers[i])
+			share_buffer(m, &si->buffers[i], 0);
+	munmap(si->buffers, si->max * sizeof(*si->buffers));
+	buffers_unreserve(m, si->max);
+}
+
+void swap_backend_close(struct pyksm *m, struct swap_info_struct *si)
 {
 	if (si->mem)
-		munmap(si->mem, si->max * page_size);
+		munmap(si->mem, si->max * m->page_size);
+	if (si->buffers)
+		close_buffers(m, si);
 	if (si->fd >= 0)
 		close(si->fd);
 	si->mem = NULL;
+	si->buffers = NULL;
 	si->fd = -1;
+}
+
+/*
+ * The slot is free. By reference what it holds is let go, so that whoever has read it may write to it in
+ * place; not where swapoff drops a page whose write has failed (until 5.1), as the next to use the slot
+ * may then read what the last one left.
+ */
+void swap_slot_forget(struct pyksm *m, struct swap_info_struct *si, uint64_t offset)
+{
+	if (has(m, FEAT_SWAPOFF_PER_MM))
+		share_buffer(m, &si->buffers[offset], 0);
 }
 
 int pyksm_mkswap(const char *path, uint64_t npages, uint32_t page_size)
@@ -168,7 +199,10 @@ static int backend_write(struct pyksm *m, const struct page *page)
 
 	if (si->fd >= 0)
 		return full_pwrite(si->fd, page_content(m, page), m->page_size, pos);
-	memcpy(si->mem + pos, page_content(m, page), m->page_size);
+	if (si->buffers)
+		share_buffer(m, &si->buffers[swp_offset(entry)], page->buffer);
+	else
+		memcpy(si->mem + pos, page_content(m, page), m->page_size);
 	return 0;
 }
 
@@ -180,7 +214,10 @@ static int backend_read(struct pyksm *m, struct page *page)
 
 	if (si->fd >= 0)
 		return full_pread(si->fd, page_content_overwrite(m, page), m->page_size, pos);
-	memcpy(page_content_overwrite(m, page), si->mem + pos, m->page_size);
+	if (si->buffers)
+		page_share_buffer(m, page, si->buffers[swp_offset(entry)]);
+	else
+		memcpy(page_content_overwrite(m, page), si->mem + pos, m->page_size);
 	return 0;
 }
 

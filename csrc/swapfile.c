@@ -396,6 +396,8 @@ static __attribute__((noinline)) void slot_is_free(struct pyksm *m, struct swap_
 	si->inuse_pages--;
 	if (si->zeromap)
 		si->zeromap[offset / 8] &= (unsigned char)~(1 << offset % 8);
+	if (si->buffers)
+		swap_slot_forget(m, si, offset);
 	swap_table_forget(m, si, offset);
 }
 
@@ -548,7 +550,7 @@ static void release_area(struct pyksm *m, struct swap_info_struct *si)
 	free(si->swap_map);
 	free(si->zeromap);
 	swap_table_exit(m, si);
-	swap_backend_close(si, m->page_size);
+	swap_backend_close(m, si);
 	memset(si, 0, sizeof(*si));
 	si->type = type;
 	si->fd = -1;
@@ -643,7 +645,7 @@ int sys_swapon(struct pyksm *m, uint64_t npages, int priority, const char *path)
 	if (!si)
 		return err;
 	si->flags = SWP_USED;
-	err = swap_backend_open(si, path, npages, m->page_size);
+	err = swap_backend_open(m, si, path, npages);
 	if (si->fd >= 0 && file_is_active(m, si))
 		err = -EBUSY; /* whatever its header says */
 	if (!err)

@@ -597,7 +597,11 @@ class Core:
         return np.frombuffer(memoryview(ffi.buffer(owner, size)).toreadonly(), dtype=dtype)
 
     def frame(self, pfn: int) -> NDArray[np.uint8]:
-        """Content of a frame: a read-only view, shape (page_size,). EINVAL: no such frame."""
+        """Content of a frame: a read-only view, shape (page_size,). EINVAL: no such frame.
+
+        With ``transfer="reference"`` it is a view of where the content is now: once somebody
+        writes to the page, that may be elsewhere, and then ask again.
+        """
         with self._lock:
             pointer = self._raw("frame", lib.pyksm_frame, _clamp(pfn, -1, _I64_MAX))
             if pointer == ffi.NULL:

@@ -9,6 +9,7 @@ import pytest
 from scn import policies
 
 from pyksm.scenario import parse, run
+from pyksm.scenario.contents import crc, pattern
 from pyksm.testing import examine
 
 CORNERS = Path(__file__).parent / "scenarios" / "corners"
@@ -89,6 +90,12 @@ def test_nothing_is_lost_when_a_write_fails() -> None:
     assert answer.state("out") == "SSSS"
     crcs = next(result["crc"] for result in answer.results if result["op"] == "read")
     assert len(set(crcs)) == 4
+
+
+def test_a_slot_that_could_not_be_written_has_what_was_there_before() -> None:
+    answer = Answer("write-fails-stale-slot")
+    (read,) = [result["crc"] for result in answer.results if result["op"] == "read"]
+    assert read == [crc(pattern(9)), crc(pattern(7))]
 
 
 def test_swapoff_maps_what_it_could_not_read() -> None:

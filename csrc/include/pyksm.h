@@ -265,7 +265,8 @@ PYKSM_API int pyksm_vma_at(struct pyksm *m, int pid, int index, struct pyksm_vma
 PYKSM_API int64_t pyksm_free_frames(struct pyksm *m, int node); /* node -1: all */
 /* Most frames in use since start or reset. */
 PYKSM_API int64_t pyksm_peak_frames(struct pyksm *m, int reset);
-/* Content of a frame, page_size bytes; valid until pyksm_free. NULL: no such frame. */
+/* Content of a frame, page_size bytes; valid until pyksm_free. NULL: no such frame. By reference it
+ * is where the content is now: a write may put it elsewhere, and a free frame shows zeros. */
 PYKSM_API const void *pyksm_frame(struct pyksm *m, int64_t pfn);
 /* The 512 ptes of the last-level table that covers addr; NULL: no such table. Memory stays until pyksm_free. */
 PYKSM_API const uint64_t *pyksm_pte_table(struct pyksm *m, int pid, uint64_t addr);

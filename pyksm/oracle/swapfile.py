@@ -240,7 +240,6 @@ def swap_entry_free(m: Machine, area: SwapInfo, offset: int, usage: int) -> int:
         _set_highest_priority_index(m, area)
         m.nr_swap_pages += 1
         area.inuse_pages -= 1
-        area.slots.pop(offset, None)
         area.zeromap.discard(offset)
         m.shadows.pop((area.type, offset), None)
     return byte

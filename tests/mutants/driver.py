@@ -1,14 +1,17 @@
 """The differential suite's quick driver, against one build of the core.
 
-``driver.py ANSWERS``: runs the core on the scenarios and on the direct programs in that file and
-compares with the oracle's answers kept there. Exit 0: no difference; 1: a difference, printed.
+``driver.py ANSWERS``: runs the core on the scenarios and on the direct programs in that file, its
+variants on every second of them in turn, and compares with the oracle's answers kept there.
+Exit 0: no difference; 1: a difference, printed.
 """
 
 from __future__ import annotations
 
+import itertools
 import pickle
 import signal
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -57,17 +60,27 @@ def ask(what: Scenario | int, engine: str) -> Any:
     return direct.play(engines.factory(engine), what)
 
 
+def asked(answers: Answers) -> Iterator[tuple[str, Scenario | int, Any]]:
+    """Who is asked what, and what the answer should be."""
+    variants = itertools.cycle(engines.VARIANTS)
+    for number, (what, expected) in enumerate(answers):
+        yield "core", what, expected
+        if number % 2 == 0:
+            yield next(variants), what, expected
+
+
 def first_difference(answers: Answers) -> str | None:
     """The first scenario or program on which the core differs from the kept answer, and how."""
-    for what, expected in answers:
+    for engine, what, expected in asked(answers):
         signal.alarm(HANG_S)  # a mutant in an endless loop is ended by the signal
-        found = ask(what, "core")
+        found = ask(what, engine)
         if isinstance(what, Scenario):
             difference = next(differences(expected, found), None)
             if difference is not None:
-                return f"{Path(what.filename).name}: {difference}"
+                return f"{engine}: {Path(what.filename).name}: {difference}"
         elif found != expected:
-            return f"direct program {what}: {direct.first_difference(expected, found)}"
+            difference = direct.first_difference(expected, found)
+            return f"{engine}: direct program {what}: {difference}"
     return None
 
 

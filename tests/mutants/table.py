@@ -223,6 +223,43 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     Mutant(
         "content.c",
+        "if (!old || *buffer_refs(m, old) > 1) {",
+        "if (!old) {",
+        "a write to a page shows in every page and slot that shares its buffer",
+    ),
+    Mutant(
+        "content.c",
+        "if (id)",
+        "if (id && !*holder)",
+        "a slot that is written again does not count among those that share the buffer",
+        after="void share_buffer(",
+    ),
+    Mutant(
+        "content.c",
+        "put_buffer(m, *holder);",
+        ";",
+        "a frame or slot that gets another buffer keeps the old one from being free",
+    ),
+    Mutant(
+        "content.c",
+        "if (keep)",
+        "if (keep && !old)",
+        "what is left of a shared page after a write of some bytes is another page's",
+    ),
+    Mutant(
+        "page_io.c",
+        "if (has(m, FEAT_SWAPOFF_PER_MM))",
+        "if (si->buffers)",
+        "a slot whose write has failed reads as zeros, not as what was there before",
+    ),
+    Mutant(
+        "page_io.c",
+        "page_share_buffer(m, page, si->buffers[swp_offset(entry)]);",
+        "page->buffer = si->buffers[swp_offset(entry)];",
+        "a page that is read from a slot shares the buffer uncounted",
+    ),
+    Mutant(
+        "content.c",
         "memset(page_content_overwrite(m, page), 0, m->page_size);",
         "memset(page_content_overwrite(m, page), 0, 1);",
         "a new page shows what its frame held before",
