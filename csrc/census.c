@@ -14,6 +14,7 @@ struct census {
 	int *av_refs; /* of each anon_vma, by id */
 	uint64_t *swap_ptes[MAX_SWAPFILES];
 	uint32_t *buffer_refs; /* of each buffer, where contents are moved by reference */
+	uint32_t *first_of_id; /* the first frame of each content_id */
 	char *buf;
 	size_t len, used;
 	int found;
@@ -183,14 +184,32 @@ static void check_rmap(struct census *c, struct page *page, uint64_t pfn)
 		      (unsigned long long)pfn);
 }
 
+/* Frames of one content_id are equal, and their checksum is what it is remembered to be. */
+static void check_content_id(struct census *c, struct page *page, uint64_t pfn)
+{
+	uint32_t id = page->content_id, first = c->first_of_id[id];
+
+	if (!id)
+		return;
+	if (first && memcmp(page_content(c->m, page), page_content(c->m, pfn_to_page(c->m, first)),
+			    c->m->page_size))
+		wrong(c, "content-id", "pages %u and %llu are not equal", first,
+		      (unsigned long long)pfn);
+	if (!first && content_checksum(c->m, page) != page_checksum(c->m, page_content(c->m, page)))
+		wrong(c, "content-id", "page %llu has another checksum", (unsigned long long)pfn);
+	if (!first)
+		c->first_of_id[id] = (uint32_t)pfn;
+}
+
 static void check_frame(struct census *c, uint64_t pfn)
 {
 	struct page *page = pfn_to_page(c->m, pfn);
 	bool cached = page->flags & PG_swapcache;
 	int64_t refs = (int64_t)c->ptes[pfn] + cached + c->pins[pfn];
 
+	check_content_id(c, page, pfn);
 	if (page->flags & PG_buddy) {
-		if (refs || page->mapping || page->_count)
+		if (refs || page->mapping || page->_count || page->content_id)
 			wrong(c, "page-free", "free page %llu is in use", (unsigned long long)pfn);
 		return;
 	}
@@ -308,7 +327,7 @@ static void check_anon_vma(struct census *c, struct anon_vma *av)
 
 /* ---- KSM ---- */
 struct ksm_recount {
-	int64_t items, stable, unstable, shared, chains, dups;
+	int64_t items, stable, unstable, shared, chains, dups, stale;
 };
 
 static void count_slot(struct census *c, const struct mm_slot *slot, struct ksm_recount *r)
@@ -335,6 +354,7 @@ static void check_items(struct census *c, const struct stable_node *node, struct
 	const struct hlist_node *pos;
 	int32_t n = 0;
 
+	r->stale += page_stable_node(pfn_to_page(c->m, node->kpfn)) != node;
 	r->shared += node->hlist.first != NULL;
 	for (pos = node->hlist.first; pos; pos = pos->next, n++) {
 		const struct rmap_item *item = container_of(pos, struct rmap_item, hlist);
@@ -385,9 +405,12 @@ static void check_stable_tree(struct census *c, const struct rb_root *root, stru
 	const struct page *before = NULL;
 
 	for (struct rb_node *n = rb_first(root); n; n = rb_next(n)) {
-		const struct page *page =
-			page_of_node(c, container_of(n, struct stable_node, node), r);
+		const struct stable_node *node = container_of(n, struct stable_node, node);
+		const struct page *page = page_of_node(c, node, r);
 
+		if (page && node->key != content_key(c->m, page))
+			wrong(c, "ksm-tree", "page %llu has another key",
+			      (unsigned long long)page_to_pfn(c->m, page));
 		if (page && before &&
 		    memcmp(page_content(c->m, before), page_content(c->m, page), c->m->page_size) >=
 			    0)
@@ -400,7 +423,7 @@ static void check_stable_tree(struct census *c, const struct rb_root *root, stru
 static void check_ksm(struct census *c)
 {
 	struct ksm *ksm = &c->m->ksm;
-	struct ksm_recount r = { 0, 0, 0, 0, 0, 0 };
+	struct ksm_recount r = { 0 };
 	struct list_head *pos;
 
 	list_for_each (pos, &ksm->ksm_mm_head.mm_list)
@@ -413,6 +436,9 @@ static void check_ksm(struct census *c)
 		wrong(c, "ksm-counts", "chains %lld dups %lld, counted %lld %lld",
 		      (long long)ksm->stable_node_chains, (long long)ksm->stable_node_dups,
 		      (long long)r.chains, (long long)r.dups);
+	if (r.stale != ksm->stale_nodes)
+		wrong(c, "ksm-counts", "stale nodes %lld, counted %lld",
+		      (long long)ksm->stale_nodes, (long long)r.stale);
 	if (r.items != ksm->rmap_items || r.shared != ksm->pages_shared ||
 	    r.stable - r.shared != ksm->pages_sharing || r.unstable != ksm->pages_unshared)
 		wrong(c, "ksm-counts",
@@ -476,7 +502,8 @@ static bool allocate(struct census *c)
 			return false;
 	}
 	c->av_refs = calloc((size_t)c->m->anon_id + 1, sizeof(*c->av_refs));
-	return c->ptes && c->pins && c->av_refs;
+	c->first_of_id = calloc((size_t)c->m->content_ids.nr + 1, sizeof(*c->first_of_id));
+	return c->ptes && c->pins && c->av_refs && c->first_of_id;
 }
 
 static void release(struct census *c)
@@ -484,6 +511,7 @@ static void release(struct census *c)
 	for (int type = 0; type < MAX_SWAPFILES; type++)
 		free(c->swap_ptes[type]);
 	free(c->buffer_refs);
+	free(c->first_of_id);
 	free(c->av_refs);
 	free(c->ptes);
 	free(c->pins);

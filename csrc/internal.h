@@ -164,6 +164,9 @@ static inline void unlock_page(struct page *page)
 	page->flags &= ~(uint32_t)PG_locked;
 }
 
+/* content_id.c */
+void content_ids_exit(struct pyksm *m);
+
 /* pgtable.c */
 #define _PAGE_PRESENT (1ULL << 0)
 #define _PAGE_RW (1ULL << 1)

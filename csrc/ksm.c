@@ -9,6 +9,7 @@ void ksm_init(struct pyksm *m)
 	INIT_LIST_HEAD(&ksm->migrate_nodes);
 	INIT_LIST_HEAD(&ksm->ksm_mm_head.mm_list);
 	ksm->scan.mm_slot = &ksm->ksm_mm_head;
+	ksm->unstable_seqnr = UINT64_MAX;
 	ksm->merge_across_nodes = 1;
 	ksm->nr_node_ids = 1;
 	ksm->pages_to_scan = 100;

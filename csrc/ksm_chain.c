@@ -59,6 +59,13 @@ void stable_node_dup_del(struct pyksm *m, struct stable_node *node)
 	}
 }
 
+/* In the place of victim, which has the same content. */
+void replace_tree_node(struct stable_node *victim, struct stable_node *fresh, struct rb_root *root)
+{
+	rb_replace_node(&victim->node, &fresh->node, root);
+	fresh->key = victim->key;
+}
+
 /* A chain in the place of dup, which becomes the first on it. */
 struct stable_node *alloc_stable_node_chain(struct pyksm *m, struct stable_node *dup,
 					    struct rb_root *root)
@@ -71,7 +78,7 @@ struct stable_node *alloc_stable_node_chain(struct pyksm *m, struct stable_node 
 	chain->rmap_hlist_len = STABLE_NODE_CHAIN;
 	chain->nid = dup->nid;
 	m->ksm.stable_node_chains++;
-	rb_replace_node(&dup->node, &chain->node, root);
+	replace_tree_node(dup, chain, root);
 	stable_node_chain_add_dup(m, dup, chain);
 	return chain;
 }
@@ -86,7 +93,7 @@ void free_stable_node_chain(struct pyksm *m, struct stable_node *chain, struct r
 /* The only dup takes its chain's place in the tree. */
 static void collapse_chain(struct pyksm *m, struct chain_place *place, struct rb_root *root)
 {
-	rb_replace_node(&place->node->node, &place->dup->node, root);
+	replace_tree_node(place->node, place->dup, root);
 	free_stable_node(m, place->node);
 	m->ksm.stable_node_chains--;
 	m->ksm.stable_node_dups--;

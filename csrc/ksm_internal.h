@@ -35,6 +35,17 @@ static inline void forget_index(const struct pyksm *m, struct rmap_item *item)
 		item->index = 0;
 }
 
+/* Ordered as memcmp() orders contents, as far as it goes: all of them are 8 bytes or more. */
+static inline uint64_t content_key(const struct pyksm *m, const struct page *page)
+{
+	const unsigned char *bytes = page_content(m, page);
+	uint64_t key = 0;
+
+	for (int i = 0; i < 8; i++)
+		key = key << 8 | bytes[i];
+	return key;
+}
+
 /* ksm.c */
 int __ksm_enter(struct pyksm *m, struct mm_struct *mm);
 void forget_mm(struct pyksm *m, struct mm_slot *slot);
@@ -62,6 +73,7 @@ bool __is_page_sharing_candidate(const struct pyksm *m, const struct stable_node
 bool is_page_sharing_candidate(const struct pyksm *m, const struct stable_node *node);
 void stable_node_chain_add_dup(struct pyksm *m, struct stable_node *dup, struct stable_node *chain);
 void stable_node_dup_del(struct pyksm *m, struct stable_node *node);
+void replace_tree_node(struct stable_node *victim, struct stable_node *fresh, struct rb_root *root);
 struct stable_node *alloc_stable_node_chain(struct pyksm *m, struct stable_node *dup,
 					    struct rb_root *root);
 void free_stable_node_chain(struct pyksm *m, struct stable_node *chain, struct rb_root *root);
@@ -84,11 +96,28 @@ struct page *stable_tree_search(struct pyksm *m, struct page *page);
 struct stable_node *stable_tree_insert(struct pyksm *m, struct page *kpage);
 void stable_tree_append(struct pyksm *m, struct rmap_item *item, struct stable_node *node);
 struct rmap_item *unstable_tree_search_insert(struct pyksm *m, struct rmap_item *item,
-					      const struct page *page, struct page **tree_pagep);
+					      struct page *page, struct page **tree_pagep);
+
+/* content_id.c */
+#define CONTENT_LOOKS 16 /* at a time */
+struct content_look {
+	struct page *page;
+	uint32_t sample, id, checksum; /* id 0: of no class that was found */
+};
+bool content_ids_wanted(const struct pyksm *m);
+void content_look(const struct pyksm *m, struct content_look *look, size_t n);
+void content_look_done(struct pyksm *m, struct content_look *look, size_t n);
+uint32_t content_checksum(struct pyksm *m, struct page *page);
+void content_id_settle(struct pyksm *m, const struct page *page);
+void content_ids_join(struct page *a, struct page *b);
+
+/* ksm_ahead.c */
+uint64_t ksm_look_ahead(struct pyksm *m, uint64_t npages);
 
 /* ksm_merge.c */
 uint32_t page_checksum(const struct pyksm *m, const void *content);
-int memcmp_pages(struct pyksm *m, const struct page *a, const struct page *b);
+void page_checksums(const struct pyksm *m, const void *const *contents, size_t n, uint32_t *ret);
+int memcmp_pages(struct pyksm *m, struct page *a, struct page *b);
 void cmp_and_merge_page(struct pyksm *m, struct page *page, struct rmap_item *item);
 
 /* ksm_scan.c, ksm_advisor.c */

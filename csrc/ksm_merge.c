@@ -13,16 +13,29 @@ uint32_t page_checksum(const struct pyksm *m, const void *content)
 	return jhash2(content, m->page_size / 4, 17);
 }
 
-static uint32_t calc_checksum(struct pyksm *m, const struct page *page)
+void page_checksums(const struct pyksm *m, const void *const *contents, size_t n, uint32_t *ret)
 {
-	COUNT(m, calc_checksum);
-	return page_checksum(m, page_content(m, page));
+	for (size_t i = 0; i < n; i++)
+		ret[i] = page_checksum(m, contents[i]);
 }
 
-int memcmp_pages(struct pyksm *m, const struct page *a, const struct page *b)
+static uint32_t calc_checksum(struct pyksm *m, struct page *page)
 {
+	COUNT(m, calc_checksum);
+	return content_checksum(m, page);
+}
+
+int memcmp_pages(struct pyksm *m, struct page *a, struct page *b)
+{
+	int order;
+
 	COUNT(m, memcmp_pages);
-	return memcmp(page_content(m, a), page_content(m, b), m->page_size);
+	if (a->content_id && a->content_id == b->content_id)
+		return 0;
+	order = memcmp(page_content(m, a), page_content(m, b), m->page_size);
+	if (!order)
+		content_ids_join(a, b);
+	return order;
 }
 
 /* ---- merging ---- */
@@ -228,7 +241,7 @@ static bool already_merged(struct pyksm *m, const struct rmap_item *item, struct
 }
 
 /* Is the page as it was when it was last looked at? It changes: not worth looking for its like yet. */
-static bool checksum_unchanged(struct pyksm *m, const struct page *page, struct rmap_item *item)
+static bool checksum_unchanged(struct pyksm *m, struct page *page, struct rmap_item *item)
 {
 	uint32_t checksum = calc_checksum(m, page);
 	bool same = item->oldchecksum == checksum;

@@ -48,6 +48,9 @@ static void begin_scan(struct pyksm *m)
 	}
 	for (uint32_t nid = 0; nid < m->nodes; nid++)
 		ksm->root_unstable_tree[nid].node = NULL;
+	/* Begun once more, after a broken unmerge: the erasing of items may bring the last trees back. */
+	ksm->unstable_sure = !m->hook && ksm->unstable_seqnr != ksm->scan.seqnr;
+	ksm->unstable_seqnr = ksm->scan.seqnr;
 	ksm->scan.mm_slot = slot_of(ksm->ksm_mm_head.mm_list.next);
 }
 
@@ -185,12 +188,16 @@ static struct rmap_item *scan_get_next_rmap_item(struct pyksm *m, struct page **
 /* How many pages it looked at. */
 uint64_t ksm_do_scan(struct pyksm *m, uint64_t npages)
 {
-	uint64_t done;
+	uint64_t done, ahead = 0;
 
+	m->ksm.unstable_sure = false; /* who knows what has happened since the last batch */
 	for (done = 0; done < npages; done++) {
 		struct rmap_item *item;
 		struct page *page;
 
+		if (!ahead)
+			ahead = ksm_look_ahead(m, npages - done);
+		ahead -= ahead ? 1 : 0;
 		sched_point(m, PT_SCAN_NEXT_ITEM);
 		item = scan_get_next_rmap_item(m, &page);
 		if (!item)

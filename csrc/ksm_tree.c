@@ -46,6 +46,7 @@ struct page *get_ksm_page(struct pyksm *m, struct stable_node *node)
 		get_page(page);
 		return page;
 	}
+	m->ksm.stale_nodes--;
 	remove_node_from_stable_tree(m, node);
 	return NULL;
 }
@@ -195,27 +196,44 @@ static struct page *chain_lookup(struct pyksm *m, struct rb_root *root, struct c
 }
 
 /*
+ * Which way, where the first bytes tell and there is nothing else to do for a node: it is no chain, and no
+ * node is stale. 0: they do not, so its page has to be looked at.
+ */
+static int order_by_key(struct pyksm *m, const struct stable_node *node, uint64_t key)
+{
+	if (m->ksm.stale_nodes || is_stable_node_chain(node) || key == node->key)
+		return 0;
+	COUNT(m, memcmp_pages);
+	return key < node->key ? -1 : 1;
+}
+
+/*
  * Descend by content to an equal node or to a free place.  A stale node on the way is a tree that has
  * changed under us: since 4.4 the search starts again, before that it ends.
  */
-static enum found descend_stable_tree(struct pyksm *m, const struct page *page,
-				      struct tree_place *at, bool prune)
+static enum found descend_stable_tree(struct pyksm *m, struct page *page, struct tree_place *at,
+				      bool prune)
 {
+	uint64_t key = content_key(m, page);
+
 	at_root(at);
 	while (*at->link) {
 		struct page *tree_page;
 		int order;
 
 		at->found.node = container_of(*at->link, struct stable_node, node);
-		tree_page = chain_lookup(m, at->root, &at->found, prune);
-		if (!tree_page) {
-			if (!has(m, FEAT_STABLE_TREE_RESTART))
-				return FOUND_STALE;
-			at_root(at);
-			continue;
+		order = order_by_key(m, at->found.node, key);
+		if (!order) {
+			tree_page = chain_lookup(m, at->root, &at->found, prune);
+			if (!tree_page) {
+				if (!has(m, FEAT_STABLE_TREE_RESTART))
+					return FOUND_STALE;
+				at_root(at);
+				continue;
+			}
+			order = memcmp_pages(m, page, tree_page);
+			put_page(m, tree_page);
 		}
-		order = memcmp_pages(m, page, tree_page);
-		put_page(m, tree_page);
 		at->parent = *at->link;
 		if (!order)
 			return FOUND_EQUAL;
@@ -231,6 +249,13 @@ static struct page *if_candidate(struct pyksm *m, struct page *page, const struc
 		return NULL;
 	get_page(page);
 	return page;
+}
+
+static void insert_tree_node(struct pyksm *m, struct stable_node *node, struct tree_place *at)
+{
+	node->key = content_key(m, pfn_to_page(m, node->kpfn));
+	rb_link_node(&node->node, at->parent, at->link);
+	rb_insert_color(&node->node, at->root);
 }
 
 static void leave_migrate_nodes(struct stable_node *node, int nid)
@@ -253,7 +278,7 @@ static struct page *replace_misplaced(struct pyksm *m, struct page *page,
 		if (chained)
 			stable_node_chain_add_dup(m, page_node, at->found.node);
 		else
-			rb_replace_node(&dup->node, &page_node->node, at->root);
+			replace_tree_node(dup, page_node, at->root);
 		page = if_candidate(m, page, page_node);
 	} else {
 		if (!chained)
@@ -299,8 +324,7 @@ struct page *stable_tree_search(struct pyksm *m, struct page *page)
 		if (!page_node)
 			return NULL;
 		leave_migrate_nodes(page_node, nid);
-		rb_link_node(&page_node->node, at.parent, at.link);
-		rb_insert_color(&page_node->node, at.root);
+		insert_tree_node(m, page_node, &at);
 		return if_candidate(m, page, page_node);
 	case FOUND_EQUAL:
 		break;
@@ -338,8 +362,7 @@ struct stable_node *stable_tree_insert(struct pyksm *m, struct page *kpage)
 	node->kpfn = page_to_pfn(m, kpage);
 	node->nid = nid;
 	if (found == FOUND_NONE) {
-		rb_link_node(&node->node, at.parent, at.link);
-		rb_insert_color(&node->node, at.root);
+		insert_tree_node(m, node, &at);
 	} else {
 		if (!is_stable_node_chain(chain))
 			chain = alloc_stable_node_chain(m, chain, at.root);
@@ -350,6 +373,7 @@ struct stable_node *stable_tree_insert(struct pyksm *m, struct page *kpage)
 		stable_node_chain_add_dup(m, node, chain);
 	}
 	set_page_stable_node(kpage, node);
+	content_id_settle(m, kpage);
 	return node;
 }
 
@@ -381,40 +405,71 @@ static struct page *get_mergeable_page(struct pyksm *m, const struct rmap_item *
 	return page;
 }
 
+/*
+ * Which way, where the first bytes tell and the page is sure to be there still and as it was. 0: they do
+ * not, so it has to be looked at.
+ */
+static int order_by_item_key(struct pyksm *m, const struct rmap_item *item, uint64_t key)
+{
+	if (!m->ksm.unstable_sure || key == item->key)
+		return 0;
+	COUNT(m, memcmp_pages);
+	return key < item->key ? -1 : 1;
+}
+
+/*
+ * How page compares with that of an item of the tree, which is returned with a reference if it is its
+ * equal. false: the search ends here.
+ */
+static bool compare_unstable(struct pyksm *m, const struct rmap_item *item, struct page *page,
+			     int nid, int *order, struct page **tree_pagep)
+{
+	struct page *tree_page = get_mergeable_page(m, item);
+
+	if (!tree_page)
+		return false;
+	if (tree_page == page) { /* forked: not to be merged with itself */
+		put_page(m, tree_page);
+		return false;
+	}
+	*order = memcmp_pages(m, page, tree_page);
+	if (!*order && (m->ksm.merge_across_nodes || tree_page->nid == nid)) {
+		*tree_pagep = tree_page;
+		return true;
+	}
+	put_page(m, tree_page);
+	return *order != 0; /* else it has migrated away since it was put here */
+}
+
 /* An item of the unstable tree whose page equals this one, its page referenced; else item goes in. */
 struct rmap_item *unstable_tree_search_insert(struct pyksm *m, struct rmap_item *item,
-					      const struct page *page, struct page **tree_pagep)
+					      struct page *page, struct page **tree_pagep)
 {
 	struct ksm *ksm = &m->ksm;
 	int nid = get_kpfn_nid(m, page_to_pfn(m, page));
 	struct rb_root *root = &ksm->root_unstable_tree[nid];
 	struct rb_node **link = &root->node, *parent = NULL;
+	uint64_t key = content_key(m, page);
 
 	COUNT(m, unstable_tree_search_insert);
 	while (*link) {
 		struct rmap_item *tree_item = container_of(*link, struct rmap_item, node);
-		struct page *tree_page = get_mergeable_page(m, tree_item);
-		int order;
+		int order = order_by_item_key(m, tree_item, key);
 
-		if (!tree_page)
-			return NULL;
-		if (tree_page == page) { /* forked: not to be merged with itself */
-			put_page(m, tree_page);
-			return NULL;
+		if (!order) {
+			if (!compare_unstable(m, tree_item, page, nid, &order, tree_pagep))
+				return NULL;
+			if (!order)
+				return tree_item;
 		}
-		order = memcmp_pages(m, page, tree_page);
-		if (!order && (ksm->merge_across_nodes || tree_page->nid == nid)) {
-			*tree_pagep = tree_page;
-			return tree_item;
-		}
-		put_page(m, tree_page);
-		if (!order)
-			return NULL; /* it has migrated away since it was put here */
 		parent = *link;
 		link = order < 0 ? &parent->left : &parent->right;
 	}
 	item->address |= UNSTABLE_FLAG | (ksm->scan.seqnr & SEQNR_MASK);
-	item->nid = nid;
+	item->nid = (uint8_t)nid;
+	item->key = key;
+	if (follow_page(m, item->mm, item->address & PAGE_MASK) != page)
+		ksm->unstable_sure = false; /* PROT_NONE: searches will end at it */
 	rb_link_node(&item->node, parent, link);
 	rb_insert_color(&item->node, root);
 	ksm->pages_unshared++;

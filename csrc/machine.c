@@ -68,6 +68,7 @@ void pyksm_free(struct pyksm *m)
 	if (m->mem_map)
 		munmap(m->mem_map, (size_t)(m->max_pfn + 1) * sizeof(struct page));
 	content_exit(m);
+	content_ids_exit(m);
 	for (size_t i = 0; i < m->nr_procs; i++)
 		free(m->procs[i].pins);
 	free(m->procs);

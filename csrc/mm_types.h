@@ -164,7 +164,10 @@ struct process {
 
 struct stable_node {
 	union {
-		struct rb_node node;
+		struct {
+			struct rb_node node;
+			uint64_t key; /* content_key() of what it stands for */
+		};
 		struct {
 			/* &migrate_nodes: waits there for its place; STABLE_NODE_DUP_HEAD: is a dup */
 			struct list_head *head;
@@ -185,7 +188,7 @@ struct rmap_item {
 	struct rmap_item *rmap_list;
 	union {
 		struct anon_vma *anon_vma; /* when stable */
-		int64_t nid; /* when unstable */
+		uint64_t key; /* when unstable: content_key() of its page when it was put there */
 	};
 	struct mm_struct *mm;
 	uint64_t address; /* and flags in the low bits */
@@ -193,6 +196,7 @@ struct rmap_item {
 		struct {
 			uint32_t oldchecksum;
 			uint8_t age, remaining_skips; /* smart scan's */
+			uint8_t nid; /* of its unstable tree */
 		};
 		uint64_t index; /* the page's, when stable, with ksm-rmap-by-index */
 	};
@@ -204,6 +208,9 @@ struct rmap_item {
 		};
 	};
 };
+
+_Static_assert(sizeof(struct stable_node) == 64 && sizeof(struct rmap_item) == 64,
+	       "a level of a tree is a cache line");
 
 #define SEQNR_MASK 0x0ffU
 #define UNSTABLE_FLAG 0x100U
@@ -234,6 +241,9 @@ struct advisor_ctx {
 struct ksm {
 	struct rb_root root_stable_tree[MAX_NODES], root_unstable_tree[MAX_NODES];
 	struct list_head migrate_nodes;
+	int64_t stale_nodes; /* stable nodes whose pages have gone */
+	uint64_t unstable_seqnr; /* of the scan that began last; UINT64_MAX: none has */
+	bool unstable_sure; /* all that is in the unstable trees is as when it was put there */
 	struct mm_slot ksm_mm_head;
 	struct ksm_scan scan;
 	int64_t pages_shared, pages_sharing, pages_unshared, rmap_items;
@@ -250,6 +260,16 @@ struct ksm {
 	struct advisor_ctx advisor_ctx;
 	bool mutex; /* ksm_thread_mutex */
 	bool trees_allocated; /* those per node, on the first change of merge_across_nodes */
+};
+
+/* What is known of contents, see content_id.c. */
+struct content_ids {
+	struct content_class *class; /* by id */
+	struct content_bucket *bucket; /* by sample */
+	uint32_t nr, max; /* ids below nr have been given out */
+	uint32_t free; /* of those, the first that is free; 0: none */
+	uint32_t mask; /* buckets - 1 */
+	bool off; /* no host memory: no more ids */
 };
 
 /* ---- swap ---- */
@@ -393,6 +413,7 @@ struct pyksm {
 	struct list_head anon_vmas;
 	struct mm_struct *all_mms;
 	struct ksm ksm;
+	struct content_ids content_ids;
 	struct swap swap;
 	struct write_block *writes, *last_writes; /* under writeback, in order of submission */
 	uint64_t count[NR_COUNTERS], vm[NR_VMSTAT];

@@ -106,6 +106,8 @@ void free_page(struct pyksm *m, struct page *page)
 	if (page->flags & PG_lru)
 		lru_del(m, page);
 	page_content_free(m, page);
+	if (page_stable_node(page))
+		m->ksm.stale_nodes++;
 	page->flags = PG_buddy;
 	page->content_id = 0;
 	page->mapping = 0; /* here and nowhere else: stale stable nodes are told by it */

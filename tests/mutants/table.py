@@ -265,6 +265,25 @@ MUTANTS: tuple[Mutant, ...] = (
         "a new page shows what its frame held before",
     ),
     Mutant(
+        "content.c",
+        "page->content_id = 0;",
+        "",
+        "a page that is written to is still taken for what ksmd saw in it",
+        after="page_content_write(struct pyksm *m, struct page *page)\n{\n\t",
+    ),
+    Mutant(
+        "content_id.c",
+        "return other && !memcmp(page_content(m, page), page_content(m, other), m->page_size);",
+        "return other && !memcmp(page_content(m, page), page_content(m, other), 8);",
+        "contents that begin alike are taken for equal",
+    ),
+    Mutant(
+        "ksm_ahead.c",
+        "if (!pte_present(*pte) || (*pte & _PAGE_SPECIAL))",
+        "if (pte_none(*pte))",
+        "ksmd looks ahead into frames that a swap pte seems to name",
+    ),
+    Mutant(
         "page_alloc.c",
         "for (uint32_t other = 0; !bound && other < m->nodes; other++)",
         "for (uint32_t other = 0; other < m->nodes; other++)",
@@ -400,9 +419,21 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     Mutant(
         "ksm_tree.c",
-        "if (!order && (ksm->merge_across_nodes || tree_page->nid == nid)) {",
-        "if (!order) {",
+        "if (!*order && (m->ksm.merge_across_nodes || tree_page->nid == nid)) {",
+        "if (!*order) {",
         "the unstable tree merges across nodes although that is off",
+    ),
+    Mutant(
+        "ksm_tree.c",
+        "if (m->ksm.stale_nodes || is_stable_node_chain(node) || key == node->key)",
+        "if (is_stable_node_chain(node) || key == node->key)",
+        "a search goes past a node whose page has gone",
+    ),
+    Mutant(
+        "ksm_tree.c",
+        "if (!m->ksm.unstable_sure || key == item->key)",
+        "if (key == item->key)",
+        "pages in the unstable tree are taken for what they were when they came there",
     ),
     Mutant(
         "ksm_tree.c",

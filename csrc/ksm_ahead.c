@@ -1,0 +1,123 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * ksmd looks ahead; no kernel does this. What the next pages hold is found out for many at once, before each is
+ * dealt with as ever. The walk changes nothing that shows: it gives frames content_ids, and warms the host's caches.
+ */
+#include "ksm_internal.h"
+
+#define AHEAD 128
+
+struct ahead {
+	uint32_t n;
+	struct page *page[AHEAD];
+	const struct rmap_item *item[AHEAD]; /* NULL: has none yet */
+};
+
+/* ---- which pages ---- */
+/* Where the walk is: the items of the address space from here on go along with it. */
+struct walk {
+	uint64_t addr;
+	const struct rmap_item *item;
+};
+
+static const struct rmap_item *item_at(struct walk *at)
+{
+	while (at->item && (at->item->address & PAGE_MASK) < at->addr)
+		at->item = at->item->rmap_list;
+	return at->item && (at->item->address & PAGE_MASK) == at->addr ? at->item : NULL;
+}
+
+static void gather_vma(const struct pyksm *m, const struct vm_area_struct *vma, struct walk *at,
+		       struct ahead *ahead, uint32_t want)
+{
+	while (ahead->n < want && at->addr < vma->vm_end) {
+		const pte_t *pte;
+		uint64_t end;
+
+		at->addr = next_table(vma->vm_mm, at->addr, vma->vm_end);
+		if (at->addr >= vma->vm_end)
+			return;
+		pte = pte_lookup(vma->vm_mm, at->addr);
+		end = (at->addr & ~(PMD_SIZE - 1)) + PMD_SIZE;
+		end = end < vma->vm_end ? end : vma->vm_end;
+		for (; ahead->n < want && at->addr < end; at->addr += PAGE_SIZE, pte++) {
+			struct page *page;
+
+			if (!pte_present(*pte) || (*pte & _PAGE_SPECIAL))
+				continue;
+			page = pfn_to_page(m, pte_pfn(*pte));
+			__builtin_prefetch(page);
+			ahead->item[ahead->n] = item_at(at);
+			ahead->page[ahead->n++] = page;
+		}
+	}
+}
+
+static void gather_mm(const struct pyksm *m, const struct mm_struct *mm, struct walk *at,
+		      struct ahead *ahead, uint32_t want)
+{
+	const struct vm_area_struct *vma = ksm_test_exit(mm) ? NULL : find_vma(mm, at->addr);
+
+	for (; vma && ahead->n < want; vma = vma->vm_next) {
+		if (!(vma->vm_flags & VM_MERGEABLE) || !vma->anon_vma)
+			continue;
+		if (at->addr < vma->vm_start)
+			at->addr = vma->vm_start;
+		gather_vma(m, vma, at, ahead, want);
+	}
+}
+
+/* The pages that scan_get_next_rmap_item() will come to, as far as this scan goes. */
+static void gather(const struct pyksm *m, struct ahead *ahead, uint32_t want)
+{
+	const struct ksm *ksm = &m->ksm;
+	const struct mm_slot *slot = ksm->scan.mm_slot;
+	struct walk at;
+
+	ahead->n = 0;
+	if (slot == &ksm->ksm_mm_head) {
+		slot = slot_of(slot->mm_list.next);
+		at = (struct walk){ 0, slot->rmap_list };
+	} else {
+		at = (struct walk){ ksm->scan.address, *ksm->scan.rmap_list };
+	}
+	while (slot != &ksm->ksm_mm_head && ahead->n < want) {
+		gather_mm(m, slot->mm, &at, ahead, want);
+		slot = slot_of(slot->mm_list.next);
+		at = (struct walk){ 0, slot->rmap_list };
+	}
+}
+
+/* ---- what is in them ---- */
+/* Will ksmd ask for the checksum, which it does not know? */
+static bool will_be_read(const struct pyksm *m, const struct page *page,
+			 const struct rmap_item *item)
+{
+	if (page->content_id || page_stable_node(page))
+		return false;
+	return !item || !m->ksm.smart_scan || item->age < 3 || !item->remaining_skips;
+}
+
+static void look_at_contents(struct pyksm *m, const struct ahead *ahead)
+{
+	struct content_look look[AHEAD];
+	size_t n = 0;
+
+	for (uint32_t i = 0; i < ahead->n; i++)
+		if (will_be_read(m, ahead->page[i], ahead->item[i]))
+			look[n++].page = ahead->page[i];
+	for (size_t i = 0; i < n; i += CONTENT_LOOKS)
+		content_look(m, &look[i], n - i < CONTENT_LOOKS ? n - i : CONTENT_LOOKS);
+	content_look_done(m, look, n);
+}
+
+/* Before ksmd goes on for npages at most: how many pages have been looked at, 0 if there are none. */
+uint64_t ksm_look_ahead(struct pyksm *m, uint64_t npages)
+{
+	struct ahead ahead;
+
+	gather(m, &ahead, npages < AHEAD ? (uint32_t)npages : AHEAD);
+	if (content_ids_wanted(m))
+		look_at_contents(m, &ahead);
+	return ahead.n;
+}
