@@ -185,7 +185,7 @@ MUTANTS: tuple[Mutant, ...] = (
         "__page_set_anon_rmap without the early return for pages of another owner",
     ),
     Mutant(
-        "rmap.c",
+        "internal.h",
         "return av && vma->anon_vma && av->root == vma->anon_vma->root;",
         "return av && vma->anon_vma && av == vma->anon_vma;",
         "page_address_in_vma before 2.6.36: relatives are strangers",
