@@ -335,13 +335,7 @@ static inline struct anon_vma *page_anon_vma(const struct page *page)
 
 	return page_has_anon_vma(page) && av->id == page->anon_id ? av : NULL;
 }
-/* The root test: does vma belong to the family that owns the page? */
-static inline bool page_in_family(const struct page *page, const struct vm_area_struct *vma)
-{
-	const struct anon_vma *av = page_anon_vma(page);
-
-	return av && vma->anon_vma && av->root == vma->anon_vma->root;
-}
+bool page_in_family(const struct page *page, const struct vm_area_struct *vma);
 static inline uint64_t linear_page_index(const struct vm_area_struct *vma, uint64_t addr)
 {
 	return ((addr - vma->vm_start) >> PAGE_SHIFT) + vma->vm_pgoff;

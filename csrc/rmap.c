@@ -175,6 +175,14 @@ struct anon_vma *page_get_anon_vma(struct page *page)
 	return av;
 }
 
+/* The root test: does vma belong to the family that owns the page? */
+bool page_in_family(const struct page *page, const struct vm_area_struct *vma)
+{
+	const struct anon_vma *av = page_anon_vma(page);
+
+	return av && vma->anon_vma && av->root == vma->anon_vma->root;
+}
+
 static uint64_t vma_address(const struct page *page, const struct vm_area_struct *vma)
 {
 	return vma->vm_start + ((page->index - vma->vm_pgoff) << PAGE_SHIFT);

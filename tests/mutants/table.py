@@ -185,7 +185,7 @@ MUTANTS: tuple[Mutant, ...] = (
         "__page_set_anon_rmap without the early return for pages of another owner",
     ),
     Mutant(
-        "internal.h",
+        "rmap.c",
         "return av && vma->anon_vma && av->root == vma->anon_vma->root;",
         "return av && vma->anon_vma && av == vma->anon_vma;",
         "page_address_in_vma before 2.6.36: relatives are strangers",
@@ -285,8 +285,8 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     Mutant(
         "page_alloc.c",
-        "for (uint32_t other = 0; !bound && other < m->nodes; other++)",
-        "for (uint32_t other = 0; other < m->nodes; other++)",
+        "return bound ? NULL : take_other(m);",
+        "return take_other(m);",
         "memory bound to a full node is taken elsewhere",
     ),
     Mutant(
