@@ -276,10 +276,7 @@ static inline pte_t mk_pte(const struct pyksm *m, const struct page *page,
 {
 	return page_to_pfn(m, page) << PAGE_SHIFT | vm_page_prot(vma);
 }
-static inline pte_t maybe_mkwrite(pte_t pte, const struct vm_area_struct *vma)
-{
-	return vma->vm_flags & VM_WRITE ? pte | _PAGE_RW : pte;
-}
+pte_t maybe_mkwrite(pte_t pte, const struct vm_area_struct *vma);
 static inline pte_t pte_mkdirty(const struct pyksm *m, pte_t pte)
 {
 	return pte | _PAGE_DIRTY | (has(m, FEAT_SOFT_DIRTY) ? _PAGE_SOFT_DIRTY : 0);

@@ -17,6 +17,11 @@ static pte_t *table_at(pte_t entry)
 		entry; /* upper levels hold host pointers, ptes the real encoding */
 }
 
+pte_t maybe_mkwrite(pte_t pte, const struct vm_area_struct *vma)
+{
+	return vma->vm_flags & VM_WRITE ? pte | _PAGE_RW : pte;
+}
+
 /* ---- entries that are no swap ---- */
 /* Types above the areas': hwpoison, migration read, read-exclusive (5.19 on), write, and what we have no use for. */
 static unsigned int migration_type(const struct pyksm *m, enum migration_kind kind)

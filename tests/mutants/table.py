@@ -491,9 +491,9 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     Mutant(
         "pool.c",
-        "return __builtin_expect(m->inject[kind] != 0, 0) && --m->inject[kind] == 0;",
-        "return __builtin_expect(m->inject[kind] != 0, 0) && --m->inject[kind] <= 1;",
-        "an ordered failure comes one too early, and twice",
+        "	memset(obj, 0, pool_size[id]);",
+        "",
+        "a record that has been in use before is not cleared",
     ),
     Mutant(
         "machine.c",
