@@ -28,7 +28,7 @@ def register(group: click.Group) -> None:
 
 
 @click.command("fuzz", short_help="Look for programs on which engines differ.")
-@click.option("--engines", "names", default="core,oracle", show_default=True)
+@click.option("--engines", "names", default="core,oracle", show_default=True, help=engines.HELP)
 @click.option("--seconds", default="10", show_default=True, help="How long to look.")
 @click.option("--programs", type=click.IntRange(1, 2**31), default=None, help="How many at most.")
 @click.option("--seed", type=click.IntRange(0, 2**63 - 1), default=None, help="The first program.")

@@ -74,7 +74,7 @@ def run_command(
 
 @click.command("diff", short_help="Hold engines against each other on a scenario.")
 @click.argument("file")
-@click.option("--engines", "names", default="core,oracle", show_default=True)
+@click.option("--engines", "names", default="core,oracle", show_default=True, help=engines.HELP)
 @click.option("--profile", default=None, help="Kernel profile; goes before the file's own.")
 @switch_options
 @kernel_options

@@ -14,6 +14,10 @@ from pyksm.scenario.statements import Machine
 Factory = Callable[[Config], Engine]
 
 NAMES = ("core", "oracle")
+#: What commands that compare engines say of their option.
+HELP = (
+    "Two or more. core+all: the core, every short cut taken; +computed, +reference, +threads: one."
+)
 #: Not one of them: a real kernel, which :mod:`pyksm.recorder` asks.
 KERNEL = "kernel"
 
@@ -50,7 +54,10 @@ def factory(engine: str) -> Factory:
     if engine == KERNEL:
         raise InputError("engine 'kernel' is no model, expected core or oracle here")
     if engine not in _FACTORIES:
-        raise InputError(f"engine {engine!r} is not known, expected {' or '.join(NAMES)}")
+        others = ", ".join(VARIANTS)
+        raise InputError(
+            f"engine {engine!r} is not known, expected {' or '.join(NAMES)} (or {others})"
+        )
     return _FACTORIES[engine]
 
 
