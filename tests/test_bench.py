@@ -205,8 +205,8 @@ def test_file_backend(tmp_path: Path, capsys: Capture, monkeypatch: pytest.Monke
 def test_schema(capsys: Capture) -> None:
     told = bench(capsys, "swapoff", "--ptes", "256", "--repeat", "1")
     assert list(told) == [
-        *("version", "command", "what", "interrupted", "machine", "limits", "settings"),
-        *("runs", "fit"),
+        *("version", "command", "what", "interrupted", "machine", "limits", "limits_apart"),
+        *("settings", "runs", "fit"),
     ]
     assert (told["version"], told["command"], told["interrupted"]) == (1, "bench", False)
     assert {*told["machine"]} == {
@@ -335,6 +335,13 @@ def test_limits_are_plausible() -> None:
     assert 1e-3 < found.read_ns_per_byte < 100
     assert 0.1 < found.chase_ns_per_step < 1e4
     assert found.memcpy_in_order_ns_per_page > 64 * found.read_ns_per_byte
+
+
+def test_the_better_limits_count() -> None:
+    slow = limits.Limits(4096, 1, 9, 2, 3, 4, 5, 6)
+    fast = limits.Limits(4096, 1, 1, 2, 6, 4, 5, 6)
+    assert limits.better(slow, fast) == limits.Limits(4096, 1, 1, 2, 3, 4, 5, 6)
+    assert limits.apart(slow, fast) == 9
 
 
 @pytest.mark.parametrize(

@@ -301,3 +301,41 @@ def test_live_estimate_killed() -> None:
     while os.path.exists(live.JOURNAL) or set(pids) & {p for p, _ in livehost.mergeable(Host())}:
         assert time.monotonic() < deadline, "still not put back"
         time.sleep(0.01)
+
+
+# ---------------------------------------------------------------------- the kernel and the model
+
+LIVE_KERNEL = str(HERE.parent / "benchmarks" / "live_kernel.py")
+
+
+def test_kernel_and_model_on_one_population() -> None:
+    command = [sys.executable, LIVE_KERNEL, "--yes", "--ptes", "16384", "--repeat", "1", "--json"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    distinct, ksm = json.loads(done.stdout)["runs"]
+    assert distinct["kernel"]["swapped"] == distinct["kernel"]["slots"] == 16384
+    assert distinct["kernel"]["vmstat"]["pswpin"] == 16384
+    assert ksm["kernel"]["swapped"] >= 16384 * 0.999
+    # Whoever needs its own copy got it in both.
+    model = ksm["model"][1]["runs"][0]
+    assert model["vmstat"]["ksm_swpin_copy"] == 15 * 1024
+    assert abs(ksm["kernel"]["vmstat"]["ksm_swpin_copy"] - 15 * 1024) < 16
+    assert {row["part"] for row in ksm["compared"]} == {"first merge", "swapoff"}
+    assert all(row["kernel_per_model"] > 0 for row in ksm["compared"])
+
+
+@pytest.mark.parametrize("seconds", [2.5, 4.0, 5.5])
+def test_live_kernel_killed(seconds: float) -> None:
+    words = ["--yes", "--ptes", "131072", "--kind", "ksm", "--repeat", "1"]
+    with subprocess.Popen(
+        [sys.executable, LIVE_KERNEL, *words],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as process:
+        time.sleep(seconds)
+        process.kill()
+        process.communicate()
+    deadline = time.monotonic() + 60
+    while os.path.exists(live.JOURNAL):
+        assert time.monotonic() < deadline, "still not put back"
+        time.sleep(0.05)

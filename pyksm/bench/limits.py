@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 from pyksm._core import ffi, lib
@@ -36,6 +36,23 @@ def measure(page_bytes: int, buffer_bytes: int | None = None) -> Limits:
     """All of them, with buffers of that size (default: four times the last-level cache)."""
     size = buffer_bytes or default_bytes()
     return Limits(page_bytes, size, *(one(kind, page_bytes, size) for kind in KINDS))
+
+
+def better(one: Limits, other: Limits) -> Limits:
+    """The best of two measurements: what the host can do when nobody else is at work."""
+    least = {
+        field.name: min(getattr(one, field.name), getattr(other, field.name))
+        for field in fields(Limits)
+    }
+    return Limits(**least)
+
+
+def apart(one: Limits, other: Limits) -> float:
+    """By which factor two measurements differ where they differ most."""
+    pairs = [
+        sorted((getattr(one, field.name), getattr(other, field.name))) for field in fields(Limits)
+    ]
+    return float(max(high / low for low, high in pairs))
 
 
 def one(kind: str, page_bytes: int, buffer_bytes: int) -> float:

@@ -8,7 +8,9 @@ The JSON of ``pyksm bench`` (keys are stable; a number's unit is in its name)::
     interrupted  whether runs or repetitions are missing
     machine      cpu, cores, memory_bytes, last_level_cache_bytes, os, kernel, python, pyksm,
                  date (UTC, ISO 8601)
-    limits       fields of pyksm.bench.limits.Limits; null where interrupted before
+    limits       fields of pyksm.bench.limits.Limits: the better of a measurement before the work
+                 and one after it (interrupted: the first); null where interrupted before
+    limits_apart the factor by which the two differ at most: far from 1 the host was not quiet
     settings     engine, kind, procs, sharing, page_bytes, backend, repeat (null: by size),
                  touched (what the clock never sees)
     runs         a part of the work at one size in one series each:
@@ -172,6 +174,7 @@ def result_json(results: Results) -> dict[str, Any]:
         "interrupted": results.interrupted,
         "machine": machine(),
         "limits": results.limits and asdict(results.limits),
+        "limits_apart": results.limits_apart,
         "settings": {
             "engine": settings.engine,
             "kind": shape.kind,
@@ -250,6 +253,12 @@ def print_results(out: Console, results: Results) -> None:
     )
     if (limits := results.limits) is not None:
         out.print(_limits_line(limits), markup=False)
+    if results.limits_apart > _QUIET:
+        out.print(
+            f"This host was not quiet: limits before and after differ by up to "
+            f"{results.limits_apart:.1f} times; the better ones count.",
+            markup=False,
+        )
     out.print(TOUCHED, markup=False)
     if results.runs:
         _print_times(out, results)
@@ -287,6 +296,8 @@ _LIMITS = {
 }
 #: A limit that is less of the time than one part in so many says nothing about it.
 _TOLD = 100
+#: Limits that differ by more than that between before and after are worth a word.
+_QUIET = 1.5
 
 
 def _print_times(out: Console, results: Results) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from pyksm.bench import memory
-from pyksm.bench.limits import Limits, measure
+from pyksm.bench.limits import Limits, apart, better, measure
 from pyksm.bench.memory import Use
 from pyksm.bench.settings import Settings, Shape, Way
 from pyksm.bench.works import WORKS, Bench, Sample
@@ -51,6 +51,7 @@ class Results:
     limits: Limits | None = None
     runs: list[Run] = field(default_factory=list)
     interrupted: bool = False
+    limits_apart: float = 1.0  #: how much those before and those after the work differ
 
     def add(self, way: Way, shape: Shape, sample: Sample, use: Use) -> None:
         """One more repetition; PyksmError where its work differs from the first one's."""
@@ -80,14 +81,20 @@ def _require_same(run: Run, sample: Sample) -> None:
 def run(results: Results, make: Callable[[Config], Engine], watch: Watch) -> None:
     """Do it all; ``results`` has at any time what is done."""
     settings = results.settings
-    watch.begin("measure the limits of this host")
-    results.limits = measure(settings.shapes[0].page_bytes, settings.limit_bytes)
+    results.limits = before = _limits(settings, watch)
     for shape in settings.shapes:
         for way in settings.ways:
             times = settings.repetitions(shape)
             for k in range(times):
                 where = f"{way.label}, {shape.ptes:,} ptes, {k + 1} of {times}"
                 repetition(results, way, shape, make, _Labelled(watch, where))
+    after = _limits(settings, watch)
+    results.limits_apart, results.limits = apart(before, after), better(before, after)
+
+
+def _limits(settings: Settings, watch: Watch) -> Limits:
+    watch.begin("measure the limits of this host")
+    return measure(settings.shapes[0].page_bytes, settings.limit_bytes)
 
 
 class _Labelled:
