@@ -12,8 +12,8 @@ from typing import Any
 from pyksm.engine import MADV_MERGEABLE, Config, Engine
 
 PAGE = 4096
-#: Processes that share in the swapoff workload.
-SHARERS = 32
+#: Processes that share in the swapoff workload: what one reads another reads again.
+SHARERS = 256
 
 
 @dataclass(frozen=True)
