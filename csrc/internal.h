@@ -28,6 +28,12 @@ static inline void sched_point(struct pyksm *m, enum sched_point point)
 	m->in_hook = false;
 }
 
+/* May other work come in between, at some schedule point? */
+static inline bool may_be_disturbed(const struct pyksm *m)
+{
+	return m->hook && !m->in_hook;
+}
+
 static inline bool switched(const struct pyksm *m, enum pyksm_switch sw)
 {
 	return __builtin_expect((m->switches >> sw) & 1, 0);
@@ -375,6 +381,8 @@ int count_rmap(struct pyksm *m, const struct mm_struct *mm, uint64_t addr);
 int handle_mm_fault(struct pyksm *m, struct vm_area_struct *vma, uint64_t addr, unsigned int flags);
 struct page *present_page(const struct pyksm *m, const struct mm_struct *mm, uint64_t addr);
 struct page *follow_page(const struct pyksm *m, const struct mm_struct *mm, uint64_t addr);
+int access_vma(struct pyksm *m, struct vm_area_struct *vma, uint64_t addr, bool write,
+	       struct page **ret);
 int access_page(struct pyksm *m, struct mm_struct *mm, uint64_t addr, bool write,
 		struct page **ret);
 int copy_page_range(struct pyksm *m, struct mm_struct *dst, struct mm_struct *src,

@@ -273,19 +273,37 @@ int pyksm_clear_refs(struct pyksm *m, int pid, int what)
 /* ---- access ---- */
 typedef void (*access_fn)(struct pyksm *m, struct page *page, uint64_t i, void *arg);
 
+/*
+ * One page after another. Looked up each time where a hook in the last fault may have let the process exit;
+ * else only where the vma ends.
+ */
+static int access_next(struct pyksm *m, int pid, struct vm_area_struct **vma, uint64_t addr,
+		       bool write, struct page **page)
+{
+	struct process *p;
+
+	if (!*vma || addr >= (*vma)->vm_end || may_be_disturbed(m)) {
+		p = find_process(m, pid);
+		*vma = p ? find_vma(p->mm, addr) : NULL;
+		if (!*vma || (*vma)->vm_start > addr) {
+			*vma = NULL;
+			return p ? -EFAULT : -ESRCH;
+		}
+	}
+	return access_vma(m, *vma, addr, write, page);
+}
+
 static int access_pages(struct pyksm *m, int pid, uint64_t addr, uint64_t npages, bool write,
 			int32_t *errs, access_fn fn, void *arg)
 {
+	struct vm_area_struct *vma = NULL;
 	int first = check_range(addr, npages);
 
 	if (first)
 		return first;
 	for (uint64_t i = 0; i < npages; i++) {
-		/* Looked up each time: a hook in the last fault may have let the process exit. */
-		struct process *p = find_process(m, pid);
 		struct page *page;
-		int err = p ? access_page(m, p->mm, addr + (i << PAGE_SHIFT), write, &page)
-			    : -ESRCH;
+		int err = access_next(m, pid, &vma, addr + (i << PAGE_SHIFT), write, &page);
 
 		if (!err)
 			fn(m, page, i, arg);

@@ -74,11 +74,12 @@ static void madvise_pageout(struct pyksm *m, struct vm_area_struct *vma, uint64_
 	lru_add_drain(m);
 	while (addr < end) {
 		uint64_t stop = (addr & ~(PMD_SIZE - 1)) + PMD_SIZE;
+		pte_t *pte = pte_lookup(vma->vm_mm, addr);
 		struct list_head pages;
 
 		INIT_LIST_HEAD(&pages);
-		for (; addr < stop && addr < end; addr += PAGE_SIZE)
-			isolate_for_pageout(m, pte_lookup(vma->vm_mm, addr), &pages);
+		for (; addr < stop && addr < end; addr += PAGE_SIZE, pte++)
+			isolate_for_pageout(m, pte, &pages);
 		reclaim_pages(m, &pages);
 		addr = next_table(vma->vm_mm, addr, end);
 	}

@@ -348,15 +348,11 @@ static int do_swap_page(struct pyksm *m, struct vm_area_struct *vma, uint64_t ad
 	return ret;
 }
 
-int handle_mm_fault(struct pyksm *m, struct vm_area_struct *vma, uint64_t addr, unsigned int flags)
+static int handle_pte_fault(struct pyksm *m, struct vm_area_struct *vma, uint64_t addr, pte_t *pte,
+			    unsigned int flags)
 {
 	bool write = flags & FAULT_FLAG_WRITE, unshare = flags & FAULT_FLAG_UNSHARE;
-	pte_t *pte;
 
-	COUNT(m, handle_mm_fault);
-	pte = pte_alloc_map(m, vma->vm_mm, addr);
-	if (!pte)
-		return VM_FAULT_OOM;
 	if (pte_none(*pte))
 		return do_anonymous_page(m, vma, addr, pte, write);
 	if (!pte_present(*pte))
@@ -367,6 +363,15 @@ int handle_mm_fault(struct pyksm *m, struct vm_area_struct *vma, uint64_t addr, 
 	if (write)
 		*pte = pte_mkdirty(m, *pte);
 	return 0;
+}
+
+int handle_mm_fault(struct pyksm *m, struct vm_area_struct *vma, uint64_t addr, unsigned int flags)
+{
+	pte_t *pte;
+
+	COUNT(m, handle_mm_fault);
+	pte = pte_alloc_map(m, vma->vm_mm, addr);
+	return pte ? handle_pte_fault(m, vma, addr, pte, flags) : VM_FAULT_OOM;
 }
 
 static bool access_allowed(const struct vm_area_struct *vma, bool write)
@@ -383,25 +388,46 @@ static bool hardware_access(pte_t *pte, bool write)
 	return true;
 }
 
-/* One access of a process to one page, with the faults it takes. 0 and the page, or -errno. */
+static int fault_errno(int fault)
+{
+	if (fault & VM_FAULT_OOM)
+		return -ENOMEM;
+	if (fault & VM_FAULT_HWPOISON)
+		return -EHWPOISON;
+	return fault & VM_FAULT_SIGBUS ? -EIO : 0;
+}
+
+/*
+ * One access to one page of a vma, with the faults it takes. 0 and the page, or -errno. Once there, the table of
+ * the pte stays: who would free it is kept out while a fault waits.
+ */
+int access_vma(struct pyksm *m, struct vm_area_struct *vma, uint64_t addr, bool write,
+	       struct page **ret)
+{
+	pte_t *pte = pte_lookup(vma->vm_mm, addr);
+	int err;
+
+	if (!access_allowed(vma, write))
+		return -EFAULT;
+	while (!hardware_access(pte, write)) {
+		COUNT(m, handle_mm_fault);
+		pte = pte ? pte : pte_alloc_map(m, vma->vm_mm, addr);
+		if (!pte)
+			return -ENOMEM;
+		err = fault_errno(
+			handle_pte_fault(m, vma, addr, pte, write ? FAULT_FLAG_WRITE : 0));
+		if (err)
+			return err;
+	}
+	*ret = pfn_to_page(m, pte_pfn(*pte));
+	return 0;
+}
+
 int access_page(struct pyksm *m, struct mm_struct *mm, uint64_t addr, bool write, struct page **ret)
 {
 	struct vm_area_struct *vma = find_vma(mm, addr);
 
-	if (!vma || vma->vm_start > addr || !access_allowed(vma, write))
-		return -EFAULT;
-	while (!hardware_access(pte_lookup(mm, addr), write)) {
-		int fault = handle_mm_fault(m, vma, addr, write ? FAULT_FLAG_WRITE : 0);
-
-		if (fault & VM_FAULT_OOM)
-			return -ENOMEM;
-		if (fault & VM_FAULT_HWPOISON)
-			return -EHWPOISON;
-		if (fault & VM_FAULT_SIGBUS)
-			return -EIO;
-	}
-	*ret = pfn_to_page(m, pte_pfn(*pte_lookup(mm, addr)));
-	return 0;
+	return vma && vma->vm_start <= addr ? access_vma(m, vma, addr, write, ret) : -EFAULT;
 }
 
 /* ---- fork ---- */

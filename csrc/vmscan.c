@@ -406,11 +406,6 @@ struct pressure {
 	bool young_cleared;
 };
 
-static bool may_be_disturbed(const struct pyksm *m)
-{
-	return m->hook && !m->in_hook;
-}
-
 static void clear_young(struct mm_struct *mm, uint64_t start, uint64_t end)
 {
 	uint64_t addr;
