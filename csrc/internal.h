@@ -170,6 +170,12 @@ static inline void unlock_page(struct page *page)
 	page->flags &= ~(uint32_t)PG_locked;
 }
 
+/* threads.c */
+#define MAX_PARTS 65535
+typedef void (*part_fn)(void *arg, unsigned int part);
+void for_each_part(struct pyksm *m, part_fn fn, void *arg, unsigned int parts);
+void helper_exit(struct pyksm *m);
+
 /* content_id.c */
 void content_ids_exit(struct pyksm *m);
 

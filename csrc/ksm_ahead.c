@@ -5,7 +5,7 @@
  */
 #include "ksm_internal.h"
 
-#define AHEAD 128
+#define AHEAD 512
 
 struct ahead {
 	uint32_t n;
@@ -98,17 +98,32 @@ static bool will_be_read(const struct pyksm *m, const struct page *page,
 	return !item || !m->ksm.smart_scan || item->age < 3 || !item->remaining_skips;
 }
 
+struct looks {
+	const struct pyksm *m;
+	size_t n;
+	struct content_look look[AHEAD];
+};
+
+static void look_at_part(void *arg, unsigned int part)
+{
+	struct looks *looks = arg;
+	size_t first = (size_t)part * CONTENT_LOOKS, n = looks->n - first;
+
+	content_look(looks->m, &looks->look[first], n < CONTENT_LOOKS ? n : CONTENT_LOOKS);
+}
+
 static void look_at_contents(struct pyksm *m, const struct ahead *ahead)
 {
-	struct content_look look[AHEAD];
-	size_t n = 0;
+	struct looks looks;
 
+	looks.m = m;
+	looks.n = 0;
 	for (uint32_t i = 0; i < ahead->n; i++)
 		if (will_be_read(m, ahead->page[i], ahead->item[i]))
-			look[n++].page = ahead->page[i];
-	for (size_t i = 0; i < n; i += CONTENT_LOOKS)
-		content_look(m, &look[i], n - i < CONTENT_LOOKS ? n - i : CONTENT_LOOKS);
-	content_look_done(m, look, n);
+			looks.look[looks.n++].page = ahead->page[i];
+	for_each_part(m, look_at_part, &looks,
+		      (unsigned int)((looks.n + CONTENT_LOOKS - 1) / CONTENT_LOOKS));
+	content_look_done(m, looks.look, looks.n);
 }
 
 /* Before ksmd goes on for npages at most: how many pages have been looked at, 0 if there are none. */

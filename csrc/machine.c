@@ -61,6 +61,7 @@ void pyksm_free(struct pyksm *m)
 {
 	if (!m)
 		return;
+	helper_exit(m);
 	for (struct mm_struct *mm = m->all_mms; mm; mm = mm->all_next)
 		free(mm->agent_pages);
 	swap_exit(m);

@@ -395,6 +395,7 @@ struct pyksm {
 	size_t page_size;
 	uint32_t policy, switches, agent_pages;
 	uint32_t walk, transfer, threads;
+	struct helper *helper; /* the second thread, see threads.c; NULL: not yet */
 	struct pyksm_feature_set features; /* of enum feature */
 	uint64_t clock; /* ms */
 	struct lru_batch lru_add, lru_activate;

@@ -5,7 +5,9 @@ remembers: frames of one content id are equal, a tree node's key is that of its 
 
 from __future__ import annotations
 
+import os
 import random
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -217,4 +219,47 @@ def test_more_contents_than_ids(engine: str) -> None:
         shared = PAGES if turn % 9 else 2
         assert (counts["pages_shared"], counts["pages_sharing"]) == (shared, 2 * PAGES - shared)
         assert machine.census() == []
+    machine.close()
+
+
+def merge_two(machine: Engine, first: int) -> tuple[int, int]:
+    """Two processes with the same pages, from that number on, are merged."""
+    size = machine.config.page_size
+    data = b"".join(n.to_bytes(8, "little") * (size // 8) for n in range(first, first + 600))
+    for _ in range(2):
+        pid = machine.spawn()
+        addr = machine.mmap(pid, 600)
+        machine.write_pages(pid, addr, data)
+        machine.madvise(pid, addr, 600, MADV_MERGEABLE)
+    machine.ksm_scan(2)
+    counts = dict(machine.ksm_counts())
+    return counts["pages_shared"], counts["pages_sharing"]
+
+
+def in_child(machine: Engine) -> int:
+    """The exit status of a child of fork(2) that goes on with its copy of the machine."""
+    child = os.fork()
+    if not child:
+        status = 1
+        try:
+            status = 0 if merge_two(machine, 600) == (1200, 1200) else 2
+            machine.close()
+        finally:
+            os._exit(status)
+    for _ in range(600):
+        pid, status = os.waitpid(child, os.WNOHANG)
+        if pid:
+            return status
+        time.sleep(0.1)
+    os.kill(child, 9)
+    os.waitpid(child, 0)
+    return -1
+
+
+def test_a_forked_host_process_goes_on() -> None:
+    """The child of fork(2) has the machine and not its second thread."""
+    machine = engines.factory("core+threads")(Config(frames=5000, page_size=4096))
+    assert merge_two(machine, 0) == (600, 600)
+    assert in_child(machine) == 0
+    assert merge_two(machine, 600) == (1200, 1200)
     machine.close()

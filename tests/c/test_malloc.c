@@ -4,6 +4,7 @@
  * answers -ENOMEM or goes on without, the census passes after each, and nothing leaks (under ASan).
  */
 #include <errno.h>
+#include <pthread.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -43,9 +44,9 @@ void *fail_realloc(void *old, size_t size)
 	return out_of_memory() ? NULL : realloc(old, size);
 }
 
-int fail_posix_memalign(void **ret, size_t align, size_t size)
+int fail_pthread_create(pthread_t *ret, const pthread_attr_t *attr, void *(*fn)(void *), void *arg)
 {
-	return out_of_memory() ? ENOMEM : posix_memalign(ret, align, size);
+	return out_of_memory() ? EAGAIN : pthread_create(ret, attr, fn, arg);
 }
 
 void *fail_mmap(void *addr, size_t len, int prot, int flags, int fd, long offset)

@@ -284,6 +284,12 @@ MUTANTS: tuple[Mutant, ...] = (
         "ksmd looks ahead into frames that a swap pte seems to name",
     ),
     Mutant(
+        "threads.c",
+        "for (unsigned int k = 0; k < parts; k++)",
+        "for (unsigned int k = 0; k + 1 < parts; k++)",
+        "without a second thread the last part is left out",
+    ),
+    Mutant(
         "page_alloc.c",
         "return bound ? NULL : take_other(m);",
         "return take_other(m);",
