@@ -16,6 +16,9 @@ from pyksm.scenario.parser import shown
 
 SUFFIXES = (".svg", ".png", ".pdf")
 
+_STYLES = ("--", "-.", ":", (0, (8, 2, 1, 2, 1, 2)))
+_MARKERS = "osv^D*<>"
+
 
 def check(path: str) -> None:
     """InputError now for what would fail when all the work is done."""
@@ -45,7 +48,8 @@ def draw(results: Results, path: str) -> None:
     import matplotlib
 
     matplotlib.use("agg")
-    matplotlib.rcParams["svg.hashsalt"] = "pyksm"  # the same plot, the same file
+    # The same plot, the same file; and text that stays text.
+    matplotlib.rcParams.update({"svg.hashsalt": "pyksm", "svg.fonttype": "none"})
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(8, 5.5), layout="constrained")
@@ -92,7 +96,7 @@ def _series(axes: Any, results: Results) -> None:
     grouped: dict[tuple[str, str], list[Run]] = {}
     for run in results.runs:
         grouped.setdefault((run.way.label, run.part), []).append(run)
-    for (series, part), runs in grouped.items():
+    for k, ((series, part), runs) in enumerate(grouped.items()):
         sizes = [run.shape.ptes for run in runs]
         seconds = [run.ns / 1e9 for run in runs]
         low = [run.ns / 1e9 - min(s.ns for s in run.samples) / 1e9 for run in runs]
@@ -100,7 +104,8 @@ def _series(axes: Any, results: Results) -> None:
         label = series if part == results.settings.what else f"{series}, {part}"
         if fit := exponents.get((series, part)):
             label += f" (n^{fit})"
-        axes.errorbar(sizes, seconds, yerr=[low, high], marker="o", ms=4, capsize=2, label=label)
+        style = {"marker": _MARKERS[k % len(_MARKERS)], "ms": 4, "capsize": 2, "lw": 1.2}
+        axes.errorbar(sizes, seconds, yerr=[low, high], label=label, **style)
 
 
 def _limits(axes: Any, results: Results) -> None:
@@ -118,6 +123,6 @@ def _limits(axes: Any, results: Results) -> None:
     literal = [f for _, _, of, f in fits(results) if of == compared and f.exponent > 1.5]
     if literal:
         lines.append(("streaming read of half the ptes for each", 4 * limits.read_ns_per_byte, 2))
-    for style, (label, ns, power) in zip(("--", "-.", ":", (0, (5, 1))), lines, strict=False):
+    for style, (label, ns, power) in zip(_STYLES, lines, strict=False):
         seconds = [ns * n**power / 1e9 for n in sizes]
-        axes.plot(sizes, seconds, linestyle=style, color="gray", linewidth=1, label=label)
+        axes.plot(sizes, seconds, linestyle=style, color="black", linewidth=1, label=label)

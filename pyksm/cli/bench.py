@@ -195,9 +195,9 @@ def _work(results: Results, make: Callable[[Config], Engine], as_json: bool) -> 
 
 
 def _show(results: Results, as_json: bool, picture: str | None) -> None:
+    if picture is not None and results.runs:
+        plot.draw(results, picture)  # first: whoever reads the text may hang up
     if as_json:
         print_json(report.result_json(results))
     else:
         report.print_results(console(), results)
-    if picture is not None and results.runs:
-        plot.draw(results, picture)
