@@ -263,6 +263,29 @@ static void test_exhausted(struct pyksm *m, int pid)
 	sound(m);
 }
 
+/* No machine, but wild arguments as everywhere. */
+static void test_limits(void)
+{
+	static const uint64_t sizes[] = { 0, PYKSM_LIMIT_MIN_BYTES - 1, PYKSM_LIMIT_MAX_BYTES + 1,
+					  1ULL << 63, UINT64_MAX };
+	static const uint32_t pages[] = { 1, 4, 12, 8192, UINT32_MAX };
+	double ns = -1;
+
+	for (int kind = 0; kind < PYKSM_NR_LIMITS; kind++) {
+		EACH (i, sizes)
+			EXPECT(pyksm_limit(kind, PAGE, sizes[i], &ns), -EINVAL);
+		EACH (i, pages)
+			EXPECT(pyksm_limit(kind, pages[i], PYKSM_LIMIT_MIN_BYTES, &ns), -EINVAL);
+		EXPECT(pyksm_limit(kind, PAGE, PYKSM_LIMIT_MIN_BYTES, NULL), -EINVAL);
+		EXPECT(ns == -1, 1);
+		EXPECT(pyksm_limit(kind, 0, PYKSM_LIMIT_MIN_BYTES, &ns), 0);
+		EXPECT(ns > 0, 1);
+		ns = -1;
+	}
+	EXPECT(pyksm_limit(-1, PAGE, PYKSM_LIMIT_MIN_BYTES, &ns), -EINVAL);
+	EXPECT(pyksm_limit(PYKSM_NR_LIMITS, PAGE, PYKSM_LIMIT_MIN_BYTES, &ns), -EINVAL);
+}
+
 int main(void)
 {
 	struct pyksm *m;
@@ -270,6 +293,7 @@ int main(void)
 	int pid;
 
 	test_new();
+	test_limits();
 	m = new_machine();
 	pid = pyksm_spawn(m);
 	EXPECT(pid, 1);
