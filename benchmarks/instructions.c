@@ -28,11 +28,14 @@ static int64_t must(int64_t ret)
 }
 
 /* ---- populations ---- */
-static void machine(const char *profile, int walk)
+static uint32_t transfer = PYKSM_TRANSFER_COPY;
+
+static void machine(const char *profile, uint32_t walk)
 {
 	struct pyksm_config config = { .profile = profile, .page_size = CONTENT, .walk = walk };
 	int err;
 
+	config.transfer = transfer;
 	config.frames = 4 * NPAGES;
 	m = pyksm_new(&config, &err);
 	must(m ? 0 : err);
@@ -134,6 +137,12 @@ static void distinct_in_swap(void)
 	swapped_out();
 }
 
+static void distinct_in_swap_by_reference(void)
+{
+	transfer = PYKSM_TRANSFER_REFERENCE;
+	distinct_in_swap();
+}
+
 static void ksm_in_swap(void)
 {
 	machine("6.18", PYKSM_WALK_LITERAL);
@@ -150,7 +159,7 @@ static void forked_in_swap(void)
 	swapped_out();
 }
 
-static void few_in_swap_of(int walk)
+static void few_in_swap_of(uint32_t walk)
 {
 	machine("3.9", walk);
 	process(0, FEW, 1);
@@ -238,6 +247,7 @@ static const struct loop {
 	uint64_t ptes;
 } loops[] = {
 	{ "swapoff mm by mm, distinct", distinct_in_swap, swapoff, NPAGES },
+	{ "swapoff mm by mm, by reference", distinct_in_swap_by_reference, swapoff, NPAGES },
 	{ "swapoff mm by mm, forked", forked_in_swap, swapoff, NPAGES },
 	{ "swapoff mm by mm, ksm", ksm_in_swap, swapoff, NPAGES },
 	/* Each of the entries looks at half of the ptes, on average. */
