@@ -251,7 +251,7 @@ static void fetch_candidates(const struct pyksm *m, struct content_look *look, s
 void content_look(const struct pyksm *m, struct content_look *look, size_t n)
 {
 	struct content_look *rest[CONTENT_LOOKS];
-	const void *bytes[CONTENT_LOOKS];
+	const unsigned char *bytes[CONTENT_LOOKS];
 	uint32_t checksums[CONTENT_LOOKS];
 	size_t nr_rest = 0;
 

@@ -98,6 +98,11 @@ void stable_tree_append(struct pyksm *m, struct rmap_item *item, struct stable_n
 struct rmap_item *unstable_tree_search_insert(struct pyksm *m, struct rmap_item *item,
 					      struct page *page, struct page **tree_pagep);
 
+/* checksum.c */
+uint32_t page_checksum(const struct pyksm *m, const void *content);
+void page_checksums(const struct pyksm *m, const unsigned char *const *contents, size_t n,
+		    uint32_t *ret);
+
 /* content_id.c */
 #define CONTENT_LOOKS 16 /* at a time */
 struct content_look {
@@ -115,8 +120,6 @@ void content_ids_join(struct page *a, struct page *b);
 uint64_t ksm_look_ahead(struct pyksm *m, uint64_t npages);
 
 /* ksm_merge.c */
-uint32_t page_checksum(const struct pyksm *m, const void *content);
-void page_checksums(const struct pyksm *m, const void *const *contents, size_t n, uint32_t *ret);
 int memcmp_pages(struct pyksm *m, struct page *a, struct page *b);
 void cmp_and_merge_page(struct pyksm *m, struct page *page, struct rmap_item *item);
 

@@ -1,24 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /* Comparing and merging, and ksmd's look at one page (kernel: mm/ksm.c). */
-#include "jhash.h"
 #include "ksm_internal.h"
-#include "xxhash.h"
 
 /* ---- comparing ---- */
-/* xxhash since 5.0 (59e1a2f4bf83), of whose 64 bits the kernel keeps the low half. */
-uint32_t page_checksum(const struct pyksm *m, const void *content)
-{
-	if (has(m, FEAT_XXHASH))
-		return (uint32_t)xxh64(content, m->page_size, 0);
-	return jhash2(content, m->page_size / 4, 17);
-}
-
-void page_checksums(const struct pyksm *m, const void *const *contents, size_t n, uint32_t *ret)
-{
-	for (size_t i = 0; i < n; i++)
-		ret[i] = page_checksum(m, contents[i]);
-}
-
 static uint32_t calc_checksum(struct pyksm *m, struct page *page)
 {
 	COUNT(m, calc_checksum);

@@ -126,7 +126,7 @@ static size_t portable_find_last_used(const unsigned char *map, size_t n)
 
 static const struct simd_ops portable = {
 	"portable",	    portable_find_pte,	portable_find_swp_pte,	 portable_find_present_pte,
-	portable_find_byte, portable_find_used, portable_find_last_used,
+	portable_find_byte, portable_find_used, portable_find_last_used, portable_jhash2_lanes,
 };
 
 /* ---- AVX2 ---- */
@@ -275,7 +275,7 @@ AVX2 static size_t avx2_find_last_used(const unsigned char *map, size_t n)
 
 static const struct simd_ops avx2 = {
 	"avx2",		avx2_find_pte,	avx2_find_swp_pte,   avx2_find_present_pte,
-	avx2_find_byte, avx2_find_used, avx2_find_last_used,
+	avx2_find_byte, avx2_find_used, avx2_find_last_used, avx2_jhash2_lanes,
 };
 #endif
 

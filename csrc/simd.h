@@ -27,7 +27,16 @@ struct simd_ops {
 			    unsigned char bad);
 	/* byte != 0 */
 	size_t (*find_last_used)(const unsigned char *map, size_t n);
+	/* jhash2 of JHASH_LANES keys of that many words, not 0; see checksum.c */
+	void (*jhash2_lanes)(const unsigned char *const *key, size_t words, uint32_t initval,
+			     uint32_t *ret);
 };
+
+#define JHASH_LANES 8
+void portable_jhash2_lanes(const unsigned char *const *key, size_t words, uint32_t initval,
+			   uint32_t *ret);
+void avx2_jhash2_lanes(const unsigned char *const *key, size_t words, uint32_t initval,
+		       uint32_t *ret);
 
 /* The one choice that all machines of a process share: it changes no result, only time. */
 extern _Atomic(const struct simd_ops *) simd_in_use;

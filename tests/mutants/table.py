@@ -265,6 +265,12 @@ MUTANTS: tuple[Mutant, ...] = (
         "a new page shows what its frame held before",
     ),
     Mutant(
+        "checksum.c",
+        "for (; i < n; i++)",
+        "for (; i + 1 < n; i++)",
+        "of some pages at a time the last has no checksum",
+    ),
+    Mutant(
         "content.c",
         "page->content_id = 0;",
         "",
