@@ -85,9 +85,18 @@ const char *pyksm_version(void)
 /* ---- processes ---- */
 struct process *find_process(struct pyksm *m, int pid)
 {
-	for (size_t i = 0; i < m->nr_procs; i++)
-		if (m->procs[i].pid == pid)
-			return &m->procs[i];
+	size_t low = 0, high = m->nr_procs;
+
+	while (low < high) { /* pids only go up, and the order stays */
+		size_t mid = low + (high - low) / 2;
+
+		if (m->procs[mid].pid == pid)
+			return &m->procs[mid];
+		if (m->procs[mid].pid < pid)
+			low = mid + 1;
+		else
+			high = mid;
+	}
 	return NULL;
 }
 

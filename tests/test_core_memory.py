@@ -1,13 +1,17 @@
-"""Host memory that the core takes for what it models: sizes of records, bytes a slot."""
+"""What the core takes for what it models: sizes of records, bytes a slot, growing time."""
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
 import sys
+import time
 
+import numpy as np
 import pytest
 
-from pyksm.core import object_size
+from pyksm.core import Core, object_size
+from pyksm.engine import Config
 from pyksm.errors import MachineError
 
 
@@ -59,3 +63,25 @@ def test_bytes_a_slot(profile: str) -> None:
     program = [sys.executable, "-c", SLOTS_PROGRAM, profile, str(1 << 19)]
     done = subprocess.run(program, check=True, capture_output=True, text=True)
     assert 1 <= float(done.stdout) <= 2
+
+
+def swapout_seconds(npages: int, ranges: bool) -> float:
+    """Processor time of a swapout of that many pages, the best of three."""
+    best = float("inf")
+    for _ in range(3):
+        with contextlib.closing(Core(Config(frames=npages + 16, page_size=8))) as core:
+            pid = core.spawn()
+            at = core.mmap(pid, npages)
+            core.write_pages(pid, at, np.arange(1, npages + 1, dtype="<u8"))
+            core.swapon(npages + 512)
+            before = time.process_time()
+            core.swapout([(pid, at, npages)] if ranges else [])
+            best = min(best, time.process_time() - before)
+            assert core.free_frames() == npages + 16
+    return best
+
+
+@pytest.mark.parametrize("ranges", [False, True])
+def test_swapout_is_linear(ranges: bool) -> None:
+    """No turn of reclaim walks what is out already: that would be 64 times the work."""
+    assert swapout_seconds(1 << 17, ranges) < 24 * swapout_seconds(1 << 14, ranges)
