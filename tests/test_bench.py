@@ -180,6 +180,15 @@ def test_rmap_walks(monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
     assert whole["units"] == whole["counters"]["rmap_walk_ksm"] == 1000
 
 
+def test_one_walk_is_what_grows(monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
+    monkeypatch.setattr(works, "MANY_VMAS", 100)
+    monkeypatch.setattr(works, "_STEPS", 500)  # fewer walks of what is larger
+    fits = bench(capsys, "rmap", "--sweep", "ptes=250..1000:3", "--repeat", "1")["fit"]
+    found = {f["part"]: f["exponent"] for f in fits if f["of"] == "avc_visited"}
+    assert found["one KSM page, no max_page_sharing"] == pytest.approx(1)
+    assert found["100 vmas, whole tree"] == pytest.approx(0)
+
+
 def test_other_ways_do_the_same_work(capsys: Capture) -> None:
     args = ("swapoff", "--ptes", "256", "--profile", "3.9", "--repeat", "1", "--kind", "ksm")
     many = ("--walk", "literal", "--walk", "computed", "--transfer", "reference", "--threads", "2")

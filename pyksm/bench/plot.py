@@ -98,9 +98,9 @@ def _series(axes: Any, results: Results) -> None:
         grouped.setdefault((run.way.label, run.part), []).append(run)
     for k, ((series, part), runs) in enumerate(grouped.items()):
         sizes = [run.shape.ptes for run in runs]
-        seconds = [run.ns / 1e9 for run in runs]
-        low = [run.ns / 1e9 - min(s.ns for s in run.samples) / 1e9 for run in runs]
-        high = [max(s.ns for s in run.samples) / 1e9 - run.ns / 1e9 for run in runs]
+        seconds = [run.cost(run.ns) / 1e9 for run in runs]
+        low = [run.cost(run.ns - min(s.ns for s in run.samples)) / 1e9 for run in runs]
+        high = [run.cost(max(s.ns for s in run.samples) - run.ns) / 1e9 for run in runs]
         label = series if part == results.settings.what else f"{series}, {part}"
         if fit := exponents.get((series, part)):
             label += f" (n^{fit})"

@@ -27,7 +27,8 @@ The JSON of ``pyksm bench`` (keys are stable; a number's unit is in its name)::
                  memory                  peak_bytes of the process; machine_bytes of those the
                                          population's, beside_pages_bytes without page contents,
                                          and both per pte
-    fit          a series and part each, of sweeps: series, part, of ("ns" or a counter),
+    fit          a series and part each, of sweeps: series, part, of ("ns" or a counter; of one
+                 where the part is walks or lookups of the same kind, else of all the work),
                  exponent, exponent_stderr (null: two points), factor, points
 """
 
@@ -65,6 +66,8 @@ MAIN_COUNTER = {
     "anon_vma lookup": "avc_visited",
     "page copy": "copy_page",
 }
+_RMAP_COUNTER = "avc_visited"  #: that of rmap walks, whose parts are named by what is walked
+
 
 _PTE_BYTES = 8
 
@@ -109,10 +112,10 @@ def fits(results: Results) -> list[tuple[str, str, str, Fit]]:
     found = []
     for (label, part), runs in series.items():
         sizes = [float(run.shape.ptes) for run in runs]
-        costs = {"ns": [run.ns for run in runs]}
+        costs = {"ns": [run.cost(run.ns) for run in runs]}
         counter = _main_counter(runs)
         if counter is not None:
-            costs[counter] = [float(run.first.counters.get(counter, 0)) for run in runs]
+            costs[counter] = [run.cost(run.first.counters.get(counter, 0)) for run in runs]
         for of, values in costs.items():
             if (fit := power_law(sizes, values)) is not None:
                 found.append((label, part, of, fit))
@@ -122,7 +125,8 @@ def fits(results: Results) -> list[tuple[str, str, str, Fit]]:
 def _main_counter(runs: list[Run]) -> str | None:
     """The counter to fit: the one that is said above, else the largest."""
     counters = runs[-1].first.counters
-    named = MAIN_COUNTER.get(runs[0].part)
+    unit = runs[0].first.unit
+    named = _RMAP_COUNTER if unit == "walk" else MAIN_COUNTER.get(runs[0].part)
     if named in counters:
         return named
     return max(counters, key=lambda name: counters[name], default=None)

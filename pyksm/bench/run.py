@@ -38,6 +38,10 @@ class Run:
     def cpu_ns(self) -> float:
         return statistics.median(each.cpu_ns for each in self.samples)
 
+    def cost(self, ns: float) -> float:
+        """What grows with the size: of walks that are repeated one, of all else the whole."""
+        return ns / self.first.units if self.first.unit in ("walk", "lookup") else ns
+
     @property
     def ns_per_unit(self) -> float:
         return self.ns / self.first.units
