@@ -12,6 +12,7 @@ from __future__ import annotations
 import errno
 import operator
 import os
+import struct
 import threading
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -135,6 +136,80 @@ def _positive(status: NDArray[np.int32], ret: int) -> list[int]:
     if ret >= 0:
         return [0] * len(status)
     return [-code for code in status.tolist()]
+
+
+def _node(value: SupportsIndex) -> int:
+    """A node; for what C's int cannot hold, one that no machine has."""
+    return _clamp(value, -2, 1 << 30)
+
+
+def _bool(value: object) -> int:
+    return int(bool(value))
+
+
+class _Op:
+    """A call of C, and how its arguments are made to fit where they do not fit as they are."""
+
+    __slots__ = ("fit", "function", "what")
+
+    def __init__(self, what: str, function: Callable[..., int], *fit: Callable[[Any], int]) -> None:
+        self.what = what
+        self.function = function
+        self.fit = fit
+
+
+_SPAWN = _Op("spawn", lib.pyksm_spawn)
+_FORK = _Op("fork", lib.pyksm_fork, _id)
+_EXIT = _Op("exit", lib.pyksm_exit, _id)
+_MMAP = _Op("mmap", lib.pyksm_mmap, _id, _addr, _count, _node)
+_MUNMAP = _Op("munmap", lib.pyksm_munmap, _id, _addr, _count)
+_MPROTECT = _Op("mprotect", lib.pyksm_mprotect, _id, _addr, _count, _i32)
+_MREMAP = _Op("mremap", lib.pyksm_mremap, _id, _addr, _count, _addr)
+_MADVISE = _Op("madvise", lib.pyksm_madvise, _id, _addr, _count, _i32)
+_CLEAR_REFS = _Op("clear_refs", lib.pyksm_clear_refs, _id, _i32)
+_PIN = _Op("pin", lib.pyksm_pin, _id, _addr, _count)
+_UNPIN = _Op("unpin", lib.pyksm_unpin, _id, _addr, _count)
+_TOUCH = _Op("touch", lib.pyksm_touch, _id, _addr, _count, _bool)
+_SWAPOFF = _Op("swapoff", lib.pyksm_swapoff, _id)
+_RMAP_WALK = _Op("rmap_walk", lib.pyksm_rmap_walk, _id, _addr)
+_SWAP_COUNT = _Op("swap_count", lib.pyksm_swap_count, _id, _addr)
+_SWAP_MAP = _Op("swap_map", lib.pyksm_swap_map, _id, _addr)
+_SWAPCACHED = _Op("swapcached", lib.pyksm_swapcached)
+_PRCTL = _Op("prctl", lib.pyksm_prctl_memory_merge, _id, _bool)
+_MEMORY_MERGE = _Op("prctl", lib.pyksm_memory_merge, _id)
+_SCAN = _Op("scan", lib.pyksm_ksm_scan, lambda value: _u32(value, "scans"))
+_DO_SCAN = _Op("ksm_do_scan", lib.pyksm_ksm_do_scan, lambda value: _u32(value, "pages to scan"))
+_SLEEP = _Op("sleep", lib.pyksm_sleep, lambda value: _clamp(value, -1, _I32_MAX + 1))
+_INJECT = _Op("inject", lib.pyksm_inject, _i32, _count)
+_FREE_FRAMES = _Op("free_frames", lib.pyksm_free_frames, _node)
+_PEAK_FRAMES = _Op("peak_frames", lib.pyksm_peak_frames, _bool)
+
+
+#: Names of files of ksm that there are, as C takes them.
+_KEYS: dict[str, bytes] = {}
+
+#: struct pyksm_page.
+_PAGE_RECORD = struct.Struct("<Qqiiqqc??5x")
+_STATES = {state.encode("ascii"): state for state in ".PZS-"}
+
+
+def _page_info(record: tuple[Any, ...]) -> PageInfo:
+    """A PageInfo without its own way to be made, which takes thrice as long as all the rest."""
+    info = object.__new__(PageInfo)
+    to = info.__dict__
+    (
+        to["pte"],
+        to["pfn"],
+        to["swp_type"],
+        to["node"],
+        to["swp_offset"],
+        to["mapcount"],
+        state,
+        to["ksm"],
+        to["swapcache"],
+    ) = record
+    to["state"] = _STATES[state]
+    return info
 
 
 class _Holder:
@@ -269,6 +344,7 @@ class Core:
 
     def __init__(self, config: Config | None = None) -> None:
         self._handle: Any = None  # first: __repr__ and close() look at it
+        self._frames: NDArray[np.uint8] | None = None
         self.config = Config() if config is None else config
         c_config = _c_config(self.config)
         self._page_size = int(c_config.page_size)
@@ -277,6 +353,12 @@ class Core:
         self._depth = 0
         self._hook: Callable[[str], None] | None = None
         self._error: BaseException | None = None
+        # What calls for one page, or a page or less of bytes, answer in; used under the lock only.
+        self._status = ffi.new("int32_t[1]")
+        self._bytes = ffi.new("char[]", 4096)
+        self._number = ffi.new("int64_t *")
+        self._record = ffi.new("struct pyksm_page[1]")
+        self._record_bytes = memoryview(ffi.buffer(self._record))
         # A weak reference: the machine must not keep its own Python object alive.
         self._self = ffi.new_handle(weakref.ref(self))
         err = ffi.new("int *")
@@ -293,14 +375,18 @@ class Core:
         with self._lock:
             if self._depth:
                 raise MachineError(errno.EBUSY, "close inside a hook")
-            self._handle = None
+            self._handle = self._frames = None
+
+    def _open(self, what: str) -> Any:
+        """The machine, for calls that look at it and come by no schedule point; under the lock."""
+        if self._handle is None:
+            raise MachineError(errno.EBADF, f"{what}: machine is closed")
+        return self._handle
 
     def _raw(self, what: str, function: Callable[..., Any], *args: Any) -> Any:
         """Call C; raise what a hook raised meanwhile; leave C's own answer to the caller."""
         with self._lock:
-            handle = self._handle
-            if handle is None:
-                raise MachineError(errno.EBADF, f"{what}: machine is closed")
+            handle = self._open(what)
             self._depth += 1
             try:
                 ret = function(handle, *args)
@@ -318,46 +404,83 @@ class Core:
             raise MachineError(-ret, what)
         return ret
 
+    def _do(self, op: _Op, *args: Any) -> int:
+        """Call C. Integers that fit, which nearly all do, and no hook to look after: at once."""
+        for arg in args:
+            if type(arg) is not int:
+                break
+        else:
+            with self._lock:
+                if self._hook is None and self._handle is not None:
+                    try:
+                        ret = op.function(self._handle, *args)
+                    except OverflowError:
+                        pass  # cffi's, of an argument: made to fit below
+                    else:
+                        if ret >= 0:
+                            return ret
+                        raise MachineError(-ret, op.what)
+        fitting = [fit(arg) for fit, arg in zip(op.fit, args, strict=True)]
+        return self._call(op.what, op.function, *fitting)
+
+    def _at_once(self, function: Callable[..., int], *args: Any) -> int | None:
+        """What C answers; under the lock. None: there is a hook to look after, or an argument is to
+        be made to fit, and nothing is done yet."""
+        if self._hook is not None or self._handle is None:
+            return None
+        try:
+            return function(self._handle, *args)
+        except OverflowError:
+            return None
+
+    def _page(self, what: str, function: Callable[..., int], *args: Any) -> list[int] | None:
+        """A call for one page, the error its result; otherwise as :meth:`_at_once`."""
+        if self._hook is not None or self._handle is None:
+            return None
+        try:
+            ret = function(self._handle, *args, self._status)
+        except OverflowError:
+            return None
+        if ret >= 0:
+            return [0]
+        code = self._status[0]  # 0 unless the page was tried
+        self._status[0] = 0
+        if code:
+            return [-code]
+        raise MachineError(-ret, what)
+
     # processes
 
     def spawn(self) -> int:
-        return self._call("spawn", lib.pyksm_spawn)
+        return self._do(_SPAWN)
 
     def fork(self, pid: int) -> int:
-        return self._call("fork", lib.pyksm_fork, _id(pid))
+        return self._do(_FORK, pid)
 
     def exit(self, pid: int) -> None:
-        self._call("exit", lib.pyksm_exit, _id(pid))
+        self._do(_EXIT, pid)
 
     def processes(self) -> list[int]:
         with self._lock:
-            count = self._call("processes", lib.pyksm_process_count)
-            return [self._call("processes", lib.pyksm_process_at, k) for k in range(count)]
+            machine, at = self._open("processes"), lib.pyksm_process_at
+            return [at(machine, k) for k in range(lib.pyksm_process_count(machine))]
 
     # address space
 
     def mmap(self, pid: int, npages: int, addr: int = 0, node: int = -1) -> int:
-        return self._call(
-            "mmap", lib.pyksm_mmap, _id(pid), _addr(addr), _count(npages), _clamp(node, -2, 1 << 30)
-        )
+        return self._do(_MMAP, pid, addr, npages, node)
 
     def munmap(self, pid: int, addr: int, npages: int) -> None:
-        self._call("munmap", lib.pyksm_munmap, _id(pid), _addr(addr), _count(npages))
+        self._do(_MUNMAP, pid, addr, npages)
 
     def mprotect(self, pid: int, addr: int, npages: int, prot: int) -> None:
-        self._call(
-            "mprotect", lib.pyksm_mprotect, _id(pid), _addr(addr), _count(npages), _i32(prot)
-        )
+        self._do(_MPROTECT, pid, addr, npages, prot)
 
     def mremap(self, pid: int, addr: int, npages: int, new_addr: int) -> None:
-        self._call(
-            "mremap", lib.pyksm_mremap, _id(pid), _addr(addr), _count(npages), _addr(new_addr)
-        )
+        self._do(_MREMAP, pid, addr, npages, new_addr)
 
     def madvise(self, pid: int, addr: int, npages: int, advice: int) -> None:
-        self._call(
-            "madvise", lib.pyksm_madvise, _id(pid), _addr(addr), _count(npages), _i32(advice)
-        )
+        self._do(_MADVISE, pid, addr, npages, advice)
 
     def _bulk(self, what: str, pid: int, npages: int, each: int, most: int = _USER_PAGES) -> None:
         """Refuse, before arrays for them are made, more pages than there can be arrays for."""
@@ -371,7 +494,8 @@ class Core:
     def _each(self, what: str, function: Callable[..., int], *args: Any, npages: int) -> list[int]:
         """A call that tries every page: its errors are results, a refused call raises."""
         self._bulk(what, args[0], npages, 16)
-        status = np.full(npages, _UNTOUCHED, dtype=np.int32)
+        status = np.empty(npages, dtype=np.int32)
+        status[:1] = _UNTOUCHED
         ret = self._raw(what, function, *args, ffi.from_buffer("int32_t[]", status))
         if ret < 0 and (npages == 0 or status[0] == _UNTOUCHED):
             raise MachineError(-ret, what)
@@ -382,6 +506,11 @@ class Core:
 
         :returns: a 0 or errno (positive) for each page.
         """
+        if type(data) is bytes and len(data) == self._page_size and type(pid) is type(addr) is int:
+            with self._lock:
+                one = self._page("write_pages", lib.pyksm_write_pages, pid, addr, 1, data)
+                if one is not None:
+                    return one
         source = ffi.from_buffer("char[]", data)
         npages, rest = divmod(len(source), self._page_size)
         if rest:
@@ -397,6 +526,12 @@ class Core:
         )
 
     def read_pages(self, pid: int, addr: int, npages: int) -> tuple[bytes, list[int]]:
+        if type(pid) is type(addr) is type(npages) is int and npages == 1:
+            with self._lock:
+                one = self._page("read_pages", lib.pyksm_read_pages, pid, addr, 1, self._bytes)
+                if one is not None:
+                    size = self._page_size
+                    return bytes(size) if one[0] else ffi.unpack(self._bytes, size), one
         pages = _count(npages)
         self._bulk("read_pages", pid, pages, max(self._page_size, 16))
         out = np.zeros(pages * self._page_size, dtype=np.uint8)
@@ -410,7 +545,12 @@ class Core:
 
         :returns: a 0 or errno (positive) for each page.
         """
-        target = ffi.from_buffer("char[]", out, require_writable=True)
+        target = ffi.from_buffer("char[]", out, True)
+        if len(target) == self._page_size and type(pid) is type(addr) is int:
+            with self._lock:
+                one = self._page("read_pages", lib.pyksm_read_pages, pid, addr, 1, target)
+                if one is not None:
+                    return one
         npages, rest = divmod(len(target), self._page_size)
         if rest:
             raise MachineError(errno.EINVAL, "read_pages: not whole pages")
@@ -419,13 +559,27 @@ class Core:
         )
 
     def write(self, pid: int, addr: int, data: Buffer) -> None:
-        source = ffi.from_buffer("char[]", data)
+        source = data if type(data) is bytes else ffi.from_buffer("char[]", data)
         size = len(source)
         if not size:
             source = _NO_BYTES  # not NULL, which C refuses
+        if type(pid) is int and type(addr) is int:
+            with self._lock:
+                ret = self._at_once(lib.pyksm_write, pid, addr, source, size)
+            if ret is not None:
+                if ret >= 0:
+                    return
+                raise MachineError(-ret, "write")
         self._call("write", lib.pyksm_write, _id(pid), _addr(addr), source, size)
 
     def read(self, pid: int, addr: int, length: int) -> bytes:
+        if type(pid) is type(addr) is type(length) is int and 0 <= length <= 4096:
+            with self._lock:
+                ret = self._at_once(lib.pyksm_read, pid, addr, self._bytes, length)
+                if ret is not None:
+                    if ret >= 0:
+                        return ffi.unpack(self._bytes, length)
+                    raise MachineError(-ret, "read")
         size = operator.index(length)
         if size < 0:
             raise MachineError(errno.EINVAL, f"read: length {size}")
@@ -436,25 +590,37 @@ class Core:
         return out.tobytes()
 
     def touch(self, pid: int, addr: int, npages: int, write: bool = False) -> list[int]:
+        if type(pid) is type(addr) is type(npages) is int and npages == 1:
+            with self._lock:
+                one = self._page("touch", lib.pyksm_touch, pid, addr, 1, 1 if write else 0)
+                if one is not None:
+                    return one
         pages = _count(npages)
         return self._each(
             "touch", lib.pyksm_touch, _id(pid), _addr(addr), pages, int(bool(write)), npages=pages
         )
 
     def pin(self, pid: int, addr: int, npages: int) -> None:
-        self._call("pin", lib.pyksm_pin, _id(pid), _addr(addr), _count(npages))
+        self._do(_PIN, pid, addr, npages)
 
     def unpin(self, pid: int, addr: int, npages: int) -> None:
-        self._call("unpin", lib.pyksm_unpin, _id(pid), _addr(addr), _count(npages))
+        self._do(_UNPIN, pid, addr, npages)
 
     def migrate(self, pid: int, addr: int, npages: int, node: int) -> list[int]:
+        if type(pid) is type(addr) is type(npages) is type(node) is int and npages == 1:
+            with self._lock:
+                ret = self._at_once(lib.pyksm_migrate, pid, addr, 1, node, self._status)
+                status, self._status[0] = self._status[0], 0
+            if ret is not None:
+                if ret >= 0:
+                    return [status]
+                raise MachineError(-ret, "migrate")
         pages = _count(npages)
         self._bulk("migrate", pid, pages, 16)
-        status = np.zeros(pages, dtype=np.int32)
-        out = ffi.from_buffer("int32_t[]", status)
-        target = _clamp(node, -2, 1 << 30)
-        self._call("migrate", lib.pyksm_migrate, _id(pid), _addr(addr), pages, target, out)
-        answers: list[int] = status.tolist()
+        every = np.zeros(pages, dtype=np.int32)
+        out = ffi.from_buffer("int32_t[]", every)
+        self._call("migrate", lib.pyksm_migrate, _id(pid), _addr(addr), pages, _node(node), out)
+        answers: list[int] = every.tolist()
         return answers
 
     # swap
@@ -468,7 +634,7 @@ class Core:
         return self._call("swapon", lib.pyksm_swapon, slots, _i32(priority), encoded)
 
     def swapoff(self, type: int) -> None:
-        self._call("swapoff", lib.pyksm_swapoff, _id(type))
+        self._do(_SWAPOFF, type)
 
     def _all(
         self, what: str, cdecl: str, function: Callable[..., int], *args: Any
@@ -476,7 +642,8 @@ class Core:
         """Every record that an ``_at`` function knows, by index; the first errno ends them."""
         index = 0
         record = ffi.new(cdecl)
-        while self._raw(what, function, *args, index, record) >= 0:
+        machine = self._open(what)
+        while function(machine, *args, index, record) >= 0:
             yield record
             index += 1
 
@@ -488,16 +655,16 @@ class Core:
             ]
 
     def rmap_walk(self, pid: int, addr: int) -> int:
-        return self._call("rmap_walk", lib.pyksm_rmap_walk, _id(pid), _addr(addr))
+        return self._do(_RMAP_WALK, pid, addr)
 
     def swap_count(self, type: int, offset: int) -> int:
-        return self._call("swap_count", lib.pyksm_swap_count, _id(type), _addr(offset))
+        return self._do(_SWAP_COUNT, type, offset)
 
     def swap_map(self, type: int, offset: int) -> int:
-        return self._call("swap_map", lib.pyksm_swap_map, _id(type), _addr(offset))
+        return self._do(_SWAP_MAP, type, offset)
 
     def swapcached(self) -> int:
-        return self._call("swapcached", lib.pyksm_swapcached)
+        return self._do(_SWAPCACHED)
 
     def swapout(self, ranges: Sequence[tuple[int, int, int]] = ()) -> None:
         wanted = [(_id(pid), 0, _addr(addr), _count(npages)) for pid, addr, npages in ranges]
@@ -507,18 +674,31 @@ class Core:
     # KSM
 
     def ksm_write(self, key: str, value: int) -> None:
-        number = _clamp(value, -_I64_MAX - 1, _I64_MAX)
-        self._call(f"ksm {key}={value}", lib.pyksm_ksm_write, _text(key, "key"), number)
+        name = _KEYS.get(key) or _text(key, "key")
+        ret = None
+        if type(value) is int:
+            with self._lock:
+                ret = self._at_once(lib.pyksm_ksm_write, name, value)
+        if ret is None:
+            number = _clamp(value, -_I64_MAX - 1, _I64_MAX)
+            ret = self._raw(f"ksm {key}", lib.pyksm_ksm_write, name, number)
+        if ret < 0:
+            raise MachineError(-ret, f"ksm {key}={value}")
 
     def ksm_read(self, key: str) -> int:
-        ret = ffi.new("int64_t *")
-        self._call(f"ksm {key}", lib.pyksm_ksm_read, _text(key, "key"), ret)
-        return int(ret[0])
+        name = _KEYS.get(key) or _text(key, "key")
+        with self._lock:
+            ret = lib.pyksm_ksm_read(self._open("ksm"), name, self._number)
+            if ret < 0:
+                raise MachineError(-ret, f"ksm {key}")
+            _KEYS[key] = name
+            return int(self._number[0])
 
     def ksm_counts(self) -> dict[str, int]:
         counts: dict[str, int] = {}
         with self._lock:
-            while (key := self._raw("ksm", lib.pyksm_ksm_count_name, len(counts))) != ffi.NULL:
+            machine, at = self._open("ksm"), lib.pyksm_ksm_count_name
+            while (key := at(machine, len(counts))) != ffi.NULL:
                 name = ffi.string(key).decode("ascii")
                 counts[name] = self.ksm_read(name)
         return counts
@@ -536,24 +716,24 @@ class Core:
         return stat
 
     def prctl_memory_merge(self, pid: int, on: bool) -> None:
-        self._call("prctl", lib.pyksm_prctl_memory_merge, _id(pid), int(bool(on)))
+        self._do(_PRCTL, pid, 1 if on else 0)
 
     def memory_merge(self, pid: int) -> bool:
-        return bool(self._call("prctl", lib.pyksm_memory_merge, _id(pid)))
+        return bool(self._do(_MEMORY_MERGE, pid))
 
     def ksm_scan(self, n: int) -> int:
-        return self._call("scan", lib.pyksm_ksm_scan, _u32(n, "scans"))
+        return self._do(_SCAN, n)
 
     def ksm_do_scan(self, npages: int) -> None:
-        self._call("ksm_do_scan", lib.pyksm_ksm_do_scan, _u32(npages, "pages to scan"))
+        self._do(_DO_SCAN, npages)
 
     # time and references
 
     def clear_refs(self, pid: int, what: int) -> None:
-        self._call("clear_refs", lib.pyksm_clear_refs, _id(pid), _i32(what))
+        self._do(_CLEAR_REFS, pid, what)
 
     def sleep(self, ms: int) -> None:
-        self._call("sleep", lib.pyksm_sleep, _clamp(ms, -1, _I32_MAX + 1))
+        self._do(_SLEEP, ms)
 
     # observation
 
@@ -561,20 +741,24 @@ class Core:
         """Pages observed without touching them: shape (npages,), dtype ``PAGE_DTYPE``."""
         pages = _count(npages)
         self._bulk("pagemap", pid, pages, PAGE_DTYPE.itemsize)
-        out = np.zeros(pages, dtype=PAGE_DTYPE)
+        out = np.empty(pages, dtype=PAGE_DTYPE)
         records = ffi.from_buffer("struct pyksm_page[]", out)
         self._call("pagemap", lib.pyksm_pagemap, _id(pid), _addr(addr), pages, records)
         return out
 
     def pagemap(self, pid: int, addr: int, npages: int) -> list[PageInfo]:
-        return [
-            PageInfo(
-                state.decode("ascii"), pte, pfn, swp_type, offset, ksm, swapcache, mapcount, node
-            )
-            for pte, pfn, swp_type, node, offset, mapcount, state, ksm, swapcache in (
-                self.pagemap_array(pid, addr, npages).tolist()
-            )
-        ]
+        if type(pid) is type(addr) is type(npages) is int and npages == 1:
+            with self._lock:
+                try:
+                    ret = lib.pyksm_pagemap(self._open("pagemap"), pid, addr, 1, self._record)
+                except OverflowError:
+                    pass
+                else:
+                    if ret < 0:
+                        raise MachineError(-ret, "pagemap")
+                    return [_page_info(_PAGE_RECORD.unpack(self._record_bytes))]
+        records: Any = self.pagemap_array(pid, addr, npages).data
+        return list(map(_page_info, _PAGE_RECORD.iter_unpack(records.cast("B"))))
 
     def vmas(self, pid: int) -> list[VmaInfo]:
         with self._lock:
@@ -586,10 +770,10 @@ class Core:
             ]
 
     def free_frames(self, node: int = -1) -> int:
-        return self._call("free_frames", lib.pyksm_free_frames, _clamp(node, -2, 1 << 30))
+        return self._do(_FREE_FRAMES, node)
 
     def peak_frames(self, reset: bool = False) -> int:
-        return self._call("peak_frames", lib.pyksm_peak_frames, int(bool(reset)))
+        return self._do(_PEAK_FRAMES, 1 if reset else 0)
 
     def _view(self, what: str, pointer: Any, dtype: Any, size: int) -> NDArray[Any]:
         """A read-only array over C memory whose owner holds the machine, so that it outlives us."""
@@ -602,11 +786,23 @@ class Core:
         With ``transfer="reference"`` it is a view of where the content is now: once somebody
         writes to the page, that may be elsewhere, and then ask again.
         """
+        frames = self._frames
+        if frames is not None and type(pfn) is int and 0 <= pfn < len(frames):
+            row: NDArray[np.uint8] = frames[pfn]
+            return row
         with self._lock:
-            pointer = self._raw("frame", lib.pyksm_frame, _clamp(pfn, -1, _I64_MAX))
+            pointer = lib.pyksm_frame(self._open("frame"), _clamp(pfn, -1, _I64_MAX))
             if pointer == ffi.NULL:
                 raise MachineError(errno.EINVAL, f"frame {pfn}")
+            if self.config.transfer == "copy":
+                self._frames = self._all_frames()
             return self._view("frame", pointer, np.uint8, self._page_size)
+
+    def _all_frames(self) -> NDArray[np.uint8]:
+        """The frames as one array, where that is how they are in memory."""
+        count, first = self.config.frames + 1, lib.pyksm_frame(self._handle, 0)
+        every = self._view("frames", first, np.uint8, count * self._page_size)
+        return every.reshape(count, self._page_size)
 
     def pte_table(self, pid: int, addr: int) -> NDArray[np.uint64] | None:
         """The last-level page table over ``addr``: a read-only view, shape (512,), uint64.
@@ -623,15 +819,14 @@ class Core:
 
     def counters(self) -> Mapping[str, int]:
         with self._lock:
-            return {
-                name: self._raw("counters", lib.pyksm_counter, k)
-                for k, name in enumerate(_COUNTERS)
-            }
+            machine, counter = self._open("counters"), lib.pyksm_counter
+            return {name: counter(machine, k) for k, name in enumerate(_COUNTERS)}
 
     def vmstat(self) -> Mapping[str, int]:
         with self._lock:
+            machine, vmstat = self._open("vmstat"), lib.pyksm_vmstat
             return {
-                name: self._raw("vmstat", lib.pyksm_vmstat, k)
+                name: vmstat(machine, k)
                 for k, name in enumerate(_VMSTAT)
                 if _VMSTAT_SINCE.get(name) in self._vmstat_of
             }
@@ -640,7 +835,8 @@ class Core:
         """What the kernel would have logged since the last call, oldest first."""
         events = []
         with self._lock:
-            while (event := self._raw("events", lib.pyksm_next_event)) != ffi.NULL:
+            machine, following = self._open("events"), lib.pyksm_next_event
+            while (event := following(machine)) != ffi.NULL:
                 events.append(ffi.string(event).decode("utf-8", "replace"))
         return events
 
@@ -660,8 +856,7 @@ class Core:
             raise MachineError(errno.EINVAL, f"inject {kind}")
         if operator.index(nth) < 0:
             raise MachineError(errno.EINVAL, f"inject {kind} {nth}")
-        number = _clamp(nth, 0, _U64_MAX)
-        self._call("inject", lib.pyksm_inject, FAULT_KINDS.index(kind), number)
+        self._do(_INJECT, FAULT_KINDS.index(kind), nth)
 
     def set_hook(self, hook: Callable[[str], None] | None) -> None:
         """Call ``hook(name)`` at every schedule point; what it raises, the operation raises."""

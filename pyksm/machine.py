@@ -50,15 +50,9 @@ def _flat(data: Buffer) -> memoryview:
     return memoryview(source).cast("B")
 
 
-def _plain(data: memoryview, engine: Engine) -> Any:
-    """Data as the engine takes it: a buffer where it can, else bytes."""
-    return data if isinstance(engine, _Views) else data.tobytes()
-
-
-def _raise_first(errors: Iterable[int], what: str) -> None:
-    for code in errors:
-        if code:
-            raise MachineError(code, what)
+def _raise_first(errors: list[int], what: Callable[[], str]) -> None:
+    if any(errors):
+        raise MachineError(next(filter(None, errors)), what())
 
 
 def _names(names: Iterable[str]) -> frozenset[str]:
@@ -130,16 +124,17 @@ class Region:
     def __setitem__(self, key: int | slice, data: Buffer) -> None:
         """Write whole pages: as many bytes as the pages hold, or a page or less of bytes, which
         every page gets, filled up with zeros. Pages before a failing one stay written."""
-        part = self[key]
-        size = self.process.machine.page_size
-        raw = _flat(data)
-        if len(raw) != part.npages * size:
+        start, stop = self._span(key)
+        machine = self.process.machine
+        size, npages = machine.page_size, stop - start
+        raw = data if type(data) is bytes else _flat(data)
+        if len(raw) != npages * size:
             if len(raw) > size:
-                raise ValueError(f"{len(raw)} bytes for {part.npages} pages of {size}")
-            raw = memoryview(raw.tobytes().ljust(size, b"\0") * part.npages)
-        engine = self._engine
-        errors = engine.write_pages(self._pid, part.addr, _plain(raw, engine))
-        _raise_first(errors, f"write {part!r}")
+                raise ValueError(f"{len(raw)} bytes for {npages} pages of {size}")
+            raw = bytes(raw).ljust(size, b"\0") * npages
+        pid, addr = self.process.pid, self.addr + start * PAGE_SPAN
+        errors = machine.engine.write_pages(pid, addr, machine._plain(raw))
+        _raise_first(errors, lambda: f"write {self[start:stop]!r}")
 
     def _span(self, key: int | slice) -> tuple[int, int]:
         if isinstance(key, slice):
@@ -169,36 +164,45 @@ class Region:
 
     # contents
 
-    def _bytes(self, offset: int, length: int) -> Iterator[tuple[int, int, int]]:
+    def _bytes(self, offset: int, length: int) -> list[tuple[int, int, int]]:
         """(address, from, to) of the pieces of a byte range: one, unless pages are short."""
         size = self.process.machine.page_size
         if offset < 0 or length < 0 or offset + length > self.npages * size:
             raise MachineError(errno.ERANGE, f"bytes {offset}:{offset + length} of {self!r}")
-        done = 0
+        if size == PAGE_SPAN:
+            return [(self.addr + offset, 0, length)] if length else []
+        pieces, done = [], 0
         while done < length:
             page, within = divmod(offset + done, size)
-            piece = length - done if size == PAGE_SPAN else min(length - done, size - within)
-            yield self.addr + page * PAGE_SPAN + within, done, done + piece
+            piece = min(length - done, size - within)
+            pieces.append((self.addr + page * PAGE_SPAN + within, done, done + piece))
             done += piece
+        return pieces
 
     def write(self, data: Buffer, offset: int = 0) -> None:
         """Write bytes at a byte offset. Bytes before a page that fails stay written."""
-        raw = _flat(data)
-        engine = self._engine
+        process, machine = self.process, self.process.machine
+        raw, pid = data if type(data) is bytes else _flat(data), process.pid
         for addr, start, stop in self._bytes(offset, len(raw)):
-            engine.write(self._pid, addr, _plain(raw[start:stop], engine))
+            machine.engine.write(pid, addr, machine._plain(raw[start:stop]))
 
     def read(self, length: int | None = None, offset: int = 0) -> bytes:
         """``length`` bytes (all to the end by default) from a byte offset, with read faults."""
+        process, machine = self.process, self.process.machine
+        engine, pid = machine.engine, process.pid
+        beyond = self.npages * machine.page_size - offset
         if length is None:
-            length = self.npages * self.process.machine.page_size - offset
-        pieces = self._bytes(offset, length)
-        return b"".join(self._engine.read(self._pid, addr, b - a) for addr, a, b in pieces)
+            length = beyond
+        if machine.page_size == PAGE_SPAN and offset >= 0 and 0 < length <= beyond:
+            return engine.read(pid, self.addr + offset, length)
+        pieces = [engine.read(pid, addr, b - a) for addr, a, b in self._bytes(offset, length)]
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
     def touch(self, write: bool = False) -> None:
         """Fault every page in. All are tried; raises the first error."""
-        errors = self._engine.touch(self._pid, self.addr, self.npages, write)
-        _raise_first(errors, f"touch {self!r}")
+        process = self.process
+        errors = process.machine.engine.touch(process.pid, self.addr, self.npages, write)
+        _raise_first(errors, lambda: f"touch {self!r}")
 
     # system calls
 
@@ -242,9 +246,9 @@ class Region:
     @property
     def pages(self) -> NDArray[np.void]:
         """What is there, a record a page: shape (npages,), dtype :data:`pyksm.PAGE_DTYPE`."""
-        engine = self._engine
-        if isinstance(engine, _Views):
-            return engine.pagemap_array(self._pid, self.addr, self.npages)
+        engine, views = self._engine, self.process.machine._views
+        if views is not None:
+            return views.pagemap_array(self._pid, self.addr, self.npages)
         infos = engine.pagemap(self._pid, self.addr, self.npages)
         out = np.zeros(len(infos), dtype=PAGE_DTYPE)
         for field in PAGE_DTYPE.names or ():
@@ -275,21 +279,21 @@ class Region:
         """
         first = self.addr - self.addr % _TABLE_SPAN
         addrs = range(first, self.addr + self.npages * PAGE_SPAN, _TABLE_SPAN)
-        engine = self._engine
-        if isinstance(engine, _Views):
-            return [engine.pte_table(self._pid, addr) for addr in addrs]
+        views = self.process.machine._views
+        if views is not None:
+            return [views.pte_table(self._pid, addr) for addr in addrs]
         tables = [Region(self.process, addr, 512).ptes for addr in addrs]
         return [table if table.any() else None for table in tables]
 
     def contents(self) -> list[NDArray[np.uint8] | None]:
         """Content of each resident page, shape (page_size,), dtype uint8; None where there is
         none. Read-only views on the core; copies elsewhere, read as the process would."""
-        engine = self._engine
+        views = self.process.machine._views
         pages = self.pages
         resident = np.isin(pages["state"], (b"P", b"Z"))
-        if isinstance(engine, _Views):
+        if views is not None:
             pairs = zip(pages["pfn"].tolist(), resident.tolist(), strict=True)
-            return [engine.frame(pfn) if here else None for pfn, here in pairs]
+            return [views.frame(pfn) if here else None for pfn, here in pairs]
         return [
             np.frombuffer(page.read(), dtype=np.uint8) if here else None
             for page, here in zip(self, resident.tolist(), strict=True)
@@ -580,6 +584,8 @@ class Machine:
         config = _config_of(nodes, frames, page_size, profile, policy, switches, on, off, **how)
         make = _engines.factory(engine) if isinstance(engine, str) else engine
         self.engine = make(config)
+        #: The engine once more if its memory can be looked at in place.
+        self._views = self.engine if isinstance(self.engine, _Views) else None
         self.config = config
         self.page_size = page_size
         self.swap = Swap(self)
@@ -587,6 +593,10 @@ class Machine:
         self._world = World()
         self._processes: dict[int, Process] = {}
         self._vmstat = self.engine.vmstat()
+
+    def _plain(self, data: bytes | memoryview) -> Any:
+        """Data as the engine takes it: a buffer where it can, else bytes."""
+        return data if self._views is not None or type(data) is bytes else bytes(data)
 
     def __repr__(self) -> str:
         return f"<Machine {self.engine.name} {self.config}>"

@@ -9,9 +9,12 @@ import gc
 import re
 import threading
 from collections.abc import Callable
+from decimal import Decimal
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+import direct
 import numpy as np
 import pytest
 
@@ -195,6 +198,58 @@ def test_wrong_types_are_type_errors(core: Core, name: str, good: tuple[Any, ...
 def test_numpy_integers_are_integers(core: Core, region: tuple[int, int]) -> None:
     pid, addr = region
     assert core.touch(np.int64(pid), np.uint64(addr), np.int32(2)) == [0, 0]
+
+
+@pytest.mark.parametrize("seed", range(500, 540))
+def test_a_hook_changes_nothing(seed: int) -> None:
+    """Without a hook most calls go to C at once; with one each is looked after."""
+
+    def watched(config: Config) -> Core:
+        core = Core(config)
+        core.set_hook(lambda point: None)
+        return core
+
+    assert direct.first_difference(direct.play(Core, seed), direct.play(watched, seed)) is None
+
+
+def test_what_only_turns_into_an_integer_is_none(core: Core, region: tuple[int, int]) -> None:
+    pid, addr = region
+    for wrong in (Decimal(pid), Fraction(pid), np.float32(pid)):
+        for call in (core.touch, core.read, core.read_pages, core.pagemap, core.pin):
+            with pytest.raises(TypeError):
+                call(wrong, addr, 1)
+        with pytest.raises(TypeError):
+            core.write(wrong, addr, b"x")  # type: ignore[arg-type]
+
+
+def test_an_error_of_one_page_is_its_own(core: Core, region: tuple[int, int]) -> None:
+    """A refused call raises, whatever the call for one page before it had to say of the page."""
+    pid, addr = region
+    core.munmap(pid, addr + PAGE, 1)
+    for _ in range(2):
+        assert core.touch(pid, addr + PAGE, 1) == [errno.EFAULT]
+        assert core.read_pages(pid, addr + PAGE, 1) == (bytes(PAGE), [errno.EFAULT])
+        assert core.write_pages(pid, addr + PAGE, bytes(PAGE)) == [errno.EFAULT]
+        for wrong_pid, wrong, code in ((99, addr, errno.ESRCH), (pid, addr + 1, errno.EINVAL)):
+            with pytest.raises(MachineError) as caught:
+                core.touch(wrong_pid, wrong, 1)
+            assert caught.value.errno == code
+        assert core.touch(pid, addr, 1) == [0]
+        assert core.migrate(pid, addr + PAGE, 1, 0) == [-errno.EFAULT]
+        assert core.migrate(pid, addr, 1, 0) == [0]
+
+
+def test_frames_of_a_closed_machine_are_no_more(core: Core, region: tuple[int, int]) -> None:
+    pid, addr = region
+    core.write(pid, addr, b"still there")
+    pfn = core.pagemap(pid, addr, 1)[0].pfn
+    views = [core.frame(pfn) for _ in range(3)]
+    core.close()
+    with pytest.raises(MachineError) as caught:
+        core.frame(pfn)
+    assert caught.value.errno == errno.EBADF
+    assert {view[:11].tobytes() for view in views} == {b"still there"}
+    assert not any(view.flags.writeable for view in views)
 
 
 def test_names_with_nul_or_surrogates(core: Core) -> None:
