@@ -393,11 +393,10 @@ MUTANTS: tuple[Mutant, ...] = (
         "smart scan takes an index for an age",
     ),
     Mutant(
-        "ksm_tree.c",
-        "forget_index(m, item);",
+        "ksm_merge.c",
+        "keep_index(m, item, vma);",
         "",
-        "what was a page's index becomes its checksum and age",
-        after="node->rmap_hlist_len--;",
+        "what is looked up for a page's index is its checksum",
     ),
     Mutant(
         "rmap.c",
