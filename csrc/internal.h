@@ -463,18 +463,13 @@ swp_entry_t get_swap_pages(struct pyksm *m);
 int sys_swapon(struct pyksm *m, uint64_t npages, int priority, const char *path);
 int sys_swapoff(struct pyksm *m, int type);
 uint64_t swp_swapcount(const struct swap_info_struct *si, uint64_t offset);
-/* The area of a slot in use, NULL for what is no such thing. */
+/* The area of a slot in use, NULL for what is no such thing: what is no area has no slots. */
 static inline struct swap_info_struct *swap_info_get(struct pyksm *m, swp_entry_t entry)
 {
-	struct swap_info_struct *si;
+	struct swap_info_struct *si = &m->swap.info[swp_type(entry) % NR_SWAP_TYPES];
+	uint64_t offset = swp_offset(entry);
 
-	if (!entry.val || non_swap_entry(m, entry))
-		return NULL;
-	si = &m->swap.info[swp_type(entry)];
-	if (!(si->flags & SWP_USED) || swp_offset(entry) >= si->max ||
-	    !si->swap_map[swp_offset(entry)])
-		return NULL;
-	return si;
+	return offset < si->max && si->swap_map[offset] && entry.val ? si : NULL;
 }
 
 /* swapoff.c */
@@ -491,13 +486,14 @@ int swap_table_store(struct pyksm *m, struct swap_info_struct *si, uint64_t offs
 void swap_table_replace(struct swap_info_struct *si, uint64_t offset, uint64_t pfn);
 void swap_table_erase(struct pyksm *m, struct swap_info_struct *si, uint64_t offset,
 		      uint64_t shadow);
-void __swap_table_forget(struct pyksm *m, struct swap_info_struct *si, uint64_t offset);
+uint64_t swap_table_take(struct pyksm *m, struct swap_info_struct *si, uint64_t offset);
+/* The slot is free: what it remembered is nobody's. */
 static inline void swap_table_forget(struct pyksm *m, struct swap_info_struct *si, uint64_t offset)
 {
 	const struct swap_cluster *c = &si->clusters[offset / SWAP_TABLE_SLOTS];
 
 	if (c->nr_shadows && (c->packed || c->table[offset % SWAP_TABLE_SLOTS]))
-		__swap_table_forget(m, si, offset);
+		swap_table_take(m, si, offset);
 }
 static inline uint64_t swap_entry_pfn(uint64_t entry)
 {
@@ -566,8 +562,17 @@ void workingset_refault(struct pyksm *m, struct page *page, uint64_t shadow);
 void lru_note_cost(struct pyksm *m, struct node *node, uint64_t nr_io, uint64_t nr_rotated);
 
 /* memcontrol.c */
-bool try_charge_swapin(const struct pyksm *m, const struct page *page);
-void commit_charge_swapin(struct pyksm *m, struct page *page, bool charge);
+/* A page in swap cache may have kept its charge, or got it when it was read: then there is none to commit. */
+static inline bool try_charge_swapin(const struct pyksm *m, const struct page *page)
+{
+	return !(page->flags & PG_charged) && !has(m, FEAT_SWAPIN_CHARGED_AT_READ);
+}
+void __commit_charge_swapin(struct pyksm *m, struct page *page);
+static inline void commit_charge_swapin(struct pyksm *m, struct page *page, bool charge)
+{
+	if (charge)
+		__commit_charge_swapin(m, page);
+}
 void uncharge_page(struct pyksm *m, struct page *page);
 
 /* mlock.c */

@@ -6,20 +6,12 @@
  */
 #include "internal.h"
 
-/* A page in swap cache may have kept its charge, or got it when it was read: then there is none to commit. */
-bool try_charge_swapin(const struct pyksm *m, const struct page *page)
-{
-	return !(page->flags & PG_charged) && !has(m, FEAT_SWAPIN_CHARGED_AT_READ);
-}
-
 /*
  * Commit what was tried before the page was mapped. In between a write fault may have taken the page out
  * of the swap cache, unmapped as it still was, which uncharged it: so it ends up mapped and nobody's.
  */
-void commit_charge_swapin(struct pyksm *m, struct page *page, bool charge)
+void __commit_charge_swapin(struct pyksm *m, struct page *page)
 {
-	if (!charge)
-		return;
 	page->flags |= PG_charged;
 	if (page->flags & PG_lru) {
 		lru_del(m, page);

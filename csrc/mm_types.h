@@ -273,6 +273,7 @@ struct content_ids {
 };
 
 /* ---- swap ---- */
+#define NR_SWAP_TYPES 32 /* that a pte can say */
 #define MAX_SWAPFILES 29 /* at most; see max_swapfiles() */
 #define SWAP_MAP_MAX 0x3e
 #define SWAP_MAP_BAD 0x3f
@@ -319,7 +320,7 @@ struct swap_info_struct {
 };
 
 struct swap {
-	struct swap_info_struct info[MAX_SWAPFILES];
+	struct swap_info_struct info[NR_SWAP_TYPES]; /* what is no area has no slots */
 	int head, next; /* swap_list */
 	int avail[MAX_SWAPFILES], nr_avail; /* swap_avail_heads: types, the next to ask first */
 	int highest_priority_index;

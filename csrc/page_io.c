@@ -212,12 +212,12 @@ static int backend_read(struct pyksm *m, struct page *page)
 	struct swap_info_struct *si = &m->swap.info[swp_type(entry)];
 	uint64_t pos = swp_offset(entry) * m->page_size;
 
-	if (si->fd >= 0)
-		return full_pread(si->fd, page_content_overwrite(m, page), m->page_size, pos);
-	if (si->buffers)
+	if (si->mem)
+		memcpy(page_content_overwrite(m, page), si->mem + pos, m->page_size);
+	else if (si->buffers)
 		page_share_buffer(m, page, si->buffers[swp_offset(entry)]);
 	else
-		memcpy(page_content_overwrite(m, page), si->mem + pos, m->page_size);
+		return full_pread(si->fd, page_content_overwrite(m, page), m->page_size, pos);
 	return 0;
 }
 
@@ -247,6 +247,15 @@ static bool is_zero_filled(const struct pyksm *m, const struct page *page)
 	return !content[0] && !memcmp(content, content + 1, m->page_size - 1);
 }
 
+static RARELY void end_failed_read(struct pyksm *m, struct page *page)
+{
+	clear_highpage(m, page);
+	page->flags |= PG_error;
+	page->flags &= ~(uint32_t)PG_uptodate;
+	event(m, "Read-error on swap-device");
+	unlock_page(page);
+}
+
 /* Reads end at once. One that failed leaves the page not uptodate; 3.9's swapoff does not look. */
 void swap_readpage(struct pyksm *m, struct page *page)
 {
@@ -260,13 +269,10 @@ void swap_readpage(struct pyksm *m, struct page *page)
 	}
 	m->vm[PSWPIN]++;
 	if (should_fail(m, PYKSM_FAIL_READ) || backend_read(m, page)) {
-		clear_highpage(m, page);
-		page->flags |= PG_error;
-		page->flags &= ~(uint32_t)PG_uptodate;
-		event(m, "Read-error on swap-device");
-	} else {
-		page->flags |= PG_uptodate;
+		end_failed_read(m, page);
+		return;
 	}
+	page->flags |= PG_uptodate;
 	unlock_page(page);
 }
 

@@ -71,21 +71,15 @@ void free_swap_cache(struct pyksm *m, struct page *page)
 }
 
 /*
- * The page of a slot, with a reference: from the cache, else a new one, in the cache, its content read.
- * *read, if asked for, tells which. NULL: the slot is free by now, or there is no memory.
+ * A new page for a slot that has none in the cache: in the cache now, its content read, with a reference. NULL:
+ * the slot is free by now, or there is no memory.
  */
-struct page *read_swap_cache_async(struct pyksm *m, swp_entry_t entry, struct vm_area_struct *vma,
-				   bool *read)
+static struct page *__read_swap_cache_async(struct pyksm *m, swp_entry_t entry,
+					    struct vm_area_struct *vma)
 {
-	struct page *page = find_get_page(m, entry);
+	struct page *page = alloc_page_vma(m, vma);
 	uint64_t shadow;
 
-	COUNT(m, read_swap_cache_async);
-	if (read)
-		*read = false;
-	if (page)
-		return page;
-	page = alloc_page_vma(m, vma);
 	if (!page)
 		return NULL;
 	if (swapcache_prepare(m, entry) || add_to_swap_cache(m, page, entry, &shadow)) {
@@ -95,23 +89,43 @@ struct page *read_swap_cache_async(struct pyksm *m, swp_entry_t entry, struct vm
 	page->flags |= PG_locked | PG_swapbacked;
 	if (has(m, FEAT_SWAPIN_CHARGED_AT_READ))
 		page->flags |= PG_charged;
-	workingset_refault(m, page, shadow);
+	if (shadow)
+		workingset_refault(m, page, shadow);
 	lru_add(m, page);
 	swap_readpage(m, page);
-	if (read)
-		*read = true;
 	return page;
 }
 
-/* page-cluster is 0: the block to read ahead is the slot itself, and then the cache has it. */
+/* The page of a slot, with a reference: from the cache, else read. *read, if asked for, tells which. */
+struct page *read_swap_cache_async(struct pyksm *m, swp_entry_t entry, struct vm_area_struct *vma,
+				   bool *read)
+{
+	struct page *page = find_get_page(m, entry);
+
+	COUNT(m, read_swap_cache_async);
+	if (read)
+		*read = false;
+	if (page)
+		return page;
+	page = __read_swap_cache_async(m, entry, vma);
+	if (read)
+		*read = page;
+	return page;
+}
+
+/*
+ * The caller has found nothing in the cache. page-cluster is 0: the block to read ahead is the slot itself, and
+ * then the cache has it.
+ */
 struct page *swapin_readahead(struct pyksm *m, swp_entry_t entry, struct vm_area_struct *vma)
 {
 	struct page *page;
 
 	COUNT(m, swapin_readahead);
+	COUNT(m, read_swap_cache_async);
+	page = __read_swap_cache_async(m, entry, vma);
 	if (has(m, FEAT_READAHEAD_ONCE))
-		return read_swap_cache_async(m, entry, vma, NULL);
-	page = read_swap_cache_async(m, entry, vma, NULL);
+		return page;
 	if (page)
 		put_page(m, page);
 	return read_swap_cache_async(m, entry, vma, NULL);

@@ -197,24 +197,36 @@ void swap_table_erase(struct pyksm *m, struct swap_info_struct *si, uint64_t off
 		pack(m, c);
 }
 
-/* The slot is free: what it remembered is nobody's. */
-void __swap_table_forget(struct pyksm *m, struct swap_info_struct *si, uint64_t offset)
+static uint64_t packed_shadow(const struct packed_shadows *p, unsigned int slot)
+{
+	const struct shadow_run *run = p->runs;
+	int64_t age;
+
+	if (!(p->present[slot / 64] >> slot % 64 & 1))
+		return 0;
+	for (unsigned int k = 1; k < p->nr_runs && p->runs[k].first <= slot; k++)
+		run = &p->runs[k];
+	age = run->age + (int64_t)run->step * (int64_t)(slot - run->first);
+	return (p->base + (uint64_t)age) << SHADOW_AGE_SHIFT | p->low;
+}
+
+/* What the slot remembers, which it forgets; no page of it is cached. */
+uint64_t swap_table_take(struct pyksm *m, struct swap_info_struct *si, uint64_t offset)
 {
 	struct swap_cluster *c = cluster_of(si, offset);
-	uint64_t slot = offset % SLOTS;
+	unsigned int slot = offset % SLOTS;
+	uint64_t shadow;
 
 	if (!c->nr_shadows)
-		return;
-	if (c->packed) {
-		uint64_t *word = &c->shadows->present[slot / 64], bit = 1ULL << slot % 64;
-
-		c->nr_shadows = (uint16_t)(c->nr_shadows - !!(*word & bit));
-		*word &= ~bit;
-	} else {
-		assert(!swap_entry_pfn(c->table[slot]));
-		c->nr_shadows = (uint16_t)(c->nr_shadows - !!c->table[slot]);
+		return 0;
+	shadow = c->packed ? packed_shadow(c->shadows, slot) : c->table[slot];
+	if (!shadow)
+		return 0;
+	if (c->packed)
+		c->shadows->present[slot / 64] &= ~(1ULL << slot % 64);
+	else
 		c->table[slot] = 0;
-	}
-	if (!c->nr_shadows && !c->nr_cached)
+	if (!--c->nr_shadows && !c->nr_cached)
 		release_table(m, c);
+	return shadow;
 }

@@ -11,6 +11,7 @@
 struct unuse {
 	struct swap_info_struct *si;
 	bool signalled; /* a pending signal stays pending */
+	bool alone; /* nobody looks or interferes, nothing is ordered to fail: see unuse_sole_pte() */
 };
 
 static bool unuse_goes_on(struct pyksm *m, struct unuse *u)
@@ -113,6 +114,52 @@ static int unuse_swap_pte(struct pyksm *m, struct vm_area_struct *vma, uint64_t 
 	return err;
 }
 
+/*
+ * A slot that is not cached and that this pte alone refers to: what it comes to that the page is put in the
+ * swap cache, read, mapped, and taken out again with the slot.
+ */
+static int unuse_sole_pte(struct pyksm *m, struct vm_area_struct *vma, uint64_t addr, pte_t *pte,
+			  swp_entry_t entry, struct unuse *u)
+{
+	struct page *page;
+	uint64_t shadow;
+
+	COUNT(m, swapin_readahead);
+	COUNT(m, read_swap_cache_async);
+	page = alloc_page_vma(m, vma);
+	if (!page)
+		return -ENOMEM;
+	shadow = swap_table_take(m, u->si, swp_offset(entry));
+	page->private = entry.val;
+	page->flags |= PG_locked | PG_swapbacked;
+	if (has(m, FEAT_SWAPIN_CHARGED_AT_READ))
+		page->flags |= PG_charged;
+	if (shadow)
+		workingset_refault(m, page, shadow);
+	lru_add(m, page);
+	swap_readpage(m, page);
+	COUNT(m, unuse_pte);
+	COUNT_N(m, ksm_might_need_to_copy, !switched(m, PYKSM_SW_UNUSE_PTE_NO_COPY));
+	unuse_pte_map(m, vma, addr, pte, entry, page, false);
+	COUNT(m, try_to_free_swap);
+	COUNT(m, delete_from_swap_cache);
+	page->private = 0;
+	page->flags |= PG_dirty;
+	put_page(m, page);
+	return 0;
+}
+
+/* The long way goes by the swap cache, where others may find the page meanwhile. */
+static bool goes_alone(const struct pyksm *m, const struct swap_info_struct *si)
+{
+	bool orders = false;
+
+	for (int kind = 0; kind < PYKSM_NR_FAULT_KINDS; kind++)
+		orders |= m->inject[kind] != 0;
+	return !orders && !may_be_disturbed(m) && si->fd < 0 && has(m, FEAT_READAHEAD_ONCE) &&
+	       has(m, FEAT_KEEP_YOUNG_ONCE);
+}
+
 /* The table stays where it is: who would free it is kept out while the page lock is waited for. */
 static int unuse_pte_range(struct pyksm *m, struct vm_area_struct *vma, uint64_t addr, uint64_t end,
 			   struct unuse *u)
@@ -134,7 +181,12 @@ static int unuse_pte_range(struct pyksm *m, struct vm_area_struct *vma, uint64_t
 			break;
 		i = next + 1;
 		entry = pte_to_swp_entry(m, ptes[next]);
-		if (swp_type(entry) == (unsigned int)u->si->type)
+		if (swp_type(entry) != (unsigned int)u->si->type)
+			continue;
+		if (u->alone && u->si->swap_map[swp_offset(entry)] == 1)
+			ret = unuse_sole_pte(m, vma, addr + (next << PAGE_SHIFT), &ptes[next],
+					     entry, u);
+		else
 			ret = unuse_swap_pte(m, vma, addr + (next << PAGE_SHIFT), &ptes[next],
 					     entry, u);
 	}
@@ -236,7 +288,7 @@ static uint64_t unuse_progress(const struct pyksm *m, const struct unuse *u)
 
 int try_to_unuse_per_mm(struct pyksm *m, unsigned int type)
 {
-	struct unuse u = { &m->swap.info[type], false };
+	struct unuse u = { &m->swap.info[type], false, goes_alone(m, &m->swap.info[type]) };
 	int idle = 0;
 
 	COUNT(m, try_to_unuse);

@@ -48,8 +48,6 @@ void workingset_refault(struct pyksm *m, struct page *page, uint64_t shadow)
 	struct node *node = &m->node[page->nid], *from;
 	uint64_t active;
 
-	if (!shadow)
-		return;
 	from = &m->node[shadow >> SHADOW_NID_SHIFT & SHADOW_NID_MASK];
 	active = m->swap.nr_swap_pages > 0 ? from->nr_lru[LRU_ACTIVE_ANON] : 0;
 	if (from->nonresident_age - (shadow >> SHADOW_AGE_SHIFT) > active)

@@ -92,6 +92,9 @@ static void disturb(int times)
 			erase(slot, random_below(2) ? shadow_of(random_below(1000), 1) : 0);
 		} else if (random_below(2)) {
 			store(slot, 1 + random_below(1 << 30));
+		} else if (random_below(2)) {
+			EXPECT(swap_table_take(m, si, slot), model[slot]);
+			model[slot] = 0;
 		} else {
 			swap_table_forget(m, si, slot);
 			model[slot] = 0;

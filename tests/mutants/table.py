@@ -535,7 +535,7 @@ MUTANTS: tuple[Mutant, ...] = (
         "clear_highpage(m, page);",
         ";",
         "a page that could not be read shows what its frame held before",
-        after="m->vm[PSWPIN]++;",
+        after="end_failed_read(struct pyksm *m, struct page *page)",
     ),
     Mutant(
         "pgtable.c",
