@@ -5,7 +5,9 @@
  */
 #include "ksm_internal.h"
 
-#define AHEAD 512
+#define AHEAD 256
+#define ABREAST 32 /* searches at a time */
+#define SMALL_TREE 1024 /* it stays in the host's caches by itself */
 
 struct ahead {
 	uint32_t n;
@@ -126,6 +128,105 @@ static void look_at_contents(struct pyksm *m, const struct ahead *ahead)
 	content_look_done(m, looks.look, looks.n);
 }
 
+/* ---- where they will be searched ---- */
+/* Will ksmd get as far as the trees? Until 6.11 (d58a361b0350) it begins with them. */
+static bool will_be_searched(struct pyksm *m, struct page *page, const struct rmap_item *item)
+{
+	if (page_stable_node(page))
+		return false;
+	if (!has(m, FEAT_CHECKSUM_FIRST))
+		return true;
+	return item && (!page->content_id || content_checksum(m, page) == item->oldchecksum);
+}
+
+struct search {
+	uint64_t key;
+	const struct rb_node *at;
+	const struct page *page;
+};
+
+static inline uint64_t key_at(const struct rb_node *node, ptrdiff_t to_key)
+{
+	uint64_t key;
+
+	memcpy(&key, (const char *)node + to_key, sizeof(key));
+	return key;
+}
+
+/*
+ * All of them a level down at a time, so that they wait for memory together. Each ends where it leaves the
+ * tree, NULL, or where the key is found.
+ */
+static inline void descend_abreast(struct search *search, uint32_t n, ptrdiff_t to_key)
+{
+	for (bool moving = true; moving;) {
+		moving = false;
+		for (uint32_t i = 0; i < n; i++) {
+			const struct rb_node *at = search[i].at;
+			uint64_t key = at ? key_at(at, to_key) : 0;
+
+			if (!at || key == search[i].key)
+				continue;
+			search[i].at = search[i].key < key ? at->left : at->right;
+			__builtin_prefetch(search[i].at);
+			moving = true;
+		}
+	}
+}
+
+/* What merging with the node's page will touch. */
+static void fetch_node(const struct pyksm *m, const struct stable_node *node)
+{
+	if (is_stable_node_chain(node))
+		return;
+	__builtin_prefetch(pfn_to_page(m, node->kpfn));
+	__builtin_prefetch(node->hlist.first);
+}
+
+static void search_abreast(struct pyksm *m, struct search *search, uint32_t n)
+{
+	uint32_t missed = 0;
+
+	for (uint32_t i = 0; i < n; i++) {
+		int nid = get_kpfn_nid(m, page_to_pfn(m, search[i].page));
+
+		search[i].key = content_key(m, search[i].page);
+		search[i].at = m->ksm.root_stable_tree[nid].node;
+	}
+	descend_abreast(search, n,
+			(ptrdiff_t)offsetof(struct stable_node, key) -
+				(ptrdiff_t)offsetof(struct stable_node, node));
+	for (uint32_t i = 0; i < n; i++) {
+		int nid = get_kpfn_nid(m, page_to_pfn(m, search[i].page));
+
+		if (search[i].at) {
+			fetch_node(m, container_of(search[i].at, struct stable_node, node));
+			continue;
+		}
+		search[missed] = search[i];
+		search[missed++].at = m->ksm.root_unstable_tree[nid].node;
+	}
+	if (m->ksm.unstable_sure)
+		descend_abreast(search, missed,
+				(ptrdiff_t)offsetof(struct rmap_item, key) -
+					(ptrdiff_t)offsetof(struct rmap_item, node));
+}
+
+static void look_at_trees(struct pyksm *m, const struct ahead *ahead)
+{
+	struct search search[ABREAST];
+	uint32_t n = 0;
+
+	for (uint32_t i = 0; i < ahead->n; i++) {
+		if (will_be_searched(m, ahead->page[i], ahead->item[i]))
+			search[n++].page = ahead->page[i];
+		if (n == ABREAST || (n && i + 1 == ahead->n)) {
+			search_abreast(m, search, n);
+			n = 0;
+		}
+	}
+}
+
 /* Before ksmd goes on for npages at most: how many pages have been looked at, 0 if there are none. */
 uint64_t ksm_look_ahead(struct pyksm *m, uint64_t npages)
 {
@@ -134,5 +235,7 @@ uint64_t ksm_look_ahead(struct pyksm *m, uint64_t npages)
 	gather(m, &ahead, npages < AHEAD ? (uint32_t)npages : AHEAD);
 	if (content_ids_wanted(m))
 		look_at_contents(m, &ahead);
+	if (m->ksm.pages_shared + m->ksm.pages_unshared > SMALL_TREE)
+		look_at_trees(m, &ahead);
 	return ahead.n;
 }

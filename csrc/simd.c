@@ -127,6 +127,7 @@ static size_t portable_find_last_used(const unsigned char *map, size_t n)
 static const struct simd_ops portable = {
 	"portable",	    portable_find_pte,	portable_find_swp_pte,	 portable_find_present_pte,
 	portable_find_byte, portable_find_used, portable_find_last_used, portable_jhash2_lanes,
+	portable_xxh64,
 };
 
 /* ---- AVX2 ---- */
@@ -276,35 +277,64 @@ AVX2 static size_t avx2_find_last_used(const unsigned char *map, size_t n)
 static const struct simd_ops avx2 = {
 	"avx2",		avx2_find_pte,	avx2_find_swp_pte,   avx2_find_present_pte,
 	avx2_find_byte, avx2_find_used, avx2_find_last_used, avx2_jhash2_lanes,
+	portable_xxh64,
+};
+
+/* Searches wait for memory as it is: only what multiplies and rotates gains. */
+static const struct simd_ops avx512 = {
+	"avx512",	avx2_find_pte,	avx2_find_swp_pte,   avx2_find_present_pte,
+	avx2_find_byte, avx2_find_used, avx2_find_last_used, avx512_jhash2_lanes,
+	avx512_xxh64,
 };
 #endif
 
 /* ---- the choice ---- */
 _Atomic(const struct simd_ops *) simd_in_use = &portable;
 
-static const struct simd_ops *best(void)
+static bool host_has(const struct simd_ops *ops)
 {
 #ifdef HAVE_AVX2
+	bool has_avx2;
+
 	__builtin_cpu_init();
-	if (__builtin_cpu_supports("avx2"))
-		return &avx2;
+	has_avx2 = __builtin_cpu_supports("avx2");
+	if (ops == &avx2)
+		return has_avx2;
+	if (ops == &avx512)
+		return has_avx2 && __builtin_cpu_supports("avx512dq") &&
+		       __builtin_cpu_supports("avx512vl");
 #endif
-	return &portable;
+	return ops == &portable;
+}
+
+/* The best there is, or the one of that name. NULL: the host has none such. */
+static const struct simd_ops *find_ops(const char *name)
+{
+	static const struct simd_ops *const all[] = {
+#ifdef HAVE_AVX2
+		&avx512,
+		&avx2,
+#endif
+		&portable,
+	};
+
+	for (size_t i = 0; i < sizeof(all) / sizeof(all[0]); i++)
+		if ((!strcmp(name, "auto") || !strcmp(name, all[i]->name)) && host_has(all[i]))
+			return all[i];
+	return NULL;
 }
 
 /* When the library is loaded: before any thread of the program can ask. */
 __attribute__((constructor)) static void choose(void)
 {
-	atomic_store(&simd_in_use, best());
+	atomic_store(&simd_in_use, find_ops("auto"));
 }
 
 const char *pyksm_simd(const char *want)
 {
-	const struct simd_ops *ops = want ? best() : simd();
+	const struct simd_ops *ops = want ? find_ops(want) : simd();
 
-	if (want && !strcmp(want, portable.name))
-		ops = &portable;
-	else if (want && strcmp(want, "auto") && strcmp(want, ops->name))
+	if (!ops)
 		return NULL;
 	atomic_store(&simd_in_use, ops);
 	return ops->name;

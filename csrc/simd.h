@@ -30,6 +30,8 @@ struct simd_ops {
 	/* jhash2 of JHASH_LANES keys of that many words, not 0; see checksum.c */
 	void (*jhash2_lanes)(const unsigned char *const *key, size_t words, uint32_t initval,
 			     uint32_t *ret);
+	/* of a multiple of 8 bytes */
+	uint64_t (*xxh64)(const void *data, size_t len, uint64_t seed);
 };
 
 #define JHASH_LANES 8
@@ -37,6 +39,10 @@ void portable_jhash2_lanes(const unsigned char *const *key, size_t words, uint32
 			   uint32_t *ret);
 void avx2_jhash2_lanes(const unsigned char *const *key, size_t words, uint32_t initval,
 		       uint32_t *ret);
+void avx512_jhash2_lanes(const unsigned char *const *key, size_t words, uint32_t initval,
+			 uint32_t *ret);
+uint64_t portable_xxh64(const void *data, size_t len, uint64_t seed);
+uint64_t avx512_xxh64(const void *data, size_t len, uint64_t seed);
 
 /* The one choice that all machines of a process share: it changes no result, only time. */
 extern _Atomic(const struct simd_ops *) simd_in_use;

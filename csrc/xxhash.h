@@ -46,33 +46,43 @@ static inline uint64_t xxh64_avalanche(uint64_t hash)
 	return hash ^ hash >> 32;
 }
 
-/* Of a length that is a multiple of 8, as pages' are: the rules for odd bytes are left out. */
-static inline uint64_t xxh64(const void *data, size_t len, uint64_t seed)
+static inline uint64_t xxh64_converge(uint64_t a, uint64_t b, uint64_t c, uint64_t d)
 {
-	const unsigned char *p = data, *end = p + len;
-	uint64_t hash = seed + XXH_PRIME_5;
+	uint64_t hash = xxh_rol64(a, 1) + xxh_rol64(b, 7) + xxh_rol64(c, 12) + xxh_rol64(d, 18);
 
-	if (len >= 32) {
-		uint64_t a = seed + XXH_PRIME_1 + XXH_PRIME_2, b = seed + XXH_PRIME_2;
-		uint64_t c = seed, d = seed - XXH_PRIME_1;
+	hash = xxh64_merge_round(hash, a);
+	hash = xxh64_merge_round(hash, b);
+	hash = xxh64_merge_round(hash, c);
+	return xxh64_merge_round(hash, d);
+}
 
-		for (; end - p >= 32; p += 32) {
-			a = xxh64_round(a, xxh_read64(p));
-			b = xxh64_round(b, xxh_read64(p + 8));
-			c = xxh64_round(c, xxh_read64(p + 16));
-			d = xxh64_round(d, xxh_read64(p + 24));
-		}
-		hash = xxh_rol64(a, 1) + xxh_rol64(b, 7) + xxh_rol64(c, 12) + xxh_rol64(d, 18);
-		hash = xxh64_merge_round(hash, a);
-		hash = xxh64_merge_round(hash, b);
-		hash = xxh64_merge_round(hash, c);
-		hash = xxh64_merge_round(hash, d);
-	}
+/* With what is left from p on, of len in all. */
+static inline uint64_t xxh64_finish(uint64_t hash, const unsigned char *p, const unsigned char *end,
+				    size_t len)
+{
 	hash += len;
 	for (; p < end; p += 8)
 		hash = xxh_rol64(hash ^ xxh64_round(0, xxh_read64(p)), 27) * XXH_PRIME_1 +
 		       XXH_PRIME_4;
 	return xxh64_avalanche(hash);
+}
+
+/* Of a length that is a multiple of 8, as pages' are: the rules for odd bytes are left out. */
+static inline uint64_t xxh64(const void *data, size_t len, uint64_t seed)
+{
+	const unsigned char *p = data, *end = p + len;
+	uint64_t a = seed + XXH_PRIME_1 + XXH_PRIME_2, b = seed + XXH_PRIME_2;
+	uint64_t c = seed, d = seed - XXH_PRIME_1;
+
+	if (len < 32)
+		return xxh64_finish(seed + XXH_PRIME_5, p, end, len);
+	for (; end - p >= 32; p += 32) {
+		a = xxh64_round(a, xxh_read64(p));
+		b = xxh64_round(b, xxh_read64(p + 8));
+		c = xxh64_round(c, xxh_read64(p + 16));
+		d = xxh64_round(d, xxh_read64(p + 24));
+	}
+	return xxh64_finish(xxh64_converge(a, b, c, d), p, end, len);
 }
 
 #endif

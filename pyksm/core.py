@@ -236,10 +236,11 @@ def object_size(name: str) -> int:
 
 
 def simd(want: str | None = None) -> str:
-    """How the core searches arrays, for all machines of the process; no result differs.
+    """How the core searches arrays and makes checksums, for all machines of the process.
 
-    ``want``: "portable", "avx2", or "auto", the best that the host has, and what a process begins
-    with unless the environment variable ``PYKSM_SIMD`` says otherwise. None only asks.
+    No result differs. ``want``: "portable", "avx2", "avx512", or "auto", the best that the host
+    has, and what a process begins with unless the environment variable ``PYKSM_SIMD`` says
+    otherwise. None only asks.
 
     :returns: the name of what is in use now.
     :raises InputError: this host does not have it.

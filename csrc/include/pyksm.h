@@ -159,10 +159,11 @@ struct pyksm_area {
 PYKSM_API struct pyksm *pyksm_new(const struct pyksm_config *config, int *err);
 PYKSM_API void pyksm_free(struct pyksm *m);
 PYKSM_API const char *pyksm_version(void);
-/* How arrays are searched: "portable", or "avx2" where the host has it; "auto" is the best there is, and
- * what a process begins with. No result and no counter differs. This is the one thing that belongs to the
- * process and not to a machine: it holds for all machines, from their next call on. NULL asks what is in
- * use; the answer is its name, NULL for one that this host does not have. */
+/* How arrays are searched and checksums made: "portable", or "avx2" or "avx512" where the host has it;
+ * "auto" is the best there is, and what a process begins with. No result and no counter differs. This is
+ * the one thing that belongs to the process and not to a machine: it holds for all machines, from their
+ * next call on. NULL asks what is in use; the answer is its name, NULL for one that this host does not
+ * have. */
 PYKSM_API const char *pyksm_simd(const char *want);
 
 /* Processes. Ids count up from 1 and are not used again. */
