@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import errno
+import random
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 
 import pytest
 
 from pyksm.core import Core
 from pyksm.engine import MADV_MERGEABLE, PROT_READ, Config, Engine
 from pyksm.errors import MachineError
-from pyksm.scenario import engines
+from pyksm.hunt import generate
+from pyksm.oracle import Oracle
+from pyksm.scenario import Run, engines
 
 PAGE = 4096
 BY_INDEX = frozenset({"ksm-rmap-by-index"})
@@ -166,3 +170,28 @@ def test_a_most_of_sharers_bounds_the_walk(name: str, npages: int, most: int) ->
         # Every item in both passes, each with the one vma of its anon_vma.
         assert work == {"rmap_walk_ksm": 1, "avc_visited": 2 * mapped}
     assert dups > 1 or mapped == npages
+
+
+@pytest.mark.parametrize("first", range(0, 160, 20))
+def test_by_index_finds_what_all_vmas_have(first: int) -> None:
+    """After random programs, whatever they have split, merged, moved and forked."""
+    walked = 0
+    for seed in range(first, first + 20):
+        choose = generate.Seeded(random.Random(f"by index {seed}"))
+        era = choose.pick(("3.9", "4.19", "6.1", "6.18"))
+        head = replace(generate.machine(choose, era), on=tuple(BY_INDEX), bugs=())
+        scenario = generate.build(choose, 30, 90, f"seed {seed}", head)
+        machine = Oracle(engines.config(scenario.machine, None))
+        Run(machine).all(scenario.body)
+        places = [
+            (pid, vma.start + k * PAGE)
+            for pid in machine.processes()
+            for vma in machine.vmas(pid)
+            for k, page in enumerate(machine.pagemap(pid, vma.start, (vma.end - vma.start) // PAGE))
+            if page.ksm
+        ]
+        by_index = [machine.rmap_walk(*place) for place in places]
+        machine._m().features -= BY_INDEX
+        assert by_index == [machine.rmap_walk(*place) for place in places], f"seed {seed}"
+        walked += len(places)
+    assert walked
