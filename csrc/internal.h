@@ -474,6 +474,17 @@ static inline struct swap_info_struct *swap_info_get(struct pyksm *m, swp_entry_
 
 /* swapoff.c */
 int try_to_unuse(struct pyksm *m, unsigned int type);
+/* swapoff_computed.c */
+struct unuse_index;
+struct unuse_hit {
+	struct vm_area_struct *vma;
+	uint64_t addr;
+	pte_t *pte;
+};
+struct unuse_index *unuse_index_new(struct pyksm *m, unsigned int type);
+void unuse_index_free(struct unuse_index *index);
+bool unuse_index_find(struct pyksm *m, struct unuse_index *index, const struct mm_struct *mm,
+		      const struct page *page, swp_entry_t entry, struct unuse_hit *hit);
 /* swapoff_mm.c */
 int try_to_unuse_per_mm(struct pyksm *m, unsigned int type);
 

@@ -122,6 +122,7 @@ struct mm_struct {
 	struct vm_area_struct *mmap;
 	struct rb_root mm_rb;
 	struct list_head mmlist; /* swapoff's list */
+	const struct unuse_walk *unuse_walk; /* of the swapoff under way that computes its walk */
 	int64_t anon_rss, swapents;
 	pte_t *pgd;
 	bool forked;

@@ -8,6 +8,7 @@ struct unuse {
 	swp_entry_t entry;
 	struct page *page;
 	bool fresh; /* read in this visit: still in a per-CPU batch, where activate_page() finds nothing */
+	struct unuse_index *index; /* of swapoff_computed.c; NULL: walk */
 };
 
 static unsigned char in_use(const unsigned char *map)
@@ -92,9 +93,15 @@ static int unuse_vma(struct pyksm *m, struct vm_area_struct *vma, struct unuse *
 static int unuse_mm(struct pyksm *m, struct mm_struct *mm, struct unuse *u)
 {
 	struct vm_area_struct *vma;
+	struct unuse_hit hit;
 	int ret = 0;
 
 	COUNT(m, unuse_mm);
+	if (u->index) {
+		if (unuse_index_find(m, u->index, mm, u->page, u->entry, &hit))
+			ret = unuse_pte(m, hit.vma, hit.addr, hit.pte, u);
+		return ret < 0 ? ret : 0;
+	}
 	for (vma = mm->mmap; vma && !ret; vma = vma->vm_next)
 		if (vma->anon_vma)
 			ret = unuse_vma(m, vma, u);
@@ -220,9 +227,9 @@ static void forget_dying_start_mm(struct pyksm *m, struct mm_struct **start_mm)
 }
 
 static int visit_entry(struct pyksm *m, struct swap_info_struct *si, uint64_t i,
-		       struct mm_struct **start_mm)
+		       struct mm_struct **start_mm, struct unuse_index *index)
 {
-	struct unuse u = { swp_entry((unsigned int)si->type, i), NULL, false };
+	struct unuse u = { swp_entry((unsigned int)si->type, i), NULL, false, index };
 	const unsigned char *map = &si->swap_map[i];
 	int err;
 
@@ -266,6 +273,7 @@ int try_to_unuse(struct pyksm *m, unsigned int type)
 {
 	struct swap_info_struct *si = &m->swap.info[type];
 	struct mm_struct *start_mm = &m->swap.init_mm;
+	struct unuse_index *index = unuse_index_new(m, type);
 	uint64_t i = 0, idle = 0, before;
 	int err = 0;
 
@@ -274,11 +282,12 @@ int try_to_unuse(struct pyksm *m, unsigned int type)
 	while (!err && (i = find_next_to_unuse(m, si, i))) {
 		before = m->count[CNT_unuse_pte] - si->inuse_pages;
 		sched_point(m, PT_UNUSE_NEXT_ENTRY);
-		err = signal_pending(m) ? -EINTR : visit_entry(m, si, i, &start_mm);
+		err = signal_pending(m) ? -EINTR : visit_entry(m, si, i, &start_mm, index);
 		idle = before == m->count[CNT_unuse_pte] - si->inuse_pages ? idle + 1 : 0;
 		if (!err && goes_for_ever(m, si, idle))
 			err = -ETIMEDOUT;
 	}
 	mm_unpin(m, start_mm);
+	unuse_index_free(index);
 	return err;
 }

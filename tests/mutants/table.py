@@ -58,6 +58,12 @@ MUTANTS: tuple[Mutant, ...] = (
         "the next entry's search starts at the last mm that helped, not at the first",
     ),
     Mutant(
+        "swapoff_computed.c",
+        "	COUNT_N(m, unuse_vma, segment->vmas);",
+        "	COUNT_N(m, unuse_vma, walk->nr_vmas);",
+        "a computed walk goes on behind the pte that it was looking for",
+    ),
+    Mutant(
         "simd.c",
         "	while (i < n && !hit(pte[i], x, y))",
         "	while (i + 1 < n && !hit(pte[i], x, y))",
