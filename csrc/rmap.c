@@ -166,9 +166,15 @@ void unlink_anon_vmas(struct pyksm *m, struct vm_area_struct *vma)
 }
 
 /* For a walk that starts from the page: only while something maps it is the owner sure to live. */
+static struct anon_vma *page_lock_anon_vma_read(const struct page *page)
+{
+	return page_mapped(page) ? page_anon_vma(page) : NULL;
+}
+
+/* For one that goes on when nothing may map it any more. */
 struct anon_vma *page_get_anon_vma(struct page *page)
 {
-	struct anon_vma *av = page_mapped(page) ? page_anon_vma(page) : NULL;
+	struct anon_vma *av = page_lock_anon_vma_read(page);
 
 	if (av)
 		get_anon_vma(av);
@@ -335,7 +341,7 @@ int page_referenced_one(struct pyksm *m, struct page *page, struct vm_area_struc
 
 static int page_referenced_anon(struct pyksm *m, struct page *page)
 {
-	struct anon_vma *av = page_get_anon_vma(page);
+	struct anon_vma *av = page_lock_anon_vma_read(page);
 	struct anon_vma_chain *avc;
 	int mapcount = page_mapcount(page), referenced = 0;
 
@@ -348,7 +354,6 @@ static int page_referenced_anon(struct pyksm *m, struct page *page)
 		if (!mapcount)
 			break;
 	}
-	put_anon_vma(m, av);
 	return referenced;
 }
 
@@ -450,7 +455,7 @@ int try_to_unmap_one(struct pyksm *m, struct page *page, struct vm_area_struct *
 
 static int try_to_unmap_anon(struct pyksm *m, struct page *page, enum ttu_flags flags)
 {
-	struct anon_vma *av = page_get_anon_vma(page);
+	struct anon_vma *av = page_lock_anon_vma_read(page);
 	struct anon_vma_chain *avc;
 	int ret = SWAP_AGAIN;
 
@@ -462,7 +467,6 @@ static int try_to_unmap_anon(struct pyksm *m, struct page *page, enum ttu_flags 
 		if (ret != SWAP_AGAIN || !page_mapped(page))
 			break;
 	}
-	put_anon_vma(m, av);
 	return ret;
 }
 
