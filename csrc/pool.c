@@ -4,8 +4,9 @@
 
 #include "internal.h"
 
-#define CHUNK_BYTES ((size_t)64 * 1024)
-#define SMALL_CHUNKS 16
+#define RECORD_ALIGN 64 /* a record of a cache line, as many are, lies in one */
+#define CHUNK_BYTES ((size_t)16 * 1024)
+#define SMALL_CHUNKS 64
 #define LARGE_CHUNK_BYTES ((size_t)8 << 20)
 #define BLOCKS_KEPT 16
 
@@ -38,32 +39,43 @@ void *grow(void *array, size_t *max, size_t need, size_t size)
 }
 
 /*
- * A small machine takes what it uses. One that is not small gets its records from huge pages where the host has
- * them; blocks, which go back to the host, from small ones.
+ * A small machine lives off the heap, where pages are at hand. One that is not small gets its records from fresh
+ * zeros, in huge pages where the host has them; blocks, which go back to the host, in small ones.
  */
+static void *chunk_memory(const struct pool *pool, enum pool_id id, size_t bytes)
+{
+	void *memory;
+
+	if (pool->nr_chunks < SMALL_CHUNKS)
+		return posix_memalign(&memory, id == POOL_BLOCK ? BLOCK_BYTES : RECORD_ALIGN, bytes)
+			       ? NULL
+			       : memory;
+	memory = map_lazily(bytes);
+	if (memory && id != POOL_BLOCK)
+		advise_huge_pages(memory, bytes);
+	return memory;
+}
+
 static bool add_chunk(struct pool *pool, enum pool_id id)
 {
-	bool large = pool->nr_chunks >= SMALL_CHUNKS;
 	struct chunk *chunks =
 		grow(pool->chunks, &pool->max_chunks, pool->nr_chunks + 1, sizeof(*chunks));
-	size_t bytes = large ? LARGE_CHUNK_BYTES : CHUNK_BYTES;
+	size_t bytes = pool->nr_chunks < SMALL_CHUNKS ? CHUNK_BYTES : LARGE_CHUNK_BYTES;
 	char *memory;
 
 	if (!chunks)
 		return false;
 	pool->chunks = chunks;
-	memory = map_lazily(bytes);
+	memory = chunk_memory(pool, id, bytes);
 	if (!memory)
 		return false;
-	if (large && id != POOL_BLOCK)
-		advise_huge_pages(memory, bytes);
 	chunks[pool->nr_chunks++] = (struct chunk){ memory, bytes };
 	pool->fresh = memory;
 	pool->fresh_end = memory + bytes;
 	return true;
 }
 
-/* One that is zeros by itself. */
+/* One that has not been handed out before, or whose memory went to the host. */
 static void *get_fresh(struct pool *pool, enum pool_id id)
 {
 	void *obj;
@@ -74,7 +86,7 @@ static void *get_fresh(struct pool *pool, enum pool_id id)
 		return NULL;
 	obj = pool->fresh;
 	pool->fresh += pool_size[id];
-	return obj;
+	return pool->nr_chunks > SMALL_CHUNKS ? obj : memset(obj, 0, pool_size[id]);
 }
 
 void *pool_get(struct pyksm *m, enum pool_id id)
@@ -128,7 +140,10 @@ void pools_release(struct pyksm *m)
 		struct pool *pool = &m->pool[id];
 
 		for (size_t i = 0; i < pool->nr_chunks; i++)
-			munmap(pool->chunks[i].memory, pool->chunks[i].bytes);
+			if (i < SMALL_CHUNKS)
+				free(pool->chunks[i].memory);
+			else
+				munmap(pool->chunks[i].memory, pool->chunks[i].bytes);
 		free(pool->chunks);
 		free(pool->emptied);
 	}
