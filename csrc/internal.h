@@ -304,6 +304,7 @@ pte_t *pgd_alloc(struct pyksm *m);
 pte_t *pte_lookup(const struct mm_struct *mm, uint64_t addr); /* NULL: no table */
 pte_t *pte_alloc_map(struct pyksm *m, struct mm_struct *mm,
 		     uint64_t addr); /* NULL: no host memory */
+pte_t *next_pte(const struct mm_struct *mm, uint64_t *addr, uint64_t end);
 uint64_t next_table(const struct mm_struct *mm, uint64_t addr,
 		    uint64_t end); /* skips absent ones */
 void free_pgtables_range(struct pyksm *m, struct mm_struct *mm, uint64_t start, uint64_t end);

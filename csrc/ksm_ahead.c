@@ -33,13 +33,11 @@ static void gather_vma(const struct pyksm *m, const struct vm_area_struct *vma, 
 		       struct ahead *ahead, uint32_t want)
 {
 	while (ahead->n < want && at->addr < vma->vm_end) {
-		const pte_t *pte;
+		const pte_t *pte = next_pte(vma->vm_mm, &at->addr, vma->vm_end);
 		uint64_t end;
 
-		at->addr = next_table(vma->vm_mm, at->addr, vma->vm_end);
-		if (at->addr >= vma->vm_end)
+		if (!pte)
 			return;
-		pte = pte_lookup(vma->vm_mm, at->addr);
 		end = (at->addr & ~(PMD_SIZE - 1)) + PMD_SIZE;
 		end = end < vma->vm_end ? end : vma->vm_end;
 		for (; ahead->n < want && at->addr < end; at->addr += PAGE_SIZE, pte++) {
@@ -167,7 +165,7 @@ static inline void descend_abreast(struct search *search, uint32_t n, ptrdiff_t 
 
 			if (!at || key == search[i].key)
 				continue;
-			search[i].at = search[i].key < key ? at->left : at->right;
+			search[i].at = at->child[search[i].key > key];
 			__builtin_prefetch(search[i].at);
 			moving = true;
 		}

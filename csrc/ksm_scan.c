@@ -106,12 +106,12 @@ static struct page *next_page_in_vma(struct pyksm *m, struct vm_area_struct *vma
 	if (!vma->anon_vma)
 		scan->address = vma->vm_end;
 	for (; scan->address < vma->vm_end; scan->address += PAGE_SIZE) {
+		const pte_t *pte = next_pte(vma->vm_mm, &scan->address, vma->vm_end);
 		struct page *page;
 
-		scan->address = next_table(vma->vm_mm, scan->address, vma->vm_end);
-		if (scan->address >= vma->vm_end)
+		if (!pte)
 			break;
-		page = present_page(m, vma->vm_mm, scan->address);
+		page = pte_present(*pte) ? pfn_to_page(m, pte_pfn(*pte)) : NULL;
 		if (!page || !PageAnon(page))
 			continue;
 		*item = get_next_rmap_item(m, scan->mm_slot, scan->rmap_list, scan->address);

@@ -196,15 +196,27 @@ static struct page *chain_lookup(struct pyksm *m, struct rb_root *root, struct c
 }
 
 /*
- * Which way, where the first bytes tell and there is nothing else to do for a node: it is no chain, and no
- * node is stale. 0: they do not, so its page has to be looked at.
+ * On from at as far as first bytes tell the way and there is nothing else to do for a node: it is no chain,
+ * and no node is stale. Each counts as compared.
  */
-static int order_by_key(struct pyksm *m, const struct stable_node *node, uint64_t key)
+static void descend_by_key(struct pyksm *m, struct tree_place *at, uint64_t key)
 {
-	if (m->ksm.stale_nodes || is_stable_node_chain(node) || key == node->key)
-		return 0;
-	COUNT(m, memcmp_pages);
-	return key < node->key ? -1 : 1;
+	struct rb_node **link = at->link, *parent = at->parent;
+	uint64_t compared = 0;
+
+	if (m->ksm.stale_nodes)
+		return;
+	for (; *link; compared++) {
+		const struct stable_node *node = container_of(*link, struct stable_node, node);
+
+		if (is_stable_node_chain(node) || key == node->key)
+			break;
+		parent = *link;
+		link = &parent->child[key > node->key];
+	}
+	COUNT_N(m, memcmp_pages, compared);
+	at->link = link;
+	at->parent = parent;
 }
 
 /*
@@ -217,29 +229,28 @@ static enum found descend_stable_tree(struct pyksm *m, struct page *page, struct
 	uint64_t key = content_key(m, page);
 
 	at_root(at);
-	while (*at->link) {
+	for (;;) {
 		struct page *tree_page;
 		int order;
 
+		descend_by_key(m, at, key);
+		if (!*at->link)
+			return FOUND_NONE;
 		at->found.node = container_of(*at->link, struct stable_node, node);
-		order = order_by_key(m, at->found.node, key);
-		if (!order) {
-			tree_page = chain_lookup(m, at->root, &at->found, prune);
-			if (!tree_page) {
-				if (!has(m, FEAT_STABLE_TREE_RESTART))
-					return FOUND_STALE;
-				at_root(at);
-				continue;
-			}
-			order = memcmp_pages(m, page, tree_page);
-			put_page(m, tree_page);
+		tree_page = chain_lookup(m, at->root, &at->found, prune);
+		if (!tree_page) {
+			if (!has(m, FEAT_STABLE_TREE_RESTART))
+				return FOUND_STALE;
+			at_root(at);
+			continue;
 		}
+		order = memcmp_pages(m, page, tree_page);
+		put_page(m, tree_page);
 		at->parent = *at->link;
 		if (!order)
 			return FOUND_EQUAL;
-		at->link = order < 0 ? &at->parent->left : &at->parent->right;
+		at->link = &at->parent->child[order > 0];
 	}
-	return FOUND_NONE;
 }
 
 /* page if its node, which has just come into the tree, can take it once more, with a reference. */
@@ -406,15 +417,26 @@ static struct page *get_mergeable_page(struct pyksm *m, const struct rmap_item *
 }
 
 /*
- * Which way, where the first bytes tell and the page is sure to be there still and as it was. 0: they do
- * not, so it has to be looked at.
+ * On from link as far as first bytes tell the way and pages are sure to be there still and as they were.
+ * Each counts as compared.
  */
-static int order_by_item_key(struct pyksm *m, const struct rmap_item *item, uint64_t key)
+static struct rb_node **descend_items_by_key(struct pyksm *m, struct rb_node **link,
+					     struct rb_node **parent, uint64_t key)
 {
-	if (!m->ksm.unstable_sure || key == item->key)
-		return 0;
-	COUNT(m, memcmp_pages);
-	return key < item->key ? -1 : 1;
+	uint64_t compared = 0;
+
+	if (!m->ksm.unstable_sure)
+		return link;
+	for (; *link; compared++) {
+		const struct rmap_item *item = container_of(*link, struct rmap_item, node);
+
+		if (key == item->key)
+			break;
+		*parent = *link;
+		link = &(*parent)->child[key > item->key];
+	}
+	COUNT_N(m, memcmp_pages, compared);
+	return link;
 }
 
 /*
@@ -452,18 +474,20 @@ struct rmap_item *unstable_tree_search_insert(struct pyksm *m, struct rmap_item 
 	uint64_t key = content_key(m, page);
 
 	COUNT(m, unstable_tree_search_insert);
-	while (*link) {
-		struct rmap_item *tree_item = container_of(*link, struct rmap_item, node);
-		int order = order_by_item_key(m, tree_item, key);
+	for (;;) {
+		struct rmap_item *tree_item;
+		int order;
 
-		if (!order) {
-			if (!compare_unstable(m, tree_item, page, nid, &order, tree_pagep))
-				return NULL;
-			if (!order)
-				return tree_item;
-		}
+		link = descend_items_by_key(m, link, &parent, key);
+		if (!*link)
+			break;
+		tree_item = container_of(*link, struct rmap_item, node);
+		if (!compare_unstable(m, tree_item, page, nid, &order, tree_pagep))
+			return NULL;
+		if (!order)
+			return tree_item;
 		parent = *link;
-		link = order < 0 ? &parent->left : &parent->right;
+		link = &parent->child[order > 0];
 	}
 	item->address |= UNSTABLE_FLAG | (ksm->scan.seqnr & SEQNR_MASK);
 	item->nid = (uint8_t)nid;

@@ -99,24 +99,32 @@ pte_t *pte_alloc_map(struct pyksm *m, struct mm_struct *mm, uint64_t addr)
 	return &table[table_index(addr, 0)];
 }
 
-/* The first address in [addr, end) that has a table of ptes; end if there is none. */
-uint64_t next_table(const struct mm_struct *mm, uint64_t addr, uint64_t end)
+/* The pte of the first address from *addr on that has a table of ptes; NULL, and *addr is end: none has. */
+pte_t *next_pte(const struct mm_struct *mm, uint64_t *addr, uint64_t end)
 {
-	while (addr < end) {
+	while (*addr < end) {
 		pte_t *table = mm->pgd;
 		int level;
 
 		for (level = LEVELS - 1; level > 0; level--) {
-			table = table_at(table[table_index(addr, level)]);
+			table = table_at(table[table_index(*addr, level)]);
 			if (!table)
 				break;
 		}
 		if (table)
-			return addr;
+			return &table[table_index(*addr, 0)];
 		/* Nothing under this entry of that level: on to what the next one covers. */
-		addr = (addr | ((1ULL << (PAGE_SHIFT + 9 * level)) - 1)) + 1;
+		*addr = (*addr | ((1ULL << (PAGE_SHIFT + 9 * level)) - 1)) + 1;
 	}
-	return end;
+	*addr = end;
+	return NULL;
+}
+
+/* The first address in [addr, end) that has a table of ptes; end if there is none. */
+uint64_t next_table(const struct mm_struct *mm, uint64_t addr, uint64_t end)
+{
+	next_pte(mm, &addr, end);
+	return addr;
 }
 
 static void free_table_at(struct pyksm *m, struct mm_struct *mm, uint64_t addr)

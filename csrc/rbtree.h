@@ -11,7 +11,12 @@
 
 struct rb_node {
 	uintptr_t parent_color; /* parent pointer; bit 0: black */
-	struct rb_node *left, *right;
+	union {
+		struct {
+			struct rb_node *left, *right;
+		};
+		struct rb_node *child[2]; /* the same, for a search that does not guess which way */
+	};
 };
 
 struct rb_root {

@@ -442,14 +442,14 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     Mutant(
         "ksm_tree.c",
-        "if (m->ksm.stale_nodes || is_stable_node_chain(node) || key == node->key)",
-        "if (is_stable_node_chain(node) || key == node->key)",
+        "if (m->ksm.stale_nodes)",
+        "if (0)",
         "a search goes past a node whose page has gone",
     ),
     Mutant(
         "ksm_tree.c",
-        "if (!m->ksm.unstable_sure || key == item->key)",
-        "if (key == item->key)",
+        "if (!m->ksm.unstable_sure)",
+        "if (0)",
         "pages in the unstable tree are taken for what they were when they came there",
     ),
     Mutant(
@@ -545,8 +545,8 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     Mutant(
         "pgtable.c",
-        "addr = (addr | ((1ULL << (PAGE_SHIFT + 9 * level)) - 1)) + 1;",
-        "addr = (addr | ((1ULL << (PAGE_SHIFT + 9 * level + 1)) - 1)) + 1;",
+        "*addr = (*addr | ((1ULL << (PAGE_SHIFT + 9 * level)) - 1)) + 1;",
+        "*addr = (*addr | ((1ULL << (PAGE_SHIFT + 9 * level + 1)) - 1)) + 1;",
         "a walk skips more than the hole that it has found",
     ),
     Mutant(
