@@ -254,8 +254,6 @@ static bool free_then_map(struct pyksm *m, struct vm_area_struct *vma, uint64_t 
 	bool exclusive = !PageKsm(page) && (page != in->swapcache || (in->orig & swp_exclusive(m)));
 	pte_t pte;
 
-	if (write && page == in->swapcache && !PageKsm(page) && !(page->flags & PG_lru))
-		lru_add_drain(m);
 	swap_free(m, in->entry);
 	if ((page->flags & PG_swapcache) &&
 	    (vm_swap_full(m) || (write && !PageKsm(page) && page_count(page) == 2)))
@@ -309,6 +307,14 @@ static bool lock_swapped_page(struct pyksm *m, struct vm_area_struct *vma, uint6
 	return false;
 }
 
+/* A batch's reference would look like another user's to a writer; even if the page turns out not to be read. */
+static void drain_for_writer(struct pyksm *m, const struct swapin *in, bool write)
+{
+	if (write && has(m, FEAT_ANON_EXCLUSIVE) && in->page == in->swapcache &&
+	    !PageKsm(in->page) && !(in->page->flags & PG_lru))
+		lru_add_drain(m);
+}
+
 static int do_swap_page(struct pyksm *m, struct vm_area_struct *vma, uint64_t addr,
 			unsigned int flags)
 {
@@ -326,6 +332,7 @@ static int do_swap_page(struct pyksm *m, struct vm_area_struct *vma, uint64_t ad
 		return VM_FAULT_OOM;
 	if (!lock_swapped_page(m, vma, addr, &in, &ret))
 		return ret;
+	drain_for_writer(m, &in, write);
 	pte = pte_lookup(mm, addr);
 	if (*pte != orig || !(in.page->flags & PG_uptodate)) {
 		ret = *pte != orig ? ret : VM_FAULT_SIGBUS;
