@@ -135,7 +135,8 @@ def _positive(status: NDArray[np.int32], ret: int) -> list[int]:
     """Positive errno values of the pages: the common case, no failure at all, is a short cut."""
     if ret >= 0:
         return [0] * len(status)
-    return [-code for code in status.tolist()]
+    errors: list[int] = np.negative(status).tolist()
+    return errors
 
 
 def _node(value: SupportsIndex) -> int:

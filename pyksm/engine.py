@@ -79,7 +79,8 @@ class Config:
     How the core does it (no result and no counter differs, the oracle takes no notice): ``walk``:
     swapoff that goes entry by entry looks at every pte (``literal``) or only where it is, counting
     what looking would have cost (``computed``); ``transfer``: contents are copied, or shared until
-    somebody writes (``reference``); ``threads``: 1 or 2 that may read contents at a time.
+    somebody writes (``reference``, 4 bytes more a slot); ``threads``: 1 or 2 that may read contents
+    at a time.
     """
 
     nodes: int = 1
