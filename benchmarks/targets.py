@@ -20,7 +20,6 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import click
-from rich.console import Console
 from workloads import WORKLOADS, config
 
 from pyksm.bench import memory, population, report
@@ -317,12 +316,10 @@ def main(quick: bool, live: Any, only: tuple[str, ...], as_json: bool) -> None:
 
 def show(rows: list[Row], here: dict[str, Any], quick: bool) -> None:
     """A table in Markdown's form, which is one for people too."""
-    out = Console(width=250, highlight=False, soft_wrap=True)
-    out.print(
+    print(
         f"{here['cpu']}, {here['cores']} cores, {memory.gib(here['memory_bytes'])}, {here['os']}, "
         f"Linux {here['kernel']}, Python {here['python']}, pyksm {here['pyksm']}, {here['date']}"
-        f"{', small sizes' if quick else ''}\n",
-        markup=False,
+        f"{', small sizes' if quick else ''}.\n"
     )
     print("| work | target | measured | met | by |\n| --- | --- | --- | --- | --- |")
     word = {True: "yes", False: "**no**", None: "-"}
