@@ -178,6 +178,7 @@ def test_rmap_walks(monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
     each = [run["counters"]["avc_visited"] / run["units"] for run in (whole, by_index)]
     assert each[0] > 10 * each[1]
     assert whole["units"] == whole["counters"]["rmap_walk_ksm"] == 1000
+    assert each[0] == 2 * (200 + 1)  # both items, and of each all vmas of its anon_vma
 
 
 def test_one_walk_is_what_grows(monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
