@@ -293,6 +293,21 @@ struct swap_cont {
 
 #define SWAP_TABLE_SLOTS 512
 
+/* From this slot on, until the next run, ages go up or down by one from slot to slot. */
+struct shadow_run {
+	int32_t age; /* the first one's, relative */
+	uint16_t first;
+	int8_t step; /* 0: nothing has followed yet */
+};
+
+struct packed_shadows {
+	uint64_t base; /* age of the first */
+	uint64_t present[SWAP_TABLE_SLOTS / 64];
+	uint16_t low; /* what all shadows have below the age: they are of one node and alike */
+	uint16_t nr_runs;
+	struct shadow_run runs[];
+};
+
 /* See swap_table.c. An entry is 0, or a cached page's frame << 1 | 1, or a shadow of workingset.c's. */
 struct swap_cluster {
 	union {

@@ -14,21 +14,6 @@
 #define MAX_RUNS 40 /* of 8 bytes for 512 slots: below a byte each, with what comes on top */
 #define SHADOW_LOW ((1ULL << SHADOW_AGE_SHIFT) - 1)
 
-/* From this slot on, until the next run, ages go up or down by one from slot to slot. */
-struct shadow_run {
-	int32_t age; /* the first one's, relative */
-	uint16_t first;
-	int8_t step; /* 0: nothing has followed yet */
-};
-
-struct packed_shadows {
-	uint64_t base; /* age of the first */
-	uint64_t present[SLOTS / 64];
-	uint16_t low; /* what all shadows have below the age: they are of one node and alike */
-	uint16_t nr_runs;
-	struct shadow_run runs[];
-};
-
 static struct swap_cluster *cluster_of(const struct swap_info_struct *si, uint64_t offset)
 {
 	return &si->clusters[offset / SLOTS];
@@ -118,7 +103,7 @@ static void unpack_run(const struct packed_shadows *p, const struct shadow_run *
 	for (unsigned int i = run->first; i < end; i++) {
 		uint64_t age = p->base + (uint64_t)(run->age + run->step * (int)(i - run->first));
 
-		if (p->present[i / 64] >> i % 64 & 1)
+		if (is_packed(p, i))
 			table[i] = age << SHADOW_AGE_SHIFT | p->low;
 	}
 }
@@ -202,7 +187,7 @@ static uint64_t packed_shadow(const struct packed_shadows *p, unsigned int slot)
 	const struct shadow_run *run = p->runs;
 	int64_t age;
 
-	if (!(p->present[slot / 64] >> slot % 64 & 1))
+	if (!is_packed(p, slot))
 		return 0;
 	for (unsigned int k = 1; k < p->nr_runs && p->runs[k].first <= slot; k++)
 		run = &p->runs[k];
