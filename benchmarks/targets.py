@@ -51,6 +51,10 @@ class Targets:
         self.live = live
         self._told: dict[tuple[str, ...], Any] = {}
 
+    def apart(self) -> float:
+        """By how much the limits before and after a command differed at most."""
+        return max((told["limits_apart"] for told in self._told.values()), default=1.0)
+
     def size(self, ptes: int) -> str:
         return str(ptes // 64 if self.quick else ptes)
 
@@ -308,9 +312,14 @@ def main(quick: bool, live: Any, only: tuple[str, ...], as_json: bool) -> None:
     here = report.machine()
     if as_json:
         told = {"version": 1, "quick": quick, "machine": here, "rows": [asdict(r) for r in rows]}
-        click.echo(json.dumps(told))
+        click.echo(json.dumps({**told, "limits_apart": targets.apart()}))
     else:
         show(rows, here, quick)
+        if targets.apart() > report.QUIET:
+            print(
+                "\nThe host was not quiet: its limits before and after a command differed by up to "
+                f"{targets.apart():.1f} times."
+            )
     sys.exit(1 if any(row.met is False for row in rows) else 0)
 
 

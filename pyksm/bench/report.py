@@ -257,7 +257,7 @@ def print_results(out: Console, results: Results) -> None:
     )
     if (limits := results.limits) is not None:
         out.print(_limits_line(limits), markup=False)
-    if results.limits_apart > _QUIET:
+    if results.limits_apart > QUIET:
         out.print(
             f"This host was not quiet: limits before and after differ by up to "
             f"{results.limits_apart:.1f} times; the better ones count.",
@@ -301,7 +301,7 @@ _LIMITS = {
 #: A limit that is less of the time than one part in so many says nothing about it.
 _TOLD = 100
 #: Limits that differ by more than that between before and after are worth a word.
-_QUIET = 1.5
+QUIET = 1.5
 
 
 def _print_times(out: Console, results: Results) -> None:
