@@ -7,7 +7,7 @@
 
 #define AHEAD 256
 #define ABREAST 32 /* searches at a time */
-#define SMALL_TREE 1024 /* it stays in the host's caches by itself */
+#define SMALL_TREE 16384 /* it stays in the host's caches by itself */
 
 struct ahead {
 	uint32_t n;

@@ -263,3 +263,33 @@ def test_a_forked_host_process_goes_on() -> None:
     assert in_child(machine) == 0
     assert merge_two(machine, 600) == (1200, 1200)
     machine.close()
+
+
+def scan_many(profile: str, hooked: bool, threads: int) -> tuple[dict[str, int], dict[str, int]]:
+    """Three processes of 20,000 pages, some alike: trees that outgrow the host's caches."""
+    machine = engines.factory("core")(
+        Config(frames=70_000, page_size=8, profile=profile, threads=threads)
+    )
+    if hooked:
+        machine.set_hook(lambda point: None)
+    for first in (0, 1000, 19_000):
+        pid = machine.spawn()
+        addr = machine.mmap(pid, 20_000)
+        numbers = (n * 0x9E3779B97F4A7C15 & (1 << 64) - 1 for n in range(first, first + 20_000))
+        machine.write_pages(pid, addr, b"".join(n.to_bytes(8, "little") for n in numbers))
+        machine.madvise(pid, addr, 20_000, MADV_MERGEABLE)
+    assert machine.ksm_scan(3) == 3
+    assert machine.census() == []
+    found = dict(machine.ksm_counts()), dict(machine.counters())
+    machine.close()
+    return found
+
+
+@pytest.mark.parametrize("profile", ["3.9", "6.18"])
+def test_large_trees(profile: str) -> None:
+    """With a hook, which could change anything, no page of a tree is taken for granted."""
+    counts, work = scan_many(profile, hooked=False, threads=1)
+    assert (counts["pages_shared"], counts["pages_sharing"]) == (20_000, 21_000)
+    assert counts["pages_unshared"] == 60_000 - 41_000
+    assert (counts, work) == scan_many(profile, hooked=True, threads=1)
+    assert (counts, work) == scan_many(profile, hooked=False, threads=2)
