@@ -144,6 +144,18 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     Mutant(
         "swapoff_mm.c",
+        "if (u->alone && u->si->swap_map[swp_offset(entry)] == 1)",
+        "if (u->alone && !(u->si->swap_map[swp_offset(entry)] & SWAP_HAS_CACHE))",
+        "a slot that several ptes refer to is read for each as if for one",
+    ),
+    Mutant(
+        "vmscan.c",
+        "	if (may_be_disturbed(m))",
+        "	if (false)",
+        "pages that come back behind what swapout has seen stay in",
+    ),
+    Mutant(
+        "swapoff_mm.c",
         "page = ksm_might_need_to_copy(m, swapcache, vma, addr);",
         ";",
         "swapoff of 5.1 maps other families' pages instead of copies",
