@@ -4,7 +4,7 @@ In what both really do. On 1024 pages of 4096 bytes: the mail's swapoff, of 256 
 that share their pages through KSM, which is looking and reading again and again; and two full scans
 of pages that ksmd has not seen, which are checksums and trees. Not where contents only move: the
 oracle's are Python's, which it never copies, so a swapoff of pages that nobody shares is some 30
-times as fast with pages of 4096 bytes, where the core does little but copy them, and 100 to 200
+times as fast with pages of 4096 bytes, where the core does little but copy them, and 100 to 300
 with pages of 8 (``pytest benchmarks --benchmark-only`` has that and more).
 """
 
