@@ -5,7 +5,10 @@
  */
 #include "ksm_internal.h"
 
-#define AHEAD 256
+#define AHEAD 1024 /* pages at a time at most */
+#define WINDOW 256 /* of where ksmd is */
+#define AHEAD_OF_EACH 64 /* pages that stay in a core's caches */
+#define OTHERS 32
 #define ABREAST 32 /* searches at a time */
 #define SMALL_TREE 16384 /* it stays in the host's caches by itself */
 
@@ -67,16 +70,22 @@ static void gather_mm(const struct pyksm *m, const struct mm_struct *mm, struct 
 	}
 }
 
+static const struct mm_slot *first_slot(const struct ksm *ksm)
+{
+	const struct mm_slot *slot = ksm->scan.mm_slot;
+
+	return slot == &ksm->ksm_mm_head ? slot_of(slot->mm_list.next) : slot;
+}
+
 /* The pages that scan_get_next_rmap_item() will come to, as far as this scan goes. */
 static void gather(const struct pyksm *m, struct ahead *ahead, uint32_t want)
 {
 	const struct ksm *ksm = &m->ksm;
-	const struct mm_slot *slot = ksm->scan.mm_slot;
+	const struct mm_slot *slot = first_slot(ksm);
 	struct walk at;
 
 	ahead->n = 0;
-	if (slot == &ksm->ksm_mm_head) {
-		slot = slot_of(slot->mm_list.next);
+	if (ksm->scan.mm_slot == &ksm->ksm_mm_head) {
 		at = (struct walk){ 0, slot->rmap_list };
 	} else {
 		at = (struct walk){ ksm->scan.address, *ksm->scan.rmap_list };
@@ -124,6 +133,41 @@ static void look_at_contents(struct pyksm *m, const struct ahead *ahead)
 	for_each_part(m, look_at_part, &looks,
 		      (unsigned int)((looks.n + CONTENT_LOOKS - 1) / CONTENT_LOOKS));
 	content_look_done(m, looks.look, looks.n);
+}
+
+/*
+ * Processes of one kind have the same contents at the same places: what those that ksmd has never come to have
+ * where it is now is looked at while that is in the host's caches.
+ */
+static void look_at_others(struct pyksm *m)
+{
+	const struct list_head *pos = first_slot(&m->ksm)->mm_list.next;
+	struct ahead ahead;
+
+	ahead.n = 0;
+	for (int k = 0; k < OTHERS && pos != &m->ksm.ksm_mm_head.mm_list; k++, pos = pos->next) {
+		struct mm_slot *slot = container_of(pos, struct mm_slot, mm_list);
+		struct walk at = { slot->ahead, NULL };
+
+		if (slot->rmap_list)
+			continue;
+		gather_mm(m, slot->mm, &at, &ahead, ahead.n + AHEAD_OF_EACH);
+		slot->ahead = at.addr;
+		if (ahead.n + AHEAD_OF_EACH > AHEAD) {
+			look_at_contents(m, &ahead);
+			ahead.n = 0;
+		}
+	}
+	look_at_contents(m, &ahead);
+}
+
+/* Will ksmd in this scan come to more processes, and to the next for the first time? */
+static bool others_wanted(const struct pyksm *m, uint64_t npages)
+{
+	const struct mm_slot *next = slot_of(first_slot(&m->ksm)->mm_list.next);
+
+	return npages > UINT32_MAX && content_ids_wanted(m) && next != &m->ksm.ksm_mm_head &&
+	       !next->rmap_list;
 }
 
 /* ---- where they will be searched ---- */
@@ -228,11 +272,15 @@ static void look_at_trees(struct pyksm *m, const struct ahead *ahead)
 /* Before ksmd goes on for npages at most: how many pages have been looked at, 0 if there are none. */
 uint64_t ksm_look_ahead(struct pyksm *m, uint64_t npages)
 {
+	bool others = others_wanted(m, npages);
+	uint32_t want = others ? AHEAD_OF_EACH : WINDOW;
 	struct ahead ahead;
 
-	gather(m, &ahead, npages < AHEAD ? (uint32_t)npages : AHEAD);
+	gather(m, &ahead, npages < want ? (uint32_t)npages : want);
 	if (content_ids_wanted(m))
 		look_at_contents(m, &ahead);
+	if (others)
+		look_at_others(m);
 	if (m->ksm.pages_shared + m->ksm.pages_unshared > SMALL_TREE)
 		look_at_trees(m, &ahead);
 	return ahead.n;
