@@ -503,14 +503,15 @@ static inline bool is_packed(const struct packed_shadows *p, uint64_t slot)
 {
 	return p->present[slot / 64] >> slot % 64 & 1;
 }
+void __swap_table_forget(struct pyksm *m, struct swap_cluster *c, uint64_t slot);
 /* The slot is free: what it remembered is nobody's. */
 static inline void swap_table_forget(struct pyksm *m, struct swap_info_struct *si, uint64_t offset)
 {
-	const struct swap_cluster *c = &si->clusters[offset / SWAP_TABLE_SLOTS];
+	struct swap_cluster *c = &si->clusters[offset / SWAP_TABLE_SLOTS];
+	uint64_t slot = offset % SWAP_TABLE_SLOTS;
 
-	if (c->nr_shadows && (c->packed ? is_packed(c->shadows, offset % SWAP_TABLE_SLOTS)
-					: c->table[offset % SWAP_TABLE_SLOTS] != 0))
-		swap_table_take(m, si, offset);
+	if (c->nr_shadows && (c->packed ? is_packed(c->shadows, slot) : c->table[slot] != 0))
+		__swap_table_forget(m, c, slot);
 }
 static inline uint64_t swap_entry_pfn(uint64_t entry)
 {

@@ -195,6 +195,17 @@ static uint64_t packed_shadow(const struct packed_shadows *p, unsigned int slot)
 	return (p->base + (uint64_t)age) << SHADOW_AGE_SHIFT | p->low;
 }
 
+/* The slot remembers something, and forgets it. */
+void __swap_table_forget(struct pyksm *m, struct swap_cluster *c, uint64_t slot)
+{
+	if (c->packed)
+		c->shadows->present[slot / 64] &= ~(1ULL << slot % 64);
+	else
+		c->table[slot] = 0;
+	if (!--c->nr_shadows && !c->nr_cached)
+		release_table(m, c);
+}
+
 /* What the slot remembers, which it forgets; no page of it is cached. */
 uint64_t swap_table_take(struct pyksm *m, struct swap_info_struct *si, uint64_t offset)
 {
@@ -205,13 +216,7 @@ uint64_t swap_table_take(struct pyksm *m, struct swap_info_struct *si, uint64_t 
 	if (!c->nr_shadows)
 		return 0;
 	shadow = c->packed ? packed_shadow(c->shadows, slot) : c->table[slot];
-	if (!shadow)
-		return 0;
-	if (c->packed)
-		c->shadows->present[slot / 64] &= ~(1ULL << slot % 64);
-	else
-		c->table[slot] = 0;
-	if (!--c->nr_shadows && !c->nr_cached)
-		release_table(m, c);
+	if (shadow)
+		__swap_table_forget(m, c, slot);
 	return shadow;
 }
