@@ -5,7 +5,7 @@
  * and nothing is counted otherwise for that: see calc_checksum() and memcmp_pages(). Different ids say nothing.
  *
  * Classes are found by a sample of the bytes, in a table that may forget: then equal contents have two ids. What
- * has the sample is compared in full. Without host memory frames just get no ids. A class takes 12 bytes, and 8 to
+ * has the sample is compared in full. Without host memory frames just get no ids. A class takes 12 bytes, and 11 to
  * 43 in the table; there are no more of them than 5/4 of the frames.
  */
 #include <sys/mman.h>
