@@ -531,7 +531,13 @@ MUTANTS: tuple[Mutant, ...] = (
         "a pin outlives its process",
     ),
     Mutant(
-        "machine.c",
+        "access.c",
+        "unpin_page(m, p, addr + (i << PAGE_SHIFT));",
+        "(void)unpin_page;",
+        "half of a pin that failed stays",
+    ),
+    Mutant(
+        "observe.c",
         "ret->mapcount = page_mapcount(page);",
         "ret->mapcount = page_count(page);",
         "references pass for mappings",
