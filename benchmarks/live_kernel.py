@@ -372,7 +372,9 @@ def ask_model(shape: Shape, profile: str, repeat: int) -> list[Results]:
             procs=shape.procs,
             kind=shape.kind,
             sharing=shape.sharing,
-            of=ways([profile], transfers=("copy", "reference") if what == "swapoff" else ()),
+            of=ways([profile], threads=(1, 2))
+            if what == "scan"
+            else ways([profile], transfers=("copy", "reference")),
             repeat=repeat,
         )
         results = Results(asked)
@@ -394,6 +396,7 @@ def rows(kernel: Kernel, model: list[Results]) -> list[dict[str, Any]]:
                 {
                     "part": each.part,
                     "transfer": each.way.transfer,
+                    "threads": each.way.threads,
                     "kernel_seconds": seconds,
                     "kernel_ns_per_pte": seconds * 1e9 / kernel.ptes,
                     "model_seconds": each.ns / 1e9,
@@ -419,12 +422,13 @@ def show(kernel: Kernel, compared: list[dict[str, Any]], shape: Shape, profile: 
         f"{kernel.swapped:,} ptes in {kernel.slots:,} slots; {kernel.ksm} {kernel.vmstat} "
         f"{kernel.zram} page-cluster {kernel.knobs['page-cluster']}"
     )
-    click.echo("{:<12}{:<11}{:>12}{:>12}{:>14}".format("", "transfer", "kernel", "model", "ratio"))
+    titles = ("", "transfer", "threads", "kernel", "model", "ratio")
+    click.echo("{:<12}{:<11}{:<7}{:>12}{:>12}{:>14}".format(*titles))
     for row in compared:
         kernel_ns, model_ns = row["kernel_ns_per_pte"], row["model_ns_per_pte"]
         click.echo(
-            f"{row['part']:<12}{row['transfer']:<11}{kernel_ns:>9,.0f} ns{model_ns:>9,.0f} ns"
-            f"{row['kernel_per_model']:>14.1f}"
+            f"{row['part']:<12}{row['transfer']:<11}{row['threads']:<7}"
+            f"{kernel_ns:>9,.0f} ns{model_ns:>9,.0f} ns{row['kernel_per_model']:>14.1f}"
         )
 
 
