@@ -144,6 +144,8 @@ struct page *swap_cache_copy(struct pyksm *m, swp_entry_t entry, const struct pa
 		return NULL;
 	}
 	page->flags |= PG_swapbacked | (from->flags & (PG_uptodate | PG_error));
+	if (has(m, FEAT_SWAPIN_CHARGED_AT_READ))
+		page->flags |= PG_charged;
 	lru_add(m, page);
 	copy_user_highpage(m, page, from);
 	COUNT(m, unuse_copy);

@@ -211,6 +211,7 @@ def _unuse_copy(m: Machine, entry: SwapEntry, page: Page) -> Page | None:
     swapcache_prepare(m, entry)
     copy.locked = True
     swap_state.add_to_swap_cache(m, copy, entry)
+    copy.charged = m.has("swapin-charged-at-read")
     lru_cache_add(m, copy, active=False)
     copy.uptodate = True
     unlock_page(copy)
