@@ -1,5 +1,5 @@
 #!/bin/bash
-# The plots of docs/scaling.md: a quarter of an hour, 9 GiB, best on a machine that does nothing else.
+# The plots of docs/scaling.md: three minutes on a machine that does nothing else, 9 GiB.
 #   PATH=.venv/bin:$PATH benchmarks/plots.sh [DIRECTORY]
 set -euo pipefail
 to=${1:-docs}
