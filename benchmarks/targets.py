@@ -1,6 +1,6 @@
 """The targets that this project has set itself for scale, each with what is measured here and now.
 
-    python benchmarks/targets.py                    all rows at full size: five to twenty minutes, 14 GiB
+    python benchmarks/targets.py                    all rows at full size: 5 to 20 minutes, 14 GiB
     python benchmarks/targets.py --quick            sizes a 64th of that, some of which prove little
     python benchmarks/live_kernel.py --yes --ptes 1Mi --json > live.json     (root)
     python benchmarks/targets.py --live live.json   and the rows that compare with a live kernel
