@@ -12,8 +12,6 @@
 
 typedef uint32_t lanes_t __attribute__((vector_size(4 * JHASH_LANES)));
 
-#define ROL(v, n) ((v) << (n) | (v) >> (32 - (n)))
-
 /* ---- jhash2, eight at a time ---- */
 /* A word of each key. */
 ALWAYS_INLINE void load_word(const unsigned char *const *key, size_t i, lanes_t *word)
@@ -64,12 +62,7 @@ ALWAYS_INLINE void mix(struct jhash_state *s, const lanes_t *word)
 {
 	lanes_t a = s->a + word[0], b = s->b + word[1], c = s->c + word[2];
 
-	a = (a - c) ^ ROL(c, 4), c += b;
-	b = (b - a) ^ ROL(a, 6), a += c;
-	c = (c - b) ^ ROL(b, 8), b += a;
-	a = (a - c) ^ ROL(c, 16), c += b;
-	b = (b - a) ^ ROL(a, 19), a += c;
-	c = (c - b) ^ ROL(b, 4), b += a;
+	JHASH_MIX(a, b, c);
 	*s = (struct jhash_state){ a, b, c };
 }
 
@@ -82,13 +75,8 @@ ALWAYS_INLINE void mix_last(struct jhash_state *s, const lanes_t *word, size_t n
 		b += word[1];
 	if (n > 2)
 		c += word[2];
-	c = (c ^ b) - ROL(b, 14);
-	a = (a ^ c) - ROL(c, 11);
-	b = (b ^ a) - ROL(a, 25);
-	c = (c ^ b) - ROL(b, 16);
-	a = (a ^ c) - ROL(c, 4);
-	b = (b ^ a) - ROL(a, 14);
-	s->c = (c ^ b) - ROL(b, 24);
+	JHASH_FINAL(a, b, c);
+	s->c = c;
 }
 
 /* words: not 0. A round takes three words, vectors bring eight: 24 is the least that both go into. */

@@ -557,6 +557,12 @@ void swap_readpage(struct pyksm *m, struct page *page);
 void swap_writepage(struct pyksm *m, struct page *page);
 void end_all_writeback(struct pyksm *m);
 
+/* A new page for a slot, read or copied: what it is marked with. */
+static inline uint32_t swapin_flags(const struct pyksm *m)
+{
+	return PG_swapbacked | (has(m, FEAT_SWAPIN_CHARGED_AT_READ) ? PG_charged : 0);
+}
+
 /* lru.c */
 bool lru_has_batches(const struct pyksm *m);
 int page_lru(const struct page *page);
@@ -578,6 +584,16 @@ void swapout(struct pyksm *m, const struct pyksm_range *ranges, int n);
 uint64_t workingset_eviction(struct pyksm *m, const struct page *page);
 void workingset_refault(struct pyksm *m, struct page *page, uint64_t shadow);
 void lru_note_cost(struct pyksm *m, struct node *node, uint64_t nr_io, uint64_t nr_rotated);
+
+/* What the slot remembered is weighed, and its page comes, locked, until it is read. */
+static inline void swapin_new_page(struct pyksm *m, struct page *page, uint64_t shadow)
+{
+	page->flags |= PG_locked | swapin_flags(m);
+	if (shadow)
+		workingset_refault(m, page, shadow);
+	lru_add(m, page);
+	swap_readpage(m, page);
+}
 
 /* memcontrol.c */
 /* A page in swap cache may have kept its charge, or got it when it was read: then there is none to commit. */

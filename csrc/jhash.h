@@ -7,10 +7,27 @@
 #include <stdint.h>
 #include <string.h>
 
-static inline uint32_t rol32(uint32_t v, int n)
-{
-	return v << n | v >> (32 - n);
-}
+/* Of words, or of vectors of them. */
+#define JHASH_ROL(v, n) ((v) << (n) | (v) >> (32 - (n)))
+#define JHASH_MIX(a, b, c)                                                                         \
+	do {                                                                                       \
+		a = (a - c) ^ JHASH_ROL(c, 4), c += b;                                             \
+		b = (b - a) ^ JHASH_ROL(a, 6), a += c;                                             \
+		c = (c - b) ^ JHASH_ROL(b, 8), b += a;                                             \
+		a = (a - c) ^ JHASH_ROL(c, 16), c += b;                                            \
+		b = (b - a) ^ JHASH_ROL(a, 19), a += c;                                            \
+		c = (c - b) ^ JHASH_ROL(b, 4), b += a;                                             \
+	} while (0)
+#define JHASH_FINAL(a, b, c)                                                                       \
+	do {                                                                                       \
+		c = (c ^ b) - JHASH_ROL(b, 14);                                                    \
+		a = (a ^ c) - JHASH_ROL(c, 11);                                                    \
+		b = (b ^ a) - JHASH_ROL(a, 25);                                                    \
+		c = (c ^ b) - JHASH_ROL(b, 16);                                                    \
+		a = (a ^ c) - JHASH_ROL(c, 4);                                                     \
+		b = (b ^ a) - JHASH_ROL(a, 14);                                                    \
+		c = (c ^ b) - JHASH_ROL(b, 24);                                                    \
+	} while (0)
 
 static inline uint32_t word_at(const unsigned char *p, size_t i)
 {
@@ -30,25 +47,15 @@ static inline uint32_t jhash2(const unsigned char *key, size_t words, uint32_t i
 		a += word_at(key, i);
 		b += word_at(key, i + 1);
 		c += word_at(key, i + 2);
-		a = (a - c) ^ rol32(c, 4), c += b;
-		b = (b - a) ^ rol32(a, 6), a += c;
-		c = (c - b) ^ rol32(b, 8), b += a;
-		a = (a - c) ^ rol32(c, 16), c += b;
-		b = (b - a) ^ rol32(a, 19), a += c;
-		c = (c - b) ^ rol32(b, 4), b += a;
+		JHASH_MIX(a, b, c);
 	}
 	if (!words)
 		return c;
 	c += words > 2 ? word_at(key, i + 2) : 0;
 	b += words > 1 ? word_at(key, i + 1) : 0;
 	a += word_at(key, i);
-	c = (c ^ b) - rol32(b, 14);
-	a = (a ^ c) - rol32(c, 11);
-	b = (b ^ a) - rol32(a, 25);
-	c = (c ^ b) - rol32(b, 16);
-	a = (a ^ c) - rol32(c, 4);
-	b = (b ^ a) - rol32(a, 14);
-	return (c ^ b) - rol32(b, 24);
+	JHASH_FINAL(a, b, c);
+	return c;
 }
 
 #endif

@@ -70,24 +70,10 @@ static void __activate_page(struct pyksm *m, struct page *page)
 	update_page_reclaim_stat(m, page);
 }
 
-/* lru_putback() and update_page_reclaim_stat() of a page that comes: there are so many of them. */
 static void __lru_add(struct pyksm *m, struct page *page)
 {
-	struct node *node = &m->node[page->nid];
-	uint32_t flags = page->flags | PG_lru;
-	int lru = LRU_ROOT;
-
-	if (flags & PG_charged) {
-		lru = flags & PG_active ? LRU_ACTIVE_ANON : LRU_INACTIVE_ANON;
-		node->recent_scanned++;
-		node->recent_rotated += lru == LRU_ACTIVE_ANON;
-		flags |= PG_memcg;
-	} else {
-		flags &= ~(uint32_t)PG_memcg;
-	}
-	page->flags = flags;
-	list_add(&page->lru, &node->lru[lru]);
-	node->nr_lru[lru]++;
+	lru_putback(m, page);
+	update_page_reclaim_stat(m, page);
 }
 
 /* ---- the batches ---- */

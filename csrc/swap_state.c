@@ -86,13 +86,7 @@ static struct page *__read_swap_cache_async(struct pyksm *m, swp_entry_t entry,
 		put_page(m, page);
 		return NULL;
 	}
-	page->flags |= PG_locked | PG_swapbacked;
-	if (has(m, FEAT_SWAPIN_CHARGED_AT_READ))
-		page->flags |= PG_charged;
-	if (shadow)
-		workingset_refault(m, page, shadow);
-	lru_add(m, page);
-	swap_readpage(m, page);
+	swapin_new_page(m, page, shadow);
 	return page;
 }
 
@@ -143,9 +137,7 @@ struct page *swap_cache_copy(struct pyksm *m, swp_entry_t entry, const struct pa
 		put_page(m, page);
 		return NULL;
 	}
-	page->flags |= PG_swapbacked | (from->flags & (PG_uptodate | PG_error));
-	if (has(m, FEAT_SWAPIN_CHARGED_AT_READ))
-		page->flags |= PG_charged;
+	page->flags |= swapin_flags(m) | (from->flags & (PG_uptodate | PG_error));
 	lru_add(m, page);
 	copy_user_highpage(m, page, from);
 	COUNT(m, unuse_copy);

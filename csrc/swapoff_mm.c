@@ -131,13 +131,7 @@ static int unuse_sole_pte(struct pyksm *m, struct vm_area_struct *vma, uint64_t 
 		return -ENOMEM;
 	shadow = swap_table_take(m, u->si, swp_offset(entry));
 	page->private = entry.val;
-	page->flags |= PG_locked | PG_swapbacked;
-	if (has(m, FEAT_SWAPIN_CHARGED_AT_READ))
-		page->flags |= PG_charged;
-	if (shadow)
-		workingset_refault(m, page, shadow);
-	lru_add(m, page);
-	swap_readpage(m, page);
+	swapin_new_page(m, page, shadow);
 	COUNT(m, unuse_pte);
 	COUNT_N(m, ksm_might_need_to_copy, !switched(m, PYKSM_SW_UNUSE_PTE_NO_COPY));
 	unuse_pte_map(m, vma, addr, pte, entry, page, false);

@@ -544,8 +544,8 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     Mutant(
         "swap_state.c",
-        "page->flags |= PG_swapbacked | (from->flags & (PG_uptodate | PG_error));",
-        "page->flags |= PG_swapbacked | PG_error;",
+        "page->flags |= swapin_flags(m) | (from->flags & (PG_uptodate | PG_error));",
+        "page->flags |= swapin_flags(m) | PG_error;",
         "the memcpy policy's copy does not count as uptodate",
     ),
     Mutant(
