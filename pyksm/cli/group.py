@@ -58,7 +58,12 @@ def build() -> click.Group:
 
 def main(args: Sequence[str] | None = None) -> None:
     """Console entry point: runs the command and exits with its status."""
-    sys.exit(status(sys.argv[1:] if args is None else list(args)))
+    code = status(sys.argv[1:] if args is None else list(args))
+    try:
+        sys.stdout.flush()
+    except OSError:  # complained of already; Python would try once more at exit
+        _hang_up()
+    sys.exit(code)
 
 
 def status(args: Sequence[str]) -> int:

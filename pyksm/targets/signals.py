@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -57,6 +58,8 @@ def tidied() -> Iterator[None]:
             yield
     finally:
         for number in received[:1]:
+            with contextlib.suppress(OSError):
+                sys.stdout.flush()  # what has been said so far; the signal ends us
             signal.raise_signal(number)
 
 
