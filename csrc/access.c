@@ -71,6 +71,7 @@ static void only_touch(struct pyksm *m, struct page *page, uint64_t i, void *arg
 int pyksm_write_pages(struct pyksm *m, int pid, uint64_t addr, uint64_t npages, const void *data,
 		      int32_t *errs)
 {
+	ENTER(m);
 	struct buffer b = { .in = data };
 	struct process *p;
 	int err = find_for_read(m, pid, &p);
@@ -83,6 +84,7 @@ int pyksm_write_pages(struct pyksm *m, int pid, uint64_t addr, uint64_t npages, 
 int pyksm_read_pages(struct pyksm *m, int pid, uint64_t addr, uint64_t npages, void *data,
 		     int32_t *errs)
 {
+	ENTER(m);
 	struct buffer b = { .out = data };
 	struct process *p;
 	int err = find_for_read(m, pid, &p);
@@ -94,6 +96,7 @@ int pyksm_read_pages(struct pyksm *m, int pid, uint64_t addr, uint64_t npages, v
 
 int pyksm_touch(struct pyksm *m, int pid, uint64_t addr, uint64_t npages, int write, int32_t *errs)
 {
+	ENTER(m);
 	struct process *p;
 	int err = find_for_read(m, pid, &p);
 
@@ -134,6 +137,7 @@ static int access_bytes(struct pyksm *m, int pid, uint64_t addr, unsigned char *
 
 int pyksm_write(struct pyksm *m, int pid, uint64_t addr, const void *data, size_t len)
 {
+	ENTER(m);
 	struct process *p;
 	int err = find_for_read(m, pid, &p);
 
@@ -144,6 +148,7 @@ int pyksm_write(struct pyksm *m, int pid, uint64_t addr, const void *data, size_
 
 int pyksm_read(struct pyksm *m, int pid, uint64_t addr, void *data, size_t len)
 {
+	ENTER(m);
 	struct process *p;
 	int err = find_for_read(m, pid, &p);
 
@@ -195,6 +200,7 @@ static int unpin_page(struct pyksm *m, struct process *p, uint64_t addr)
 /* All or nothing: as vmsplice() would leave no half of a request in the pipe here. */
 int pyksm_pin(struct pyksm *m, int pid, uint64_t addr, uint64_t npages)
 {
+	ENTER(m);
 	struct process *p;
 	int err = find_for_read(m, pid, &p);
 	uint64_t i;
@@ -230,6 +236,7 @@ static size_t *latest_pins(const struct process *p, uint64_t addr, uint64_t npag
 /* In time linear in the pins: whoever pins a gigabyte wants to get rid of it again. */
 int pyksm_unpin(struct pyksm *m, int pid, uint64_t addr, uint64_t npages)
 {
+	ENTER(m);
 	struct process *p;
 	size_t *latest, kept = 0;
 	int err = find_for_read(m, pid, &p);

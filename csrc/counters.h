@@ -80,16 +80,26 @@ enum vmstat_item {
 	NR_VMSTAT
 };
 
+/* Where the kernel could lose the processor: X(identifier, "function:what comes next"). The first ones are
+ * those at which a hook runs (pyksm_set_hook); the others are for tasks alone. */
+#define PYKSM_HOOK_POINTS(X)                                                                       \
+	X(UNUSE_NEXT_ENTRY, "try_to_unuse:next_entry")                                             \
+	X(UNUSE_LOCK_PAGE, "try_to_unuse:lock_page")                                               \
+	X(SWAP_PAGE_LOCK_PAGE, "do_swap_page:lock_page")                                           \
+	X(UNMERGE_BEGIN, "unmerge_and_remove_all_rmap_items:begin")                                \
+	X(UNMERGE_NEXT_MM, "unmerge_and_remove_all_rmap_items:next_mm")                            \
+	X(REMOVE_STABLE_BEGIN, "remove_all_stable_nodes:begin")                                    \
+	X(SCAN_NEXT_ITEM, "ksm_do_scan:next_item")                                                 \
+	X(SHRINK_ZONE, "shrink_zone:begin")
+
+#include "points.h"
+
+#define PYKSM_POINT_ENUM(id, name) PT_##id,
 enum sched_point {
-	PT_UNUSE_NEXT_ENTRY,
-	PT_UNUSE_LOCK_PAGE,
-	PT_SWAP_PAGE_LOCK_PAGE,
-	PT_UNMERGE_BEGIN,
-	PT_UNMERGE_NEXT_MM,
-	PT_REMOVE_STABLE_BEGIN,
-	PT_SCAN_NEXT_ITEM,
-	PT_SHRINK_ZONE,
-	NR_POINTS,
+	PYKSM_HOOK_POINTS(PYKSM_POINT_ENUM) NR_HOOK_POINTS,
+	PT_HOOK_POINTS_END = NR_HOOK_POINTS - 1,
+	PYKSM_TASK_POINTS(PYKSM_POINT_ENUM) NR_POINTS
 };
+#undef PYKSM_POINT_ENUM
 
 #endif

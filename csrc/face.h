@@ -5,6 +5,26 @@
 
 #include "internal.h"
 
+/*
+ * The first thing in each call. With tasks what would crash a kernel ends the call with this answer, and each call
+ * that follows; without them nothing is here.
+ */
+#ifdef PYKSM_TASKS
+#define ENTER_OR(m, answer)                                                                        \
+	do {                                                                                       \
+		if ((m) && (m)->dead)                                                              \
+			return answer;                                                             \
+		if ((m) && !in_task(m) && !(m)->in_hook) {                                         \
+			current_machine = (m);                                                     \
+			if (setjmp((m)->guard))                                                    \
+				return answer;                                                     \
+		}                                                                                  \
+	} while (0)
+#else
+#define ENTER_OR(m, answer) (void)0
+#endif
+#define ENTER(m) ENTER_OR(m, -EIO)
+
 /* machine.c: 0 and the process, or -EINVAL, -ESRCH, and for a writer -EDEADLK. */
 int find_for_write(struct pyksm *m, int pid, struct process **p);
 int find_for_read(struct pyksm *m, int pid, struct process **p);

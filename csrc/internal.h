@@ -8,8 +8,11 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "kernel_bugs.h"
 #include "kernel_features.h"
 #include "mm_types.h"
+#include "ksched.h"
+#include "trace.h"
 
 #define COUNT(m, name) ((m)->count[CNT_##name]++)
 #define COUNT_N(m, name, n) ((m)->count[CNT_##name] += (n))
@@ -19,19 +22,32 @@
 /* Small, or smaller by far once its arguments are known. */
 #define EXPANDED inline __attribute__((always_inline))
 
+#ifndef PYKSM_TASKS
 static inline void sched_point(struct pyksm *m, enum sched_point point)
 {
-	if (__builtin_expect(!m->hook || m->in_hook, 1))
+	if (point >= NR_HOOK_POINTS || __builtin_expect(!m->hook || m->in_hook, 1))
 		return; /* what a hook does is not interrupted in turn */
 	m->in_hook = true;
-	m->hook(m->hook_arg, point);
+	m->hook(m->hook_arg, (int)point);
 	m->in_hook = false;
 }
+#endif
 
 /* May other work come in between, at some schedule point? */
 static inline bool may_be_disturbed(const struct pyksm *m)
 {
-	return m->hook && !m->in_hook;
+	return (m->hook && !m->in_hook) || in_task(m);
+}
+
+/* Is that bug of the museum switched in? Only the build with tasks has them. */
+static inline bool bugged(const struct pyksm *m, enum bug bug)
+{
+#ifdef PYKSM_TASKS
+	return (m->bugs.word[bug / 64] >> bug % 64) & 1;
+#else
+	(void)m, (void)bug;
+	return false;
+#endif
 }
 
 static inline bool switched(const struct pyksm *m, enum pyksm_switch sw)
@@ -152,22 +168,38 @@ static inline bool PageKsm(const struct page *page)
 {
 	return (page->mapping & PAGE_MAPPING_FLAGS) == (PAGE_MAPPING_ANON | PAGE_MAPPING_KSM);
 }
-static inline bool trylock_page(struct page *page)
+static inline struct lock_id page_lock(const struct page *page)
 {
+	return (struct lock_id){ LOCK_PAGE, page, 0 };
+}
+/* A page that nobody can have locked: it is new, or the reader of its content will unlock it. */
+static inline void __set_page_locked(struct pyksm *m, struct page *page)
+{
+	sched_own(m, page_lock(page));
+	page->flags |= PG_locked;
+}
+static inline bool trylock_page(struct pyksm *m, struct page *page, enum sched_point point)
+{
+	sched_point(m, point);
 	if (page->flags & PG_locked)
 		return false;
-	page->flags |= PG_locked;
+	__set_page_locked(m, page);
 	return true;
 }
-static inline void lock_page(struct page *page)
+static inline void lock_page(struct pyksm *m, struct page *page, enum sched_point point)
 {
-	/* Nothing is suspended with a page lock held (see sched points), so it is free. */
+#ifdef PYKSM_TASKS
+	sched_lock(m, point, page_lock(page), true);
+#else
+	sched_point(m, point);
+#endif
 	assert(!(page->flags & PG_locked));
 	page->flags |= PG_locked;
 }
-static inline void unlock_page(struct page *page)
+static inline void unlock_page(struct pyksm *m, struct page *page)
 {
 	page->flags &= ~(uint32_t)PG_locked;
+	sched_unlock(m, page_lock(page));
 }
 
 /* threads.c */

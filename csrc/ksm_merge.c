@@ -110,7 +110,8 @@ static int try_to_merge_one_page(struct pyksm *m, struct vm_area_struct *vma, st
 	COUNT(m, try_to_merge_one_page);
 	if (page == kpage) /* a forked KSM page */
 		return 0;
-	if (!(vma->vm_flags & VM_MERGEABLE) || !PageAnon(page) || !trylock_page(page))
+	if (!(vma->vm_flags & VM_MERGEABLE) || !PageAnon(page) ||
+	    !trylock_page(m, page, PT_TRYLOCK_PAGE))
 		return -EFAULT;
 	if (write_protect_page(m, vma, page, &orig_pte) == 0) {
 		if (!kpage) {
@@ -120,7 +121,7 @@ static int try_to_merge_one_page(struct pyksm *m, struct vm_area_struct *vma, st
 			err = replace_page(m, vma, page, kpage, orig_pte);
 		}
 	}
-	unlock_page(page);
+	unlock_page(m, page);
 	return err;
 }
 

@@ -32,6 +32,10 @@ struct pyksm *pyksm_new(const struct pyksm_config *config, int *err)
 
 	if (!config || !config_valid(config))
 		return fail_new(NULL, err, -EINVAL);
+#ifndef PYKSM_TASKS
+	if (config->bugs.word[0] | config->bugs.word[1])
+		return fail_new(NULL, err, -EOPNOTSUPP);
+#endif
 	m = calloc(1, sizeof(*m));
 	if (!m)
 		return fail_new(NULL, err, -ENOMEM);
@@ -43,6 +47,9 @@ struct pyksm *pyksm_new(const struct pyksm_config *config, int *err)
 	m->walk = config->walk;
 	m->transfer = config->transfer;
 	m->threads = config->threads ? config->threads : 1;
+#ifdef PYKSM_TASKS
+	m->bugs = config->bugs;
+#endif
 	if (features_of(config, &m->features))
 		return fail_new(m, err, -EINVAL);
 	m->max_swapfiles = nr_swap_types(m);
@@ -61,6 +68,9 @@ void pyksm_free(struct pyksm *m)
 {
 	if (!m)
 		return;
+#ifdef PYKSM_TASKS
+	current_machine = NULL; /* what it takes to free it is nobody's to look at */
+#endif
 	helper_exit(m);
 	for (struct mm_struct *mm = m->all_mms; mm; mm = mm->all_next)
 		free(mm->agent_pages);
@@ -141,6 +151,7 @@ static int add_process(struct pyksm *m, struct mm_struct *mm)
 
 int pyksm_spawn(struct pyksm *m)
 {
+	ENTER(m);
 	struct mm_struct *mm;
 	int pid;
 
@@ -161,6 +172,7 @@ int pyksm_spawn(struct pyksm *m)
 
 int pyksm_fork(struct pyksm *m, int pid)
 {
+	ENTER(m);
 	struct process *parent;
 	struct mm_struct *mm;
 	int err = find_for_write(m, pid, &parent);
@@ -183,6 +195,7 @@ int pyksm_fork(struct pyksm *m, int pid)
 
 int pyksm_exit(struct pyksm *m, int pid)
 {
+	ENTER(m);
 	struct process *p, gone;
 	int err = find_for_write(m, pid, &p);
 
@@ -200,17 +213,20 @@ int pyksm_exit(struct pyksm *m, int pid)
 
 int pyksm_process_count(struct pyksm *m)
 {
+	ENTER(m);
 	return m ? (int)m->nr_procs : -EINVAL;
 }
 
 int pyksm_process_at(struct pyksm *m, int index)
 {
+	ENTER(m);
 	return m && index >= 0 && (size_t)index < m->nr_procs ? m->procs[index].pid : -EINVAL;
 }
 
 /* ---- address space ---- */
 int64_t pyksm_mmap(struct pyksm *m, int pid, uint64_t addr, uint64_t npages, int node)
 {
+	ENTER(m);
 	struct process *p;
 	int err = find_for_write(m, pid, &p);
 
@@ -225,6 +241,7 @@ int64_t pyksm_mmap(struct pyksm *m, int pid, uint64_t addr, uint64_t npages, int
 
 int pyksm_munmap(struct pyksm *m, int pid, uint64_t addr, uint64_t npages)
 {
+	ENTER(m);
 	struct process *p;
 	int err = find_for_write(m, pid, &p);
 
@@ -235,6 +252,7 @@ int pyksm_munmap(struct pyksm *m, int pid, uint64_t addr, uint64_t npages)
 
 int pyksm_mprotect(struct pyksm *m, int pid, uint64_t addr, uint64_t npages, int prot)
 {
+	ENTER(m);
 	struct process *p;
 	int err = find_for_write(m, pid, &p);
 
@@ -251,6 +269,7 @@ int pyksm_mprotect(struct pyksm *m, int pid, uint64_t addr, uint64_t npages, int
 
 int pyksm_mremap(struct pyksm *m, int pid, uint64_t addr, uint64_t npages, uint64_t new_addr)
 {
+	ENTER(m);
 	struct process *p;
 	int err = find_for_write(m, pid, &p);
 
@@ -263,6 +282,7 @@ int pyksm_mremap(struct pyksm *m, int pid, uint64_t addr, uint64_t npages, uint6
 
 int pyksm_madvise(struct pyksm *m, int pid, uint64_t addr, uint64_t npages, int advice)
 {
+	ENTER(m);
 	struct process *p;
 	bool write = advice == PYKSM_MADV_MERGEABLE || advice == PYKSM_MADV_UNMERGEABLE;
 	int err = write ? find_for_write(m, pid, &p) : find_for_read(m, pid, &p);
@@ -274,6 +294,7 @@ int pyksm_madvise(struct pyksm *m, int pid, uint64_t addr, uint64_t npages, int 
 
 int pyksm_clear_refs(struct pyksm *m, int pid, int what)
 {
+	ENTER(m);
 	struct process *p;
 	int err = find_for_write(m, pid, &p);
 
@@ -283,6 +304,7 @@ int pyksm_clear_refs(struct pyksm *m, int pid, int what)
 int pyksm_migrate(struct pyksm *m, int pid, uint64_t addr, uint64_t npages, int node,
 		  int32_t *status)
 {
+	ENTER(m);
 	struct process *p;
 	int err = find_for_read(m, pid, &p);
 
@@ -301,16 +323,19 @@ int pyksm_migrate(struct pyksm *m, int pid, uint64_t addr, uint64_t npages, int 
 /* ---- swap ---- */
 int pyksm_swapon(struct pyksm *m, uint64_t npages, int priority, const char *path)
 {
+	ENTER(m);
 	return m ? sys_swapon(m, npages, priority, path) : -EINVAL;
 }
 
 int pyksm_swapoff(struct pyksm *m, int type)
 {
+	ENTER(m);
 	return m ? sys_swapoff(m, type) : -EINVAL;
 }
 
 int pyksm_area_at(struct pyksm *m, int index, struct pyksm_area *ret)
 {
+	ENTER(m);
 	if (!m || !ret || index < 0)
 		return -EINVAL;
 	for (int type = 0; type < MAX_SWAPFILES; type++) {
@@ -334,6 +359,7 @@ static const struct swap_info_struct *area_of_slot(const struct pyksm *m, int ty
 
 int pyksm_swap_count(struct pyksm *m, int type, uint64_t offset)
 {
+	ENTER(m);
 	const struct swap_info_struct *si = area_of_slot(m, type, offset);
 
 	return si ? (int)swp_swapcount(si, offset) : -EINVAL;
@@ -341,6 +367,7 @@ int pyksm_swap_count(struct pyksm *m, int type, uint64_t offset)
 
 int pyksm_swap_map(struct pyksm *m, int type, uint64_t offset)
 {
+	ENTER(m);
 	const struct swap_info_struct *si = area_of_slot(m, type, offset);
 
 	return si ? si->swap_map[offset] : -EINVAL;
@@ -348,11 +375,13 @@ int pyksm_swap_map(struct pyksm *m, int type, uint64_t offset)
 
 int64_t pyksm_swapcached(struct pyksm *m)
 {
+	ENTER(m);
 	return m ? (int64_t)m->swap.nr_cached : -EINVAL;
 }
 
 int pyksm_swapout(struct pyksm *m, const struct pyksm_range *ranges, int n)
 {
+	ENTER(m);
 	struct process *p;
 
 	if (!m || n < 0 || (n && !ranges))
@@ -372,21 +401,25 @@ int pyksm_swapout(struct pyksm *m, const struct pyksm_range *ranges, int n)
 /* ---- KSM ---- */
 int pyksm_ksm_write(struct pyksm *m, const char *key, int64_t value)
 {
+	ENTER(m);
 	return m && key ? ksm_store(m, key, value) : -EINVAL;
 }
 
 int pyksm_ksm_read(struct pyksm *m, const char *key, int64_t *ret)
 {
+	ENTER(m);
 	return m && key && ret ? ksm_show(m, key, ret) : -EINVAL;
 }
 
 const char *pyksm_ksm_count_name(struct pyksm *m, int index)
 {
+	ENTER_OR(m, NULL);
 	return m && index >= 0 ? ksm_count_name(m, index) : NULL;
 }
 
 int pyksm_ksm_stat(struct pyksm *m, int pid, const char *key, int64_t *ret)
 {
+	ENTER(m);
 	struct process *p;
 	int err = find_for_read(m, pid, &p);
 
@@ -397,6 +430,7 @@ int pyksm_ksm_stat(struct pyksm *m, int pid, const char *key, int64_t *ret)
 
 int pyksm_prctl_memory_merge(struct pyksm *m, int pid, int on)
 {
+	ENTER(m);
 	struct process *p;
 	int err = find_for_write(m, pid, &p);
 
@@ -409,6 +443,7 @@ int pyksm_prctl_memory_merge(struct pyksm *m, int pid, int on)
 
 int pyksm_memory_merge(struct pyksm *m, int pid)
 {
+	ENTER(m);
 	struct process *p;
 	int err = find_for_read(m, pid, &p);
 
@@ -419,16 +454,19 @@ int pyksm_memory_merge(struct pyksm *m, int pid)
 
 int pyksm_ksm_scan(struct pyksm *m, uint32_t n)
 {
+	ENTER(m);
 	return m && n <= INT32_MAX ? ksm_full_scans(m, n) : -EINVAL;
 }
 
 int pyksm_ksm_do_scan(struct pyksm *m, uint32_t npages)
 {
+	ENTER(m);
 	return m ? ksm_scan_batch(m, npages) : -EINVAL;
 }
 
 int pyksm_sleep(struct pyksm *m, int64_t ms)
 {
+	ENTER(m);
 	if (!m || ms < 0 || ms > INT32_MAX)
 		return -EINVAL;
 	m->clock += (uint64_t)ms;

@@ -109,11 +109,11 @@ static bool reuse_by_mapcount(struct pyksm *m, struct vm_area_struct *vma, struc
 	/* A KSM page is copied always: its other users may not even be mapping it now. */
 	if (PageKsm(page))
 		return false;
-	lock_page(page);
+	lock_page(m, page, PT_LOCK_PAGE);
 	reuse = reuse_swap_page(m, page);
 	if (reuse)
 		page_move_anon_rmap(m, page, vma);
-	unlock_page(page);
+	unlock_page(m, page);
 	return reuse;
 }
 
@@ -134,14 +134,15 @@ static bool reuse_exclusive(struct pyksm *m, struct vm_area_struct *vma, struct 
 		return false;
 	if (!(page->flags & PG_lru))
 		lru_add_drain(m); /* the kernel's batch might hold the reference that is too many */
-	if (page_count(page) > 1 + !!(page->flags & PG_swapcache) || !trylock_page(page))
+	if (page_count(page) > 1 + !!(page->flags & PG_swapcache) ||
+	    !trylock_page(m, page, PT_TRYLOCK_PAGE))
 		return false;
 	if (page->flags & PG_swapcache)
 		try_to_free_swap(m, page);
 	reuse = page_count(page) == 1;
 	if (reuse)
 		page_move_anon_rmap(m, page, vma);
-	unlock_page(page);
+	unlock_page(m, page);
 	return reuse;
 }
 
@@ -201,13 +202,13 @@ static void put_copied(struct pyksm *m, const struct swapin *in)
 {
 	if (in->page == in->swapcache)
 		return;
-	unlock_page(in->swapcache);
+	unlock_page(m, in->swapcache);
 	put_page(m, in->swapcache);
 }
 
 static void abandon_swapin(struct pyksm *m, const struct swapin *in)
 {
-	unlock_page(in->page);
+	unlock_page(m, in->page);
 	put_page(m, in->page);
 	put_copied(m, in);
 }
@@ -291,17 +292,17 @@ static bool lock_swapped_page(struct pyksm *m, struct vm_area_struct *vma, uint6
 	mm->readers++; /* mmap_sem is held for reading while the page lock is waited for */
 	sched_point(m, PT_SWAP_PAGE_LOCK_PAGE);
 	mm->readers--;
-	lock_page(page);
+	lock_page(m, page, PT_LOCK_PAGE);
 	/* While we waited the page may have left the swap cache, or come back for another slot. */
 	if (!(page->flags & PG_swapcache) || page->private != in->entry.val) {
-		unlock_page(page);
+		unlock_page(m, page);
 		put_page(m, page);
 		return false;
 	}
 	in->page = ksm_might_need_to_copy(m, page, vma, addr);
 	if (in->page)
 		return true;
-	unlock_page(page);
+	unlock_page(m, page);
 	put_page(m, page);
 	*ret = VM_FAULT_OOM;
 	return false;
@@ -345,7 +346,7 @@ static int do_swap_page(struct pyksm *m, struct vm_area_struct *vma, uint64_t ad
 		write = free_then_map(m, vma, addr, pte, &in, write);
 	else
 		write = map_then_free(m, vma, addr, pte, &in, write);
-	unlock_page(in.page);
+	unlock_page(m, in.page);
 	put_copied(m, &in);
 	if (write) {
 		ret |= do_wp_page(m, vma, addr, pte, false);

@@ -138,13 +138,13 @@ static int unmap_and_move(struct pyksm *m, struct page *page, int node, bool for
 		return -ENOMEM;
 	if (page_count(page) == 1) {
 		err = 0; /* freed under our hands: nothing to move */
-	} else if (trylock_page(page)) {
+	} else if (trylock_page(m, page, PT_TRYLOCK_PAGE)) {
 		err = unmap_and_move_locked(m, newpage, page, force);
-		unlock_page(page);
+		unlock_page(m, page);
 	}
 	if (err != -EAGAIN)
 		putback_lru_page(m, page);
-	unlock_page(newpage);
+	unlock_page(m, newpage);
 	putback_lru_page(m, newpage);
 	return err;
 }

@@ -3,6 +3,9 @@
 #ifndef PYKSM_MM_TYPES_H
 #define PYKSM_MM_TYPES_H
 
+#ifdef PYKSM_TASKS
+#include <setjmp.h>
+#endif
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -442,6 +445,13 @@ struct pyksm {
 	pyksm_hook hook;
 	void *hook_arg;
 	bool in_hook;
+#ifdef PYKSM_TASKS
+	struct sched *sched; /* NULL: no tasks */
+	struct pyksm_bug_set bugs; /* of enum bug */
+	bool dead; /* since an oops */
+	char oops[256];
+	jmp_buf guard; /* where an oops outside of tasks goes: see ENTER() */
+#endif
 };
 
 #endif

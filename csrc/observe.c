@@ -41,6 +41,7 @@ static void observe_page(struct pyksm *m, const struct mm_struct *mm, uint64_t a
 
 int pyksm_pagemap(struct pyksm *m, int pid, uint64_t addr, uint64_t npages, struct pyksm_page *ret)
 {
+	ENTER(m);
 	struct process *p;
 	int err = find_for_read(m, pid, &p);
 
@@ -53,6 +54,7 @@ int pyksm_pagemap(struct pyksm *m, int pid, uint64_t addr, uint64_t npages, stru
 
 int pyksm_rmap_walk(struct pyksm *m, int pid, uint64_t addr)
 {
+	ENTER(m);
 	struct process *p;
 	int err = find_for_read(m, pid, &p);
 
@@ -63,6 +65,7 @@ int pyksm_rmap_walk(struct pyksm *m, int pid, uint64_t addr)
 
 int pyksm_vma_at(struct pyksm *m, int pid, int index, struct pyksm_vma *ret)
 {
+	ENTER(m);
 	struct process *p;
 	const struct vm_area_struct *vma;
 	const struct list_head *pos;
@@ -85,6 +88,7 @@ int pyksm_vma_at(struct pyksm *m, int pid, int index, struct pyksm_vma *ret)
 
 int64_t pyksm_free_frames(struct pyksm *m, int node)
 {
+	ENTER(m);
 	int64_t n = 0;
 
 	if (!m || node < -1 || node >= (int)m->nodes)
@@ -96,6 +100,7 @@ int64_t pyksm_free_frames(struct pyksm *m, int node)
 
 int64_t pyksm_peak_frames(struct pyksm *m, int reset)
 {
+	ENTER(m);
 	int64_t peak;
 
 	if (!m)
@@ -108,6 +113,7 @@ int64_t pyksm_peak_frames(struct pyksm *m, int reset)
 
 const void *pyksm_frame(struct pyksm *m, int64_t pfn)
 {
+	ENTER_OR(m, NULL);
 	if (!m || pfn < 0 || (uint64_t)pfn > m->max_pfn)
 		return NULL;
 	return page_content(m, pfn_to_page(m, (uint64_t)pfn));
@@ -115,6 +121,7 @@ const void *pyksm_frame(struct pyksm *m, int64_t pfn)
 
 const uint64_t *pyksm_pte_table(struct pyksm *m, int pid, uint64_t addr)
 {
+	ENTER_OR(m, NULL);
 	struct process *p;
 
 	if (find_for_read(m, pid, &p) || addr >= TASK_SIZE)
@@ -128,16 +135,9 @@ static const char *const counter_names[] = { PYKSM_COUNTERS(COUNTER_NAME) };
 static const char *const vmstat_names[] = { "pswpin",	      "pswpout", "pgmigrate_success",
 					    "ksm_swpin_copy", "cow_ksm", "swpin_zero",
 					    "swpout_zero" };
-static const char *const point_names[] = {
-	"try_to_unuse:next_entry",
-	"try_to_unuse:lock_page",
-	"do_swap_page:lock_page",
-	"unmerge_and_remove_all_rmap_items:begin",
-	"unmerge_and_remove_all_rmap_items:next_mm",
-	"remove_all_stable_nodes:begin",
-	"ksm_do_scan:next_item",
-	"shrink_zone:begin",
-};
+#define POINT_NAME(id, name) name,
+static const char *const point_names[] = { PYKSM_HOOK_POINTS(POINT_NAME) };
+#undef POINT_NAME
 static const char *const switch_names[] = {
 	"unuse_pte-no-copy",
 	"no-unmerge-check",
@@ -195,11 +195,13 @@ const char *pyksm_next_event(struct pyksm *m)
 
 int pyksm_census(struct pyksm *m, int strict, char *buf, size_t len)
 {
+	ENTER(m);
 	return m && (buf || !len) ? census(m, strict, buf, len) : -EINVAL;
 }
 
 int pyksm_inject(struct pyksm *m, int kind, uint64_t nth)
 {
+	ENTER(m);
 	if (!m || kind < 0 || kind >= PYKSM_NR_FAULT_KINDS)
 		return -EINVAL;
 	m->inject[kind] = nth;
@@ -217,12 +219,12 @@ int pyksm_set_hook(struct pyksm *m, pyksm_hook hook, void *arg)
 
 int pyksm_nr_points(void)
 {
-	return NR_POINTS;
+	return NR_HOOK_POINTS;
 }
 
 const char *pyksm_point_name(int index)
 {
-	return name_at(point_names, NR_POINTS, index);
+	return name_at(point_names, NR_HOOK_POINTS, index);
 }
 
 const char *pyksm_switch_name(int index)

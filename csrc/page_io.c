@@ -253,7 +253,7 @@ static RARELY void end_failed_read(struct pyksm *m, struct page *page)
 	page->flags |= PG_error;
 	page->flags &= ~(uint32_t)PG_uptodate;
 	event(m, "Read-error on swap-device");
-	unlock_page(page);
+	unlock_page(m, page);
 }
 
 /* Reads end at once. One that failed leaves the page not uptodate; 3.9's swapoff does not look. */
@@ -264,7 +264,7 @@ void swap_readpage(struct pyksm *m, struct page *page)
 		clear_highpage(m, page);
 		page->flags |= PG_uptodate;
 		m->vm[SWPIN_ZERO]++;
-		unlock_page(page);
+		unlock_page(m, page);
 		return;
 	}
 	m->vm[PSWPIN]++;
@@ -273,7 +273,7 @@ void swap_readpage(struct pyksm *m, struct page *page)
 		return;
 	}
 	page->flags |= PG_uptodate;
-	unlock_page(page);
+	unlock_page(m, page);
 }
 
 static void end_swap_bio_write(struct pyksm *m, struct page *page, bool failed)
@@ -337,7 +337,7 @@ static void __swap_writepage(struct pyksm *m, struct page *page)
 	m->vm[PSWPOUT]++;
 	failed = should_fail(m, PYKSM_FAIL_WRITE) || backend_write(m, page);
 	page->flags |= PG_writeback;
-	unlock_page(page);
+	unlock_page(m, page);
 	if (!writes) { /* no host memory for the queue: it ends at once */
 		end_swap_bio_write(m, page, failed);
 		return;
@@ -353,7 +353,7 @@ void swap_writepage(struct pyksm *m, struct page *page)
 
 	COUNT(m, swap_writepage);
 	if (try_to_free_swap(m, page)) {
-		unlock_page(page);
+		unlock_page(m, page);
 		return;
 	}
 	si = &m->swap.info[swp_type(entry)];
@@ -361,7 +361,7 @@ void swap_writepage(struct pyksm *m, struct page *page)
 		swap_zeromap_set(si, swp_offset(entry), is_zero_filled(m, page));
 	if (slot_holds_zeros(m, page)) {
 		m->vm[SWPOUT_ZERO]++;
-		unlock_page(page);
+		unlock_page(m, page);
 		return;
 	}
 	__swap_writepage(m, page);

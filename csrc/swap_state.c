@@ -64,9 +64,10 @@ bool add_to_swap(struct pyksm *m, struct page *page)
 /* Before the last reference goes: a page that nothing maps need not stay for its slot's sake. */
 void free_swap_cache(struct pyksm *m, struct page *page)
 {
-	if ((page->flags & PG_swapcache) && !page_mapped(page) && trylock_page(page)) {
+	if ((page->flags & PG_swapcache) && !page_mapped(page) &&
+	    trylock_page(m, page, PT_TRYLOCK_PAGE)) {
 		try_to_free_swap(m, page);
-		unlock_page(page);
+		unlock_page(m, page);
 	}
 }
 

@@ -19,9 +19,9 @@ static bool __try_to_reclaim_swap(struct pyksm *m, struct swap_info_struct *si, 
 
 	if (!page)
 		return false;
-	if (trylock_page(page)) {
+	if (trylock_page(m, page, PT_TRYLOCK_PAGE)) {
 		freed = try_to_free_swap(m, page);
-		unlock_page(page);
+		unlock_page(m, page);
 	}
 	put_page(m, page);
 	return freed;
@@ -493,13 +493,13 @@ int free_swap_and_cache(struct pyksm *m, swp_entry_t entry)
 	page = find_get_page(m, entry);
 	if (!page)
 		return 1;
-	if (trylock_page(page)) {
+	if (trylock_page(m, page, PT_TRYLOCK_PAGE)) {
 		if ((page->flags & PG_swapcache) && !(page->flags & PG_writeback) &&
 		    (!page_mapped(page) || vm_swap_full(m))) {
 			delete_from_swap_cache(m, page);
 			page->flags |= PG_dirty;
 		}
-		unlock_page(page);
+		unlock_page(m, page);
 	}
 	put_page(m, page);
 	return 1;

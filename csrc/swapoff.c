@@ -27,7 +27,8 @@ static int unuse_pte(struct pyksm *m, struct vm_area_struct *vma, uint64_t addr,
 	bool charge;
 
 	COUNT(m, unuse_pte);
-	if (!switched(m, PYKSM_SW_UNUSE_PTE_NO_COPY))
+	if (!switched(m, PYKSM_SW_UNUSE_PTE_NO_COPY) &&
+	    !bugged(m, BUG_KSM_SWAPOFF_RESURRECTS_KSM_PAGE))
 		page = ksm_might_need_to_copy(m, swapcache, vma, addr);
 	if (!page)
 		return -ENOMEM;
@@ -46,7 +47,7 @@ static int unuse_pte(struct pyksm *m, struct vm_area_struct *vma, uint64_t addr,
 	if (page != swapcache || !u->fresh || lru_has_batches(m))
 		activate_page(m, page);
 	if (page != swapcache) {
-		unlock_page(page);
+		unlock_page(m, page);
 		put_page(m, page);
 	}
 	return 1;
@@ -180,7 +181,7 @@ static void drop_from_cache(struct pyksm *m, const unsigned char *map, struct un
 	if (in_use(map) && (page->flags & PG_dirty) && (page->flags & PG_swapcache)) {
 		swap_writepage(m, page);
 		end_all_writeback(m);
-		lock_page(page);
+		lock_page(m, page, PT_LOCK_PAGE);
 	}
 	if ((page->flags & PG_swapcache) && page->private == u->entry.val &&
 	    !(in_use(map) && has(m, FEAT_SWAPOFF_KEEPS_SHARED_CACHE)))
@@ -207,7 +208,7 @@ static int copy_in_hand(struct pyksm *m, struct unuse *u)
 {
 	struct page *old = u->page, *copy = swap_cache_copy(m, u->entry, old);
 
-	unlock_page(old);
+	unlock_page(m, old);
 	put_page(m, old);
 	if (!copy)
 		return -ENOMEM;
@@ -241,7 +242,7 @@ static int visit_entry(struct pyksm *m, struct swap_info_struct *si, uint64_t i,
 		sched_point(m, PT_UNUSE_LOCK_PAGE); /* a racing fault goes first here */
 		if (u.page->flags & PG_writeback)
 			end_all_writeback(m);
-		lock_page(u.page);
+		lock_page(m, u.page, PT_LOCK_PAGE);
 		err = unuse_entry(m, start_mm, map, &u);
 		if (err)
 			break;
@@ -252,7 +253,7 @@ static int visit_entry(struct pyksm *m, struct swap_info_struct *si, uint64_t i,
 		if (err)
 			return err;
 	}
-	unlock_page(u.page);
+	unlock_page(m, u.page);
 	put_page(m, u.page);
 	return err;
 }

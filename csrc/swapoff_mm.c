@@ -64,7 +64,8 @@ static int unuse_pte(struct pyksm *m, struct vm_area_struct *vma, uint64_t addr,
 	bool copied, same;
 
 	COUNT(m, unuse_pte);
-	if (!switched(m, PYKSM_SW_UNUSE_PTE_NO_COPY))
+	if (!switched(m, PYKSM_SW_UNUSE_PTE_NO_COPY) &&
+	    !bugged(m, BUG_KSM_SWAPOFF_RESURRECTS_KSM_PAGE))
 		page = ksm_might_need_to_copy(m, swapcache, vma, addr);
 	if (!page)
 		return -ENOMEM;
@@ -79,7 +80,7 @@ static int unuse_pte(struct pyksm *m, struct vm_area_struct *vma, uint64_t addr,
 			activate_page(m, page);
 	}
 	if (copied) {
-		unlock_page(page);
+		unlock_page(m, page);
 		put_page(m, page);
 	}
 	return 0;
@@ -104,12 +105,12 @@ static int unuse_swap_pte(struct pyksm *m, struct vm_area_struct *vma, uint64_t 
 	vma->vm_mm->readers--;
 	if (page->flags & PG_writeback)
 		end_all_writeback(m);
-	lock_page(page);
+	lock_page(m, page, PT_LOCK_PAGE);
 	/* Since 6.18 it is looked whether the page is still this entry's; before, the pte alone had to say. */
 	err = unuse_pte(m, vma, addr, pte, entry, page, fresh);
 	if (!err)
 		try_to_free_swap(m, page);
-	unlock_page(page);
+	unlock_page(m, page);
 	put_page(m, page);
 	return err;
 }
@@ -264,9 +265,9 @@ static void unuse_leftovers(struct pyksm *m, struct unuse *u)
 		sched_point(m, PT_UNUSE_LOCK_PAGE);
 		if (page->flags & PG_writeback)
 			end_all_writeback(m);
-		lock_page(page);
+		lock_page(m, page, PT_LOCK_PAGE);
 		try_to_free_swap(m, page);
-		unlock_page(page);
+		unlock_page(m, page);
 		put_page(m, page);
 	}
 }

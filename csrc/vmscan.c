@@ -34,7 +34,7 @@ static bool pageout(struct pyksm *m, struct page *page, bool *locked)
 	page->flags &= ~(uint32_t)PG_reclaim;
 	if (page->flags & PG_dirty)
 		return false; /* no longer in the cache: nothing was written */
-	*locked = trylock_page(page);
+	*locked = trylock_page(m, page, PT_TRYLOCK_PAGE);
 	return *locked; /* zeros, which need no writing */
 }
 
@@ -114,11 +114,11 @@ static enum verdict shrink_page(struct pyksm *m, struct page *page)
 	enum verdict verdict;
 	bool locked = true;
 
-	if (!trylock_page(page))
+	if (!trylock_page(m, page, PT_TRYLOCK_PAGE))
 		return KEEP;
 	verdict = shrink_locked_page(m, page, &locked);
 	if (verdict == FREED || verdict == CULLED) {
-		unlock_page(page);
+		unlock_page(m, page);
 		page->flags &= ~(uint32_t)PG_active;
 		put_page(m, page);
 		return verdict;
@@ -129,7 +129,7 @@ static enum verdict shrink_page(struct pyksm *m, struct page *page)
 		page->flags |= PG_active;
 	}
 	if (locked)
-		unlock_page(page);
+		unlock_page(m, page);
 	return verdict;
 }
 

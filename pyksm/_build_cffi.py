@@ -1,6 +1,6 @@
-"""Make the C text of the extension ``pyksm._core`` from the public header.
+"""Make the C text of an extension from the public headers.
 
-Run by the build: ``_build_cffi.py pyksm.h _core.c``. Not part of the installed package.
+Run by the build: ``_build_cffi.py _core.c pyksm.h [pyksm_tasks.h]``. Not installed.
 """
 
 from __future__ import annotations
@@ -16,20 +16,22 @@ HOOK = 'extern "Python" void pyksm_py_hook(void *arg, int point);'
 
 
 def declarations(header: str) -> str:
-    """The part of the header that is declared to cffi, without the export macro."""
+    """The part of a header that is declared to cffi, without the export macro."""
     found = re.search(r"/\* CDEF-BEGIN.*?\*/(.*)/\* CDEF-END", header, re.DOTALL)
     if found is None:
-        raise SystemExit("pyksm.h: no text between CDEF-BEGIN and CDEF-END")
+        raise SystemExit("header: no text between CDEF-BEGIN and CDEF-END")
     return found[1].replace("PYKSM_API ", "")
 
 
-def make(header: Path, output: Path) -> None:
+def make(output: Path, *headers: Path) -> None:
     ffi = FFI()
-    ffi.cdef(declarations(header.read_text(encoding="utf-8")))
+    for header in headers:
+        ffi.cdef(declarations(header.read_text(encoding="utf-8")))
     ffi.cdef(HOOK)
-    ffi.set_source("pyksm._core", '#include "pyksm.h"', py_limited_api=True)
+    include = "".join(f'#include "{header.name}"\n' for header in headers)
+    ffi.set_source(f"pyksm.{output.stem}", include, py_limited_api=True)
     ffi.emit_c_code(str(output))
 
 
 if __name__ == "__main__":
-    make(Path(sys.argv[1]), Path(sys.argv[2]))
+    make(*map(Path, sys.argv[1:]))

@@ -10,19 +10,20 @@ machines share nothing.
 from __future__ import annotations
 
 import errno
+import importlib
 import operator
 import os
 import struct
 import threading
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, SupportsIndex
+from typing import TYPE_CHECKING, Any, SupportsIndex
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pyksm._core import ffi, lib
 from pyksm.arrays import PAGE_DTYPE, Buffer
+from pyksm.bugs import NAMES as BUGS
 from pyksm.engine import (
     FAULT_KINDS,
     POLICIES,
@@ -34,6 +35,13 @@ from pyksm.engine import (
     VmaInfo,
 )
 from pyksm.errors import InputError, MachineError
+
+#: The build of the core that this is about; :mod:`pyksm.tasks.core` loads this file for another.
+_BUILD: str = globals().get("_BUILD", "pyksm._core")
+if TYPE_CHECKING:
+    from pyksm._core import ffi, lib
+else:
+    ffi, lib = (getattr(importlib.import_module(_BUILD), name) for name in ("ffi", "lib"))
 
 __all__ = ["PAGE_DTYPE", "Core", "mkswap", "object_size", "simd", "version"]
 
@@ -70,6 +78,8 @@ _VMSTAT_SINCE = {
 }
 _POINTS = _names(lib.pyksm_nr_points(), lib.pyksm_point_name)
 _SWITCHES = _names(lib.PYKSM_NR_SWITCHES, lib.pyksm_switch_name)
+#: Only the build with tasks has the museum's bugs.
+_BUGS = BUGS if _BUILD == "pyksm._tasks" else ()
 _FEATURES = _names(lib.pyksm_nr_features(), lib.pyksm_feature_name)
 _KSM_STAT = (
     "ksm_rmap_items",
@@ -288,6 +298,10 @@ def _c_config(config: Config) -> Any:
         if name not in _SWITCHES:
             raise InputError(f"switch {name!r}: expected one of {', '.join(_SWITCHES)}")
         switches |= 1 << _SWITCHES.index(name)
+    unknown = sorted(config.bugs - set(_BUGS))
+    if unknown:
+        have = ", ".join(_BUGS) or "none: it is the build without tasks"
+        raise InputError(f"bug {unknown[0]!r}: expected one of those that this core has ({have})")
     numbers = {
         what: operator.index(value)
         for what, value in (
@@ -312,6 +326,9 @@ def _c_config(config: Config) -> Any:
     for name in features:
         index = _FEATURES.index(name)
         ret.features.word[index // 64] |= 1 << index % 64
+    for name in config.bugs:
+        index = _BUGS.index(name)
+        ret.bugs.word[index // 64] |= 1 << index % 64
     return ret
 
 

@@ -81,6 +81,8 @@ class Config:
     what looking would have cost (``computed``); ``transfer``: contents are copied, or shared until
     somebody writes (``reference``, 4 bytes more a slot); ``threads``: 1 or 2 that may read contents
     at a time.
+
+    ``bugs``: of the museum (:mod:`pyksm.bugs`), switched in; only engine ``core+tasks`` has them.
     """
 
     nodes: int = 1
@@ -95,6 +97,7 @@ class Config:
     walk: str = "literal"
     transfer: str = "copy"
     threads: int = 1
+    bugs: frozenset[str] = frozenset()
 
     @property
     def features(self) -> frozenset[str]:

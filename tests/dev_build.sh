@@ -19,9 +19,11 @@ if [ -n "${PACKAGE:-}" ]; then
 	package=$PACKAGE/pyksm
 	rm -rf "$package" && mkdir -p "$package"
 	for each in pyksm/*; do
-		case $each in */_core.*.so | */__pycache__) ;; *) ln -s "$PWD/$each" "$package" ;; esac
+		case $each in */_core.*.so | */_tasks.*.so | */__pycache__) ;; *) ln -s "$PWD/$each" "$package" ;; esac
 	done
 fi
 # Under a new name first: a running Python may have the old file mapped.
-cp "$(find "$build/pyksm" -maxdepth 1 -name '_core*.so')" "$package/_core.abi3.so.new"
-mv "$package/_core.abi3.so.new" "$package/_core.abi3.so"
+for name in _core _tasks; do
+	cp "$(find "$build/pyksm" -maxdepth 1 -name "$name*.so")" "$package/$name.abi3.so.new"
+	mv "$package/$name.abi3.so.new" "$package/$name.abi3.so"
+done

@@ -103,6 +103,11 @@ struct pyksm_feature_set {
 	uint64_t word[2];
 };
 
+/* Bugs of the museum by number, 64 a word; see pyksm_tasks.h. */
+struct pyksm_bug_set {
+	uint64_t word[2];
+};
+
 struct pyksm_config {
 	uint32_t nodes; /* memory nodes, 1..64; 0 means 1 */
 	/* bytes of content a page has: a power of two, 8..4096; 0 means 4096 */
@@ -122,6 +127,8 @@ struct pyksm_config {
 	uint32_t walk; /* enum pyksm_walk */
 	uint32_t transfer; /* enum pyksm_transfer */
 	uint32_t threads; /* that may read contents at a time: 1, 2; 0 means 1 */
+	/* bugs switched in; all 0 but in the build that runs tasks (-EOPNOTSUPP) */
+	struct pyksm_bug_set bugs;
 };
 
 /* One page of a process, observed without touching it. */

@@ -162,7 +162,7 @@ def _make(config: Config) -> Machine:
         raise MachineError(EINVAL, "nodes, frames")
     if not 8 <= size <= PAGE_SIZE or size & (size - 1):
         raise MachineError(EINVAL, "page_size")
-    if config.policy not in POLICIES or not config.switches <= set(SWITCHES):
+    if config.policy not in POLICIES or not config.switches <= set(SWITCHES) or config.bugs:
         raise MachineError(EINVAL, "policy, switches")
     share = config.frames // config.nodes
     nodes = []

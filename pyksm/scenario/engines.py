@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from pyksm import profiles
-from pyksm.engine import Config, Engine
+from pyksm.engine import SWITCHES, Config, Engine
 from pyksm.errors import InputError, MachineError
 from pyksm.scenario.statements import Machine
 
@@ -18,6 +18,8 @@ NAMES = ("core", "oracle")
 HELP = (
     "Two or more. core+all: the core, every short cut taken; +computed, +reference, +threads: one."
 )
+#: The build of the core that runs tasks and has the museum's bugs.
+TASKS = "core+tasks"
 #: Not one of them: a real kernel, which :mod:`pyksm.recorder` asks.
 KERNEL = "kernel"
 
@@ -26,6 +28,12 @@ def _core(config: Config) -> Engine:
     from pyksm.core import Core  # the extension is only needed where it is asked for
 
     return Core(config)
+
+
+def _tasks(config: Config) -> Engine:
+    from pyksm.tasks.core import TasksCore
+
+    return TasksCore(config)
 
 
 def _oracle(config: Config) -> Engine:
@@ -44,6 +52,7 @@ VARIANTS: dict[str, Factory] = {
     "core+reference": _variant(transfer="reference"),
     "core+threads": _variant(threads=2),
     "core+all": _variant(walk="computed", transfer="reference", threads=2),
+    TASKS: _tasks,
 }
 
 _FACTORIES: dict[str, Factory] = {"core": _core, "oracle": _oracle, **VARIANTS}
@@ -72,7 +81,8 @@ def config(machine: Machine, profile: str | None) -> Config:
         frames=machine.frames,
         profile=profiles.find(name).name,
         policy=machine.policy,
-        switches=frozenset(machine.bugs),
+        switches=frozenset(machine.bugs) & set(SWITCHES),
+        bugs=frozenset(machine.bugs) - set(SWITCHES),
         agent_pages=machine.agents,
         on=frozenset(machine.on),
         off=frozenset(machine.off),
@@ -81,6 +91,13 @@ def config(machine: Machine, profile: str | None) -> Config:
 
 def build(engine: str | Factory, wanted: Config) -> Engine:
     """A fresh machine; :class:`InputError` where that machine cannot be."""
+    if wanted.bugs:
+        if engine not in ("core", TASKS):
+            bug = min(wanted.bugs)
+            raise InputError(
+                f"bug {bug}: only the core has the museum's bugs, expected engine core"
+            )
+        engine = TASKS
     make = factory(engine) if isinstance(engine, str) else engine
     try:
         return make(wanted)

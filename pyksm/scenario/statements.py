@@ -12,6 +12,7 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
+from pyksm.bugs import NAMES as BUGS
 from pyksm.engine import FAULT_KINDS, POLICIES, SCHEDULE_POINTS, SWITCHES
 from pyksm.features import NAMES as FEATURES
 from pyksm.scenario.kinds import (
@@ -122,7 +123,7 @@ class Machine(Statement):
     frames: int = option(Number("a number of frames", FRAMES_LIMIT, 1), 65536)
     profile: str | None = option(Name("a profile"), None)
     policy: str = option(Choice("a policy", POLICIES), "reread")
-    bugs: tuple[str, ...] = options(Choice("a switch", SWITCHES), "bug")
+    bugs: tuple[str, ...] = options(Choice("a bug", (*SWITCHES, *BUGS)), "bug")
     agents: int = option(Number("a number of locked pages", 65536), AGENT_PAGES)
     on: tuple[str, ...] = options(Choice("a feature", FEATURES), "with")
     off: tuple[str, ...] = options(Choice("a feature", FEATURES), "without")

@@ -1,0 +1,149 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * pyksm with tasks: operations that run at the same time, interleaved at every lock, and the museum's bugs.
+ *
+ * For the build of the core that has them (-DPYKSM_TASKS, the Python extension pyksm._tasks). In it
+ * everything of pyksm.h holds too; what would crash a kernel (a NULL pointer followed, memory used after it
+ * was freed, an assertion that does not hold) is an event that begins with "BUG", after which the machine is
+ * dead: each further call is -EIO.
+ */
+#ifndef PYKSM_TASKS_H
+#define PYKSM_TASKS_H
+
+#include "pyksm.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* CDEF-BEGIN: from here to CDEF-END the text is also what the Python binding declares. */
+
+enum pyksm_task_limits {
+	PYKSM_MAX_TASKS = 8,
+	PYKSM_TEXT = 1024, /* bytes of an explanation */
+	PYKSM_OP_KEY = 48,
+};
+
+enum pyksm_op_kind {
+	PYKSM_OP_SPAWN = 0,
+	PYKSM_OP_MMAP = 1,
+	PYKSM_OP_WRITE = 2,
+	PYKSM_OP_POKE = 3,
+	PYKSM_OP_READ = 4,
+	PYKSM_OP_FORK = 5,
+	PYKSM_OP_EXIT = 6,
+	PYKSM_OP_MUNMAP = 7,
+	PYKSM_OP_MREMAP = 8,
+	PYKSM_OP_MADVISE = 9,
+	PYKSM_OP_MPROTECT = 10,
+	PYKSM_OP_MIGRATE = 11,
+	PYKSM_OP_PIN = 12,
+	PYKSM_OP_UNPIN = 13,
+	PYKSM_OP_SWAPON = 14,
+	PYKSM_OP_SWAPOFF = 15,
+	PYKSM_OP_SWAPOUT = 16,
+	PYKSM_OP_KSM = 17,
+	PYKSM_OP_SCAN = 18,
+	PYKSM_OP_PRCTL = 19,
+	PYKSM_OP_CLEAR_REFS = 20,
+	PYKSM_OP_SLEEP = 21,
+	PYKSM_OP_INJECT = 22,
+	PYKSM_NR_OPS = 23,
+};
+
+/*
+ * One statement. Processes and swap areas are indices into the program's tables, because what a fork in one
+ * task makes another one may use; -1: none.
+ */
+struct pyksm_op {
+	int32_t kind; /* enum pyksm_op_kind */
+	int32_t process;
+	int32_t child; /* FORK: which process it becomes */
+	int32_t area;
+	/* MMAP, MIGRATE: node; MADVISE: advice; MPROTECT: prot; SWAPON: priority; PRCTL: on;
+	 * CLEAR_REFS: what; INJECT: enum pyksm_fault_kind; WRITE: 1 where page k gets value + k */
+	int32_t arg;
+	uint32_t line; /* the caller's */
+	uint64_t addr, npages; /* a range of the process; SWAPON: npages; SWAPOUT: npages 0 is all */
+	uint64_t to; /* MREMAP: the new address; POKE: offset in the page */
+	uint64_t value; /* WRITE: pattern; POKE: byte; KSM: value; SCAN, INJECT: n; SLEEP: ms */
+	char key[PYKSM_OP_KEY]; /* KSM: which file */
+	/* what it came to */
+	int32_t err; /* 0, -errno, or 1: it has not ended */
+	int32_t ret; /* what the call returned where that is more than 0 */
+	int32_t *status; /* a page each as the call gives them, or NULL */
+	unsigned char *data; /* READ: what was read, page_size bytes a page, or NULL */
+	uint64_t begin, end; /* steps at which it began and ended */
+};
+
+/* What ops refer to, and what runs them: nr of each, pids 0 and areas -1 where there is none (yet). */
+struct pyksm_program {
+	int32_t *pids;
+	int32_t *areas;
+	uint32_t nr_pids, nr_areas;
+};
+
+struct pyksm_task {
+	struct pyksm_op *ops;
+	uint32_t nr;
+	uint32_t pad;
+};
+
+/*
+ * One piece of a schedule: task runs until it is about to pass point for the count-th time in this piece.
+ * point -1: any point; count 0: until it ends or has to wait.
+ */
+struct pyksm_segment {
+	int32_t task;
+	int32_t point;
+	uint32_t count;
+	uint32_t pad;
+};
+
+enum pyksm_end {
+	PYKSM_END_DONE = 0, /* all tasks came to their end */
+	PYKSM_END_DEADLOCK = 1, /* they wait for each other */
+	PYKSM_END_LIVELOCK = 2, /* more steps than allowed */
+	PYKSM_END_OOPS = 3, /* what would crash a kernel; the machine is dead */
+	PYKSM_END_MISFIT = 4, /* the schedule does not fit: text says where */
+};
+
+struct pyksm_step {
+	uint8_t task;
+	uint8_t pad;
+	uint16_t point; /* the one that it passed */
+	uint32_t op; /* of the task's ops */
+};
+
+struct pyksm_outcome {
+	int32_t end; /* enum pyksm_end */
+	int32_t preemptions;
+	uint64_t steps;
+	uint64_t max_steps; /* in: 0 means 1,000,000 */
+	struct pyksm_step *trace; /* the first max_trace of them, or NULL */
+	uint64_t max_trace;
+	char text[PYKSM_TEXT];
+};
+
+/* One op, by itself: what the plain call of pyksm.h answers is in op->err and op->ret. */
+PYKSM_API int pyksm_run_op(struct pyksm *m, struct pyksm_program *program, struct pyksm_op *op);
+/*
+ * All of them at the same time, as the schedule says; when it is used up each goes on until it ends or has to
+ * wait, then the lowest that can. 0 (out->end says how it went), -EINVAL for what is no task or no point.
+ */
+PYKSM_API int pyksm_run_tasks(struct pyksm *m, struct pyksm_program *program,
+			      struct pyksm_task *tasks, uint32_t nr,
+			      const struct pyksm_segment *schedule, uint32_t nr_segments,
+			      struct pyksm_outcome *out);
+
+PYKSM_API int pyksm_nr_task_points(void);
+PYKSM_API const char *pyksm_task_point_name(int index);
+PYKSM_API int pyksm_nr_bugs(void);
+PYKSM_API const char *pyksm_bug_name(int index);
+
+/* CDEF-END */
+
+#ifdef __cplusplus
+}
+#endif
+#endif

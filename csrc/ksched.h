@@ -1,0 +1,139 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Tasks, locks and the points at which one task may be switched for another. (libc has a sched.h.)
+ *
+ * Only the build with PYKSM_TASKS has them. In the other one a lock is nothing but the flag that a page has, and
+ * whatever is asked for is free, because one operation runs at a time.
+ *
+ * Between two points a task runs undisturbed. There is one before each lock is taken (where it is not free, the
+ * task waits), before what a leaf spinlock protects (swap_lock, mmlist_lock, lru_lock: nothing in such a section
+ * waits, so that no lock has to be kept), before each look at something that no lock protects and that is looked at
+ * again because of that, and around I/O. Letting go of a lock needs none: what could happen there can happen at the
+ * next point as well.
+ */
+#ifndef PYKSM_KSCHED_H
+#define PYKSM_KSCHED_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "counters.h"
+
+struct pyksm;
+struct page;
+struct mm_struct;
+struct anon_vma;
+
+/* In the order in which they may be taken: mm/rmap.c has the kernel's list. */
+enum lock_class {
+	LOCK_NONE,
+	LOCK_KSM_THREAD, /* ksm_thread_mutex */
+	LOCK_SWAPON, /* swapon_mutex */
+	LOCK_MMAP_SEM,
+	LOCK_PAGE,
+	LOCK_ANON_VMA, /* the root's rwsem */
+	LOCK_PTE,
+	NR_LOCK_CLASSES
+};
+
+/* What is locked: an object, or a part of one. */
+struct lock_id {
+	enum lock_class class;
+	const void *obj;
+	uint64_t part;
+};
+
+#ifdef PYKSM_TASKS
+/* A place where others may go first. Nothing where no task runs. */
+void sched_point(struct pyksm *m, enum sched_point point);
+/* Wait until the lock is free, and take it: alone (write) or beside other readers. */
+void sched_lock(struct pyksm *m, enum sched_point point, struct lock_id id, bool write);
+bool sched_trylock(struct pyksm *m, enum sched_point point, struct lock_id id, bool write);
+void sched_unlock(struct pyksm *m, struct lock_id id);
+/* The current task has it now, nobody can have had it before. */
+void sched_own(struct pyksm *m, struct lock_id id);
+/* Wait until nobody has it, and leave it alone. */
+void sched_wait(struct pyksm *m, enum sched_point point, struct lock_id id);
+/* Does a task run now (and not only the code that sets the scene)? */
+bool in_task(const struct pyksm *m);
+#else
+static inline void sched_lock(struct pyksm *m, enum sched_point point, struct lock_id id,
+			      bool write)
+{
+	(void)m, (void)point, (void)id, (void)write;
+}
+static inline bool sched_trylock(struct pyksm *m, enum sched_point point, struct lock_id id,
+				 bool write)
+{
+	(void)m, (void)point, (void)id, (void)write;
+	return true;
+}
+static inline void sched_unlock(struct pyksm *m, struct lock_id id)
+{
+	(void)m, (void)id;
+}
+static inline void sched_own(struct pyksm *m, struct lock_id id)
+{
+	(void)m, (void)id;
+}
+static inline void sched_wait(struct pyksm *m, enum sched_point point, struct lock_id id)
+{
+	(void)m, (void)point, (void)id;
+}
+static inline bool in_task(const struct pyksm *m)
+{
+	(void)m;
+	return false;
+}
+#endif
+
+/* ---- the locks by their kernel names ---- */
+static inline struct lock_id mmap_sem(const struct mm_struct *mm)
+{
+	return (struct lock_id){ LOCK_MMAP_SEM, mm, 0 };
+}
+static inline void down_read(struct pyksm *m, const struct mm_struct *mm, enum sched_point point)
+{
+	sched_lock(m, point, mmap_sem(mm), false);
+}
+static inline bool down_read_trylock(struct pyksm *m, const struct mm_struct *mm,
+				     enum sched_point point)
+{
+	return sched_trylock(m, point, mmap_sem(mm), false);
+}
+static inline void down_write(struct pyksm *m, const struct mm_struct *mm, enum sched_point point)
+{
+	sched_lock(m, point, mmap_sem(mm), true);
+}
+static inline void up_read(struct pyksm *m, const struct mm_struct *mm)
+{
+	sched_unlock(m, mmap_sem(mm));
+}
+static inline void up_write(struct pyksm *m, const struct mm_struct *mm)
+{
+	sched_unlock(m, mmap_sem(mm));
+}
+static inline void mutex_lock(struct pyksm *m, enum lock_class class, enum sched_point point)
+{
+	sched_lock(m, point, (struct lock_id){ class, m, 0 }, true);
+}
+static inline void mutex_unlock(struct pyksm *m, enum lock_class class)
+{
+	sched_unlock(m, (struct lock_id){ class, m, 0 });
+}
+/* The lock of the page table that has addr's pte. */
+static inline struct lock_id ptl(const struct mm_struct *mm, uint64_t addr)
+{
+	return (struct lock_id){ LOCK_PTE, mm, addr >> 21 };
+}
+static inline void pte_lock(struct pyksm *m, const struct mm_struct *mm, uint64_t addr,
+			    enum sched_point point)
+{
+	sched_lock(m, point, ptl(mm, addr), true);
+}
+static inline void pte_unlock(struct pyksm *m, const struct mm_struct *mm, uint64_t addr)
+{
+	sched_unlock(m, ptl(mm, addr));
+}
+
+#endif
