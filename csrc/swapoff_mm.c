@@ -16,7 +16,7 @@ struct unuse {
 
 static bool unuse_goes_on(struct pyksm *m, struct unuse *u)
 {
-	if (!u->si->inuse_pages)
+	if (!u->si->inuse_pages && !bugged(m, BUG_SWAPOFF_SIGNAL_AND_LATE_STOP))
 		return false;
 	if (!u->signalled)
 		u->signalled = signal_pending(m);
@@ -48,7 +48,8 @@ static void unuse_pte_map(struct pyksm *m, struct vm_area_struct *vma, uint64_t 
 				      has(m, FEAT_ANON_EXCLUSIVE) && (old & swp_exclusive(m)));
 	commit_charge_swapin(m, page, charge);
 	*pte = mk_pte(m, page, vma) & ~_PAGE_ACCESSED;
-	if (has(m, FEAT_SWAPOFF_SOFT_DIRTY) && (old & swp_soft_dirty(m)))
+	if (has(m, FEAT_SWAPOFF_SOFT_DIRTY) && (old & swp_soft_dirty(m)) &&
+	    !bugged(m, BUG_SWAPOFF_LOSES_PTE_BITS))
 		*pte |= _PAGE_SOFT_DIRTY;
 	swap_free(m, entry);
 }
@@ -71,7 +72,8 @@ static int unuse_pte(struct pyksm *m, struct vm_area_struct *vma, uint64_t addr,
 		return -ENOMEM;
 	copied = page != swapcache;
 	same = pte_same_as_swp(*pte, swp_entry_to_pte(m, entry), swp_marks(m));
-	if (same && !(page->flags & PG_uptodate) && has(m, FEAT_SWAPOFF_ERROR_ENTRIES)) {
+	if (same && !(page->flags & PG_uptodate) && has(m, FEAT_SWAPOFF_ERROR_ENTRIES) &&
+	    !bugged(m, BUG_SWAPOFF_UNUSE_EIO_GARBAGE)) {
 		unuse_pte_error(m, vma, pte, entry, page);
 	} else if (same) {
 		unuse_pte_map(m, vma, addr, pte, entry, page, copied);
@@ -255,7 +257,8 @@ static void unuse_leftovers(struct pyksm *m, struct unuse *u)
 {
 	uint64_t i = 0;
 
-	while (unuse_goes_on(m, u) && (i = find_next_to_unuse(m, u->si, i))) {
+	while ((bugged(m, BUG_SWAPOFF_SIGNAL_AND_LATE_STOP) || unuse_goes_on(m, u)) &&
+	       (i = find_next_to_unuse(m, u->si, i))) {
 		struct page *page;
 
 		sched_point(m, PT_UNUSE_NEXT_ENTRY);
@@ -295,7 +298,8 @@ int try_to_unuse_per_mm(struct pyksm *m, unsigned int type)
 			return err;
 		unuse_leftovers(m, &u);
 		/* A signal counts only where there is something left to be interrupted. */
-		if (u.si->inuse_pages && !unuse_goes_on(m, &u))
+		if (u.si->inuse_pages && !bugged(m, BUG_SWAPOFF_SIGNAL_AND_LATE_STOP) &&
+		    !unuse_goes_on(m, &u))
 			return -EINTR;
 		idle = before == unuse_progress(m, &u) ? idle + 1 : 0;
 		if (u.si->inuse_pages && idle == IDLE_ROUNDS) {

@@ -42,6 +42,29 @@ BUGS: tuple[Bug, ...] = (
         ("9e16b7fb1d06",), "2.6.33", "3.9", ("I7", "I4"),
         "swapoff maps the page of the swap cache as it is, a KSM page too, whatever ksm/run says",
     ),
+    Bug(
+        "swapoff-unuse-eio-garbage", "sequential+fault", "mm/swapfile.c: unuse_pte",
+        ("9f186f9e5fa9",), "2.4", "5.19", ("I1",),
+        "swapoff maps a page that it could not read as if it had been",
+        needs=("swapoff-error-entries",),
+        corrected="its content is zeros here, where a real one has whatever was in the frame",
+    ),
+    Bug(
+        "swapoff-loses-pte-bits", "sequential", "mm/swapfile.c: unuse_pte",
+        ("14a762dd1977",), "3.11", "5.19", ("I8",),
+        "swapoff makes the pte from the vma's protection alone: the soft-dirty bit is lost",
+        needs=("swapoff-soft-dirty",),
+    ),
+    Bug(
+        "swapoff-signal-and-late-stop", "sequential+fault", "mm/swapfile.c: try_to_unuse",
+        (), "5.1-rc1", "5.1-rc5", ("I9",),
+        "a signal ends the walk over the mms and is forgotten where swapoff tries again, for ever",
+        needs=("swapoff-per-mm",),
+        corrected="the commit was not traced, its patch was "
+        "(alpine.LSU.2.11.1904081258200.1523@eggly.anvils); the signal need not come between two "
+        "mms, one that is pending from the start will do. With the limit of three tries, which the "
+        "same series took away, it ended as EBUSY",
+    ),
 )  # fmt: skip
 
 NAMES: tuple[str, ...] = tuple(each.name for each in BUGS)

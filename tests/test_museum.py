@@ -10,6 +10,7 @@ from pyksm import museum
 from pyksm.bugs import BUGS, Bug, exists_in
 from pyksm.profiles import DEFAULT, effective
 from pyksm.scenario import Run, Scenario, engines, parse
+from pyksm.scenario.observe import raw
 
 #: What a line of the census, an event or a result that differs says is broken.
 INVARIANTS = {
@@ -36,33 +37,49 @@ INVARIANTS = {
     "result crc": "I1",
     "result errno": "I9",
     "result node": "I4",
+    "result soft_dirty": "I8",
 }
+#: What may be said of a machine with nothing wrong, when its disk fails.
+DISK = {"Read-error", "Write-error"}
+
+
+def soft_dirty(run: Run) -> dict[str, Any]:
+    """What is soft-dirty: of pages in memory (bit 11) and in swap (bit 1), as pagemap says it."""
+    return {
+        process: {
+            region: [bool(pte & (1 << 11 if pte & 1 else 1 << 1)) for pte in ptes]
+            for region, ptes in regions.items()
+        }
+        for process, regions in raw(run.engine, run.world).items()
+    }
 
 
 def answers(scenario: Scenario) -> tuple[list[dict[str, Any]], set[str]]:
     """The results, and the codes of what a census after each statement and the events say."""
     machine = engines.build(engines.TASKS, engines.config(scenario.machine, None))
     said: set[str] = set()
-    results = []
+    results, dead = [], False
     try:
         run = Run(machine)
         for statement in scenario.body:
             result = run.step(statement)
             results.append(result)
             lines = [*result.get("violations", []), *result.get("events", [])]
-            if not any(line.startswith("BUG:") for line in lines):  # else the machine is dead
-                lines += machine.census()
+            dead = any(line.startswith("BUG:") for line in lines)
+            lines += [] if dead else machine.census()
             said |= {line.partition(":")[0].partition(" ")[0].partition("_")[0] for line in lines}
+        if "soft-dirty" in machine.config.features and not dead:
+            results.append({"soft_dirty": soft_dirty(run)})
     finally:
         machine.close()
-    return results, said
+    return results, said - DISK
 
 
 def findings(scenario: Scenario, bug: Bug) -> set[str]:
     """What is wrong with the bug switched in: beside census and events, answers that differ."""
     right, _ = answers(scenario)
     wrong, said = answers(scenario.on(bugs=(*scenario.machine.bugs, bug.name)))
-    for one, other in zip(right, wrong, strict=True):
+    for one, other in zip(right, wrong, strict=False):
         said |= {f"result {key}" for key in one if one[key] != other.get(key)}
     return said
 
