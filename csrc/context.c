@@ -47,14 +47,15 @@ __asm__(".text\n"
 void context_make(struct context *c, void *stack, size_t size, context_fn fn, void *arg)
 {
 	uintptr_t top = ((uintptr_t)stack + size) & ~(uintptr_t)15;
-	uintptr_t *sp = (uintptr_t *)top - 8; /* the call in begin finds the stack aligned */
+	uintptr_t *sp =
+		(uintptr_t *)top - 9; /* begin finds the stack aligned, two words below top */
 
 	sp[0] = sp[1] = 0; /* r15, r14 */
 	sp[2] = (uintptr_t)arg;
 	sp[3] = (uintptr_t)fn;
 	sp[4] = sp[5] = 0; /* rbx, rbp */
 	sp[6] = (uintptr_t)pyksm_context_begin;
-	sp[7] = 0;
+	sp[7] = sp[8] = 0;
 	c->sp = sp;
 }
 

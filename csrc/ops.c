@@ -216,16 +216,17 @@ static void run_ops(struct pyksm *m, int task, void *arg)
 	}
 }
 
-/* Does the piece that is being followed end here, before the task passes its point? Where it begins does not count. */
+/* Is this where the piece that is being followed ends? Where it begins does not count. */
 static bool piece_ends(struct follow *f, const struct sched *s)
 {
 	const struct pyksm_segment *piece = &f->segment[f->at];
+	const struct task *t = &s->task[piece->task];
 	bool first = !f->begun;
 
 	f->begun = true;
 	if (first || !piece->count)
 		return false;
-	if (piece->point >= 0 && (int)s->task[piece->task].point != piece->point)
+	if (piece->point >= 0 && (t->done || (int)t->point != piece->point))
 		return false;
 	return ++f->passed == piece->count;
 }
@@ -249,12 +250,14 @@ static int follow(void *arg, struct sched *s, uint32_t enabled)
 		const struct task *t = &s->task[piece->task];
 		bool can = enabled >> piece->task & 1;
 
-		if (!can && piece->count)
-			return misfit(f, s,
-				      t->done ? "has ended before that"
-					      : "has to wait before that");
-		if (can && !piece_ends(f, s))
-			return piece->task;
+		if (!piece_ends(f, s)) {
+			if (can)
+				return piece->task;
+			if (piece->count)
+				return misfit(f, s,
+					      t->done ? "has ended before that"
+						      : "has to wait before that");
+		}
 		f->at++;
 		f->passed = 0;
 		f->begun = false;
@@ -268,11 +271,13 @@ static int choose_and_note(void *arg, struct sched *s, uint32_t enabled)
 {
 	struct follow *f = arg;
 	int next = follow(arg, s, enabled);
+	/* The first choice is made before it is counted. */
+	uint64_t step = s->steps ? s->steps - 1 : 0;
 
-	if (next >= 0 && f->out->trace && s->steps && s->steps <= f->out->max_trace)
-		f->out->trace[s->steps - 1] = (struct pyksm_step){ (uint8_t)next, 0,
-								   (uint16_t)s->task[next].point,
-								   f->op[next] };
+	if (next >= 0 && f->out->trace && step < f->out->max_trace)
+		f->out->trace[step] = (struct pyksm_step){ (uint8_t)next, 0,
+							   (uint16_t)s->task[next].point,
+							   f->op[next] };
 	return next;
 }
 

@@ -108,7 +108,7 @@ REFUSED = {
     "machine with=magic": (1, 14, "a feature (swapoff-per-mm, "),
     "machine without=": (1, 17, "a feature (swapoff-per-mm, "),
     "machine policy=best": (1, 16, "a policy (reread, memcpy)"),
-    "machine bug=bad": (1, 13, "a switch (unuse_pte-no-copy, no-unmerge-check"),
+    "machine bug=bad": (1, 13, "a bug (unuse_pte-no-copy, no-unmerge-check"),
     "machine colour=red": (1, 9, "nodes= or frames="),
     "mmap A r": (1, 9, "a number of pages"),
     "mmap A r 1e3": (1, 10, "a number of pages (0 to 140737488355328)"),

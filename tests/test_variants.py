@@ -6,7 +6,6 @@ the bytes of every frame in use.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Iterable
 from typing import Any
 

@@ -8,23 +8,32 @@ from typing import Any
 from pyksm import profiles
 from pyksm.errors import InputError
 from pyksm.scenario.kinds import Kind, WordError
+from pyksm.scenario.schedule import TaskName
 from pyksm.scenario.statements import (
+    BLOCKS,
+    IN_TASKS,
+    MAX_TASKS,
     NTH,
     PAGES,
     POINT,
     PROCESS,
     STATEMENTS,
     At,
+    Join,
     Machine,
     Scenario,
+    Schedule,
     Statement,
     Swapout,
+    Task,
     grammar,
     option_name,
 )
 
 _WORD = re.compile(r"[^ \t]+")
-_BODY = {op: cls for op, cls in STATEMENTS.items() if cls is not Machine}
+_COMMENT_AFTER_BLANK = re.compile(r"(?:^|[ \t])#")
+_FIRST = STATEMENTS | BLOCKS
+_BODY = {op: cls for op, cls in _FIRST.items() if cls is not Machine}
 _SHOWN = 40  # characters of a wrong word that an error shows
 
 
@@ -35,14 +44,23 @@ def parse(text: str | bytes, filename: str = "<scenario>") -> Scenario:
     """
     if isinstance(text, bytes):
         text = _decoded(text, filename)
-    statements: list[Statement] = []
-    for number, content in enumerate(text.split("\n"), start=1):
-        cursor = _Cursor(content.removesuffix("\r"), number, filename)
-        if cursor.done():
-            continue
-        known = _BODY if statements else STATEMENTS
-        statements.append(_statement(cursor, known))
-    return Scenario(tuple(statements), filename)
+    cursors = [
+        _Cursor(content.removesuffix("\r"), number, filename)
+        for number, content in enumerate(text.split("\n"), start=1)
+    ]
+    lines = _Lines([cursor for cursor in cursors if not cursor.done()])
+    return Scenario(tuple(lines.statements()), filename)
+
+
+def parse_schedule(text: str, tasks: tuple[str, ...], where: str) -> Schedule:
+    """The schedule that ``text`` is, for a group of these tasks; ``where`` stands for a file."""
+    cursor = _Cursor(text, 1, where, scheduled=True)
+    if cursor.done():
+        raise cursor.error("pieces of a schedule")
+    statement = _plain(cursor, Schedule)
+    assert isinstance(statement, Schedule)
+    _check_tasks(cursor, statement, tasks, 0)
+    return statement
 
 
 def _decoded(text: bytes, filename: str) -> str:
@@ -62,11 +80,99 @@ def shown(text: str, limit: int = 200) -> str:
     return safe if len(safe) <= limit else safe[: limit - 3] + "..."
 
 
+class _Lines:
+    """Lines with statements, read one after the other: which of them belong to which task."""
+
+    def __init__(self, cursors: list[_Cursor]) -> None:
+        self.cursors = cursors
+        self.at = 0
+        self.group: list[str] = []  # names of the tasks under way
+        self.scheduled: _Cursor | None = None  # the schedule that waits for its tasks
+        self.schedule: Schedule | None = None
+
+    def statements(self) -> list[Statement]:
+        statements: list[Statement] = []
+        while self.at < len(self.cursors):
+            cursor = self.cursors[self.at]
+            self.at += 1
+            statements.append(self._one(cursor, _BODY if statements else _FIRST))
+        self._end_group(None)
+        return statements
+
+    def _one(self, cursor: _Cursor, known: dict[str, type[Statement]]) -> Statement:
+        if cursor.peek() == Task.op:
+            return self._task(cursor)
+        self._end_group(cursor)
+        statement = _statement(cursor, known)
+        if isinstance(statement, Schedule):
+            self.scheduled, self.schedule = cursor, statement
+        return statement
+
+    def _task(self, head: _Cursor) -> Task:
+        """The lines of a block: those that are indented, or, where the first is not, all."""
+        head.at += 1
+        if len(self.group) == MAX_TASKS:
+            raise head.error(f"at most {MAX_TASKS} tasks in a group")
+        if head.peek().removesuffix(":") in self.group:
+            raise head.error(f"another name: the group has a task {head.peek()[:-1]}")
+        name = head.take(TaskName())
+        if not head.done():
+            raise head.error("the end of the line")
+        self.group.append(name)
+        inner = []
+        indented = self._follows(head, indented=True)
+        while self._follows(head, indented):
+            inner.append(_statement(self.cursors[self.at], IN_TASKS))
+            self.at += 1
+        if not inner:
+            raise self._next_error(head, f"a statement of task {name}")
+        return Task(name, tuple(inner), line=head.line)
+
+    def _follows(self, head: _Cursor, indented: bool) -> bool:
+        """Whether the next line is of the task that begins with ``head``."""
+        if self.at == len(self.cursors):
+            return False
+        cursor = self.cursors[self.at]
+        if indented:
+            return cursor.words[0][1] > head.words[0][1]
+        return cursor.peek() not in (Task.op, Join.op)
+
+    def _end_group(self, cursor: _Cursor | None) -> None:
+        """What comes (None: the end) is no task: was a schedule given one, and knows it all?"""
+        if self.scheduled is not None and self.schedule is not None:
+            if not self.group:
+                raise self._next_error(self.scheduled, "a task after the schedule", cursor)
+            _check_tasks(self.scheduled, self.schedule, tuple(self.group), 1)
+        self.scheduled = self.schedule = None
+        self.group = []
+
+    def _next_error(
+        self, before: _Cursor, expected: str, cursor: _Cursor | None = None
+    ) -> InputError:
+        """Something else comes, or nothing: then it is the line before that is short of it."""
+        if cursor is None and self.at < len(self.cursors):
+            cursor = self.cursors[self.at]
+        if cursor is None:
+            return before.error_at(before.end, "", expected, "the end of the file")
+        return cursor.error(expected)
+
+
+def _check_tasks(
+    cursor: _Cursor, schedule: Schedule, tasks: tuple[str, ...], first_word: int
+) -> None:
+    for index, piece in enumerate(schedule.pieces, start=first_word):
+        if piece.task not in tasks:
+            word, column = cursor.words[index]
+            raise cursor.error_at(column, word, f"a task of the group ({', '.join(tasks)})")
+
+
 class _Cursor:
     """The words of one line, read one after the other."""
 
-    def __init__(self, content: str, line: int, filename: str) -> None:
-        content = content.partition("#")[0]
+    def __init__(self, content: str, line: int, filename: str, scheduled: bool = False) -> None:
+        # A schedule's TASK@POINT#TIMES is one word: a comment does not begin inside of words there.
+        scheduled = scheduled or content.lstrip(" \t").startswith(f"{Schedule.op} ")
+        content = _COMMENT_AFTER_BLANK.split(content)[0] if scheduled else content.partition("#")[0]
         self.words = [(m.group(), m.start() + 1) for m in _WORD.finditer(content)]
         self.at = 0
         self.line = line
@@ -79,8 +185,10 @@ class _Cursor:
     def peek(self) -> str:
         return "" if self.done() else self.words[self.at][0]
 
-    def error_at(self, column: int, found: str, expected: str) -> InputError:
-        what = "the end of the line" if not found else f"'{shown(found, _SHOWN)}'"
+    def error_at(
+        self, column: int, found: str, expected: str, end: str = "the end of the line"
+    ) -> InputError:
+        what = end if not found else f"'{shown(found, _SHOWN)}'"
         place = f"{shown(self.filename)}:{self.line}:{column}"
         return InputError(f"{place}: found {what}, expected {expected}")
 
@@ -106,8 +214,10 @@ class _Cursor:
 def _statement(cursor: _Cursor, known: dict[str, type[Statement]]) -> Statement:
     op = cursor.peek()
     cls = known.get(op)
-    if cls is None and op == Machine.op:
+    if cls is None and op == Machine.op and known is not IN_TASKS:
         raise cursor.error("machine as the first statement only")
+    if cls is None and known is IN_TASKS:
+        raise cursor.error(f"a statement that a task may have ({', '.join(known)})")
     if cls is None:
         raise cursor.error(f"a statement ({', '.join(known)})")
     cursor.at += 1
@@ -124,7 +234,7 @@ def _statement(cursor: _Cursor, known: dict[str, type[Statement]]) -> Statement:
 
 def _at(cursor: _Cursor, known: dict[str, type[Statement]]) -> At:
     point, nth = cursor.take(POINT), cursor.take(NTH)
-    inner = {op: cls for op, cls in known.items() if cls not in (At, Machine)}
+    inner = {op: cls for op, cls in STATEMENTS.items() if cls not in (At, Machine)}
     return At(point, nth, _statement(cursor, inner), line=cursor.line)
 
 

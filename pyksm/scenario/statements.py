@@ -9,11 +9,13 @@ class here and one handler in :mod:`pyksm.scenario.runner`.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from pyksm.bugs import NAMES as BUGS
 from pyksm.engine import FAULT_KINDS, POLICIES, SCHEDULE_POINTS, SWITCHES
+from pyksm.errors import InputError
 from pyksm.features import NAMES as FEATURES
 from pyksm.scenario.kinds import (
     FRAMES_LIMIT,
@@ -33,6 +35,7 @@ from pyksm.scenario.kinds import (
     Setting,
     Value,
 )
+from pyksm.scenario.schedule import Piece, ScheduledPiece, TaskName
 
 #: Locked pages of a recording agent's own: what it adds to the calls of the swapout that follows.
 AGENT_PAGES = 79
@@ -382,6 +385,33 @@ class At(Statement):
         return f"at {self.point} {self.nth} {self.statement}"
 
 
+@dataclass(frozen=True)
+class Task(Statement):
+    """Statements that run while those of the tasks beside it do."""
+
+    op = "task"
+    name: str = word(TaskName())
+    statements: tuple[Statement, ...] = ()
+
+    def __str__(self) -> str:
+        return "\n  ".join([f"task {self.name}:", *map(str, self.statements)])
+
+
+@dataclass(frozen=True)
+class Schedule(Statement):
+    """Who of the group of tasks that follows goes when."""
+
+    op = "schedule"
+    pieces: tuple[Piece, ...] = words(ScheduledPiece())
+
+
+@dataclass(frozen=True)
+class Join(Statement):
+    """The end of a group of tasks: all are waited for."""
+
+    op = "join"
+
+
 POINT = Choice("a schedule point", SCHEDULE_POINTS)
 NTH = Number("which time", low=1)
 
@@ -393,6 +423,73 @@ STATEMENTS: dict[str, type[Statement]] = {
         Observe, Inject, Census, Rmap, At,
     )
 }  # fmt: skip
+
+#: What tasks are written with: these have no result of their own.
+BLOCKS: dict[str, type[Statement]] = {cls.op: cls for cls in (Task, Schedule, Join)}
+#: What a task may do: all that a process or an administrator can.
+IN_TASKS: dict[str, type[Statement]] = {
+    op: cls for op, cls in STATEMENTS.items() if cls not in (Machine, Observe, Census, Rmap, At)
+}
+#: Tasks that may run at the same time.
+MAX_TASKS = 8
+
+
+@dataclass(frozen=True)
+class Group:
+    """Tasks that run at the same time, and in which order: as they come where nobody says."""
+
+    tasks: tuple[Task, ...]
+    schedule: Schedule | None = None
+
+    @property
+    def line(self) -> int:
+        """Where its first task begins."""
+        return self.tasks[0].line
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Its tasks' names, in order."""
+        return tuple(task.name for task in self.tasks)
+
+    def __str__(self) -> str:
+        return f"tasks {', '.join(self.names)}"
+
+
+def parts(statements: Sequence[Statement]) -> Iterator[Statement | Group]:
+    """Statements one by one and tasks in their groups; InputError for what is no group."""
+    at = 0
+    while at < len(statements):
+        schedule = statements[at]
+        first = at + isinstance(schedule, Schedule)
+        end = first
+        while end < len(statements) and isinstance(statements[end], Task):
+            end += 1
+        tasks = tuple(each for each in statements[first:end] if isinstance(each, Task))
+        if tasks:
+            yield _checked(Group(tasks, schedule if isinstance(schedule, Schedule) else None))
+            at = end
+        elif first != at:
+            raise InputError(f"schedule (line {schedule.line}): expected a task after it")
+        else:
+            if not isinstance(schedule, Join):
+                yield schedule
+            at += 1
+
+
+def _checked(group: Group) -> Group:
+    """A parser has seen to this; objects may come from elsewhere."""
+    where = f"{group} (line {group.line})"
+    if len(group.tasks) > MAX_TASKS:
+        raise InputError(f"{where}: expected at most {MAX_TASKS} tasks in a group")
+    if len(set(group.names)) != len(group.names):
+        raise InputError(f"{where}: expected a name for each task")
+    for each in (each for task in group.tasks for each in task.statements):
+        if each.op not in IN_TASKS:
+            raise InputError(f"{each} (line {each.line}): expected nothing like that in a task")
+    for piece in group.schedule.pieces if group.schedule else ():
+        if piece.task not in group.names:
+            raise InputError(f"schedule, {piece}: expected a task of {', '.join(group.names)}")
+    return group
 
 
 @dataclass(frozen=True)
@@ -416,6 +513,21 @@ class Scenario:
         """The statements without the machine: those that have a result."""
         head = bool(self.statements) and isinstance(self.statements[0], Machine)
         return self.statements[1:] if head else self.statements
+
+    @property
+    def groups(self) -> tuple[Group, ...]:
+        """The groups of tasks."""
+        return tuple(each for each in parts(self.body) if isinstance(each, Group))
+
+    @property
+    def answered(self) -> tuple[Statement | Group, ...]:
+        """What has a result, in the order of the results: a group goes before its statements."""
+        answered: list[Statement | Group] = []
+        for each in parts(self.body):
+            answered.append(each)
+            if isinstance(each, Group):
+                answered += [inner for task in each.tasks for inner in task.statements]
+        return tuple(answered)
 
     def on(self, **changes: Any) -> Scenario:
         """The same on another machine: fields of :class:`Machine` by name."""
