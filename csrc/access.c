@@ -5,6 +5,32 @@
 /* ---- access ---- */
 typedef void (*access_fn)(struct pyksm *m, struct page *page, uint64_t i, void *arg);
 
+/* The process has exited while this task of it was at work: the task is the last to leave. */
+static int killed(struct pyksm *m, struct mm_struct *mm)
+{
+	mmput(m, mm);
+	return -ESRCH;
+}
+
+/* What it does with the page it does before the next point. */
+static int task_access(struct pyksm *m, int pid, uint64_t addr, bool write, struct page **page)
+{
+	struct process *p = find_process(m, pid);
+	struct mm_struct *mm = p ? p->mm : NULL;
+	int err;
+
+	if (!mm)
+		return -ESRCH;
+	mmget(m, mm);
+	err = user_access(m, mm, addr, write, page);
+	/* Not the last user, or the page would be gone; if it is, who exits meanwhile has seen to the rest. */
+	if (mm->mm_users > 1)
+		mm->mm_users--;
+	else
+		err = killed(m, mm);
+	return err;
+}
+
 /*
  * One page after another. Looked up each time where a hook in the last fault may have let the process exit;
  * else only where the vma ends.
@@ -14,6 +40,8 @@ static int access_next(struct pyksm *m, int pid, struct vm_area_struct **vma, ui
 {
 	struct process *p;
 
+	if (in_task(m))
+		return task_access(m, pid, addr, write, page);
 	if (!*vma || addr >= (*vma)->vm_end || may_be_disturbed(m)) {
 		p = find_process(m, pid);
 		*vma = p ? find_vma(p->mm, addr) : NULL;
@@ -119,7 +147,11 @@ static int access_bytes(struct pyksm *m, int pid, uint64_t addr, unsigned char *
 			return -EINVAL;
 		if (n > len)
 			n = len;
-		err = p ? access_page(m, p->mm, addr & PAGE_MASK, in != NULL, &page) : -ESRCH;
+		if (in_task(m))
+			err = task_access(m, pid, addr & PAGE_MASK, in != NULL, &page);
+		else
+			err = p ? access_page(m, p->mm, addr & PAGE_MASK, in != NULL, &page)
+				: -ESRCH;
 		if (err)
 			return err;
 		if (in) {
@@ -163,8 +195,12 @@ static int pin_page(struct pyksm *m, int pid, uint64_t addr)
 	struct process *p = find_process(m, pid);
 	struct page *page;
 	struct pin *pins;
-	int err = p ? access_page(m, p->mm, addr, false, &page) : -ESRCH;
+	int err;
 
+	if (in_task(m))
+		err = task_access(m, pid, addr, false, &page);
+	else
+		err = p ? access_page(m, p->mm, addr, false, &page) : -ESRCH;
 	if (err)
 		return err;
 	p = find_process(m, pid);

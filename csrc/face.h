@@ -29,5 +29,8 @@
 int find_for_write(struct pyksm *m, int pid, struct process **p);
 int find_for_read(struct pyksm *m, int pid, struct process **p);
 int check_range(uint64_t addr, uint64_t npages);
+/* The same and, in a task, mmap_sem; leave_mm() lets go of it and returns err. */
+int enter_mm(struct pyksm *m, int pid, bool write, struct mm_struct **mm);
+int leave_mm(struct pyksm *m, struct mm_struct *mm, int err);
 
 #endif

@@ -24,6 +24,16 @@ struct mm_struct *mm_alloc(struct pyksm *m, int pid)
 	return mm;
 }
 
+/* Swapoff has to find whoever has a swap pte: before it is there, and under its lock. */
+void mmlist_add(struct pyksm *m, struct mm_struct *mm, struct list_head *behind)
+{
+	if (!list_empty(&mm->mmlist))
+		return;
+	sched_point(m, PT_MMLIST_LOCK);
+	if (list_empty(&mm->mmlist))
+		list_add(&mm->mmlist, behind);
+}
+
 /* The struct itself goes with the last of those who only need that: the users as one, KSM's slot. */
 void mmdrop(struct pyksm *m, struct mm_struct *mm)
 {
@@ -47,8 +57,10 @@ void mmput(struct pyksm *m, struct mm_struct *mm)
 	ksm_exit(m, mm);
 	exit_mmap(m, mm);
 	mlock_exit(m, mm);
-	if (!list_empty(&mm->mmlist))
+	if (!list_empty(&mm->mmlist)) {
+		sched_point(m, PT_MMLIST_LOCK);
 		list_del_init(&mm->mmlist);
+	}
 	mmdrop(m, mm);
 }
 

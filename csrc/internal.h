@@ -305,6 +305,7 @@ static inline uint64_t migration_entry_pfn(swp_entry_t e)
 	return swp_offset(e) & (SWP_MIG_YOUNG - 1);
 }
 bool is_migration_entry(const struct pyksm *m, swp_entry_t e, enum migration_kind *kind);
+void migration_entry_wait(struct pyksm *m, struct mm_struct *mm, uint64_t addr); /* migrate.c */
 /* What swapoff leaves where it could not read (9f186f9e5fa9, a marker since af19487f00f3). */
 swp_entry_t make_swapin_error_entry(const struct pyksm *m, const struct page *page);
 bool is_swapin_error_entry(const struct pyksm *m, swp_entry_t e);
@@ -422,6 +423,8 @@ struct page *present_page(const struct pyksm *m, const struct mm_struct *mm, uin
 struct page *follow_page(const struct pyksm *m, const struct mm_struct *mm, uint64_t addr);
 int access_vma(struct pyksm *m, struct vm_area_struct *vma, uint64_t addr, bool write,
 	       struct page **ret);
+int user_access(struct pyksm *m, struct mm_struct *mm, uint64_t addr, bool write,
+		struct page **ret);
 int access_page(struct pyksm *m, struct mm_struct *mm, uint64_t addr, bool write,
 		struct page **ret);
 int copy_page_range(struct pyksm *m, struct mm_struct *dst, struct mm_struct *src,
@@ -453,9 +456,21 @@ struct anon_vma *find_mergeable_anon_vma(struct vm_area_struct *vma);
 void exit_mmap(struct pyksm *m, struct mm_struct *mm);
 
 /* fork.c */
+/* A user more, where another task may be the last one otherwise. */
+static inline void mmget(const struct pyksm *m, struct mm_struct *mm)
+{
+	if (in_task(m))
+		mm->mm_users++;
+}
 struct mm_struct *mm_alloc(struct pyksm *m, int pid);
 int dup_mmap(struct pyksm *m, struct mm_struct *mm, struct mm_struct *oldmm);
 void mmput(struct pyksm *m, struct mm_struct *mm);
+static inline void mmput_task(struct pyksm *m, struct mm_struct *mm)
+{
+	if (in_task(m))
+		mmput(m, mm);
+}
+void mmlist_add(struct pyksm *m, struct mm_struct *mm, struct list_head *behind);
 void mmdrop(struct pyksm *m, struct mm_struct *mm);
 
 /* mprotect.c, mremap.c, madvise.c */
@@ -565,10 +580,14 @@ void free_swap_cache(struct pyksm *m, struct page *page);
 /* The cached page of a slot with a reference, or NULL. */
 static inline struct page *find_get_page(struct pyksm *m, swp_entry_t entry)
 {
-	struct swap_info_struct *si = swap_info_get(m, entry);
-	uint64_t pfn = si ? swap_cache_pfn(si, swp_offset(entry)) : 0;
-	struct page *page = pfn ? pfn_to_page(m, pfn) : NULL;
+	struct swap_info_struct *si;
+	struct page *page;
+	uint64_t pfn;
 
+	sched_point(m, PT_FIND_GET_PAGE);
+	si = swap_info_get(m, entry);
+	pfn = si ? swap_cache_pfn(si, swp_offset(entry)) : 0;
+	page = pfn ? pfn_to_page(m, pfn) : NULL;
 	if (page)
 		get_page(page);
 	return page;
@@ -620,7 +639,7 @@ void lru_note_cost(struct pyksm *m, struct node *node, uint64_t nr_io, uint64_t 
 /* What the slot remembered is weighed, and its page comes, locked, until it is read. */
 static inline void swapin_new_page(struct pyksm *m, struct page *page, uint64_t shadow)
 {
-	page->flags |= PG_locked | swapin_flags(m);
+	page->flags |= swapin_flags(m);
 	if (shadow)
 		workingset_refault(m, page, shadow);
 	lru_add(m, page);

@@ -17,12 +17,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#include "counters.h"
-
-struct pyksm;
-struct page;
-struct mm_struct;
-struct anon_vma;
+#include "mm_types.h"
 
 /* In the order in which they may be taken: mm/rmap.c has the kernel's list. */
 enum lock_class {
@@ -54,6 +49,8 @@ void sched_unlock(struct pyksm *m, struct lock_id id);
 void sched_own(struct pyksm *m, struct lock_id id);
 /* Wait until nobody has it, and leave it alone. */
 void sched_wait(struct pyksm *m, enum sched_point point, struct lock_id id);
+/* Somebody else has to do something first: others go before, whoever can. */
+void sched_yield_point(struct pyksm *m, enum sched_point point);
 /* Does a task run now (and not only the code that sets the scene)? */
 bool in_task(const struct pyksm *m);
 #else
@@ -79,6 +76,10 @@ static inline void sched_own(struct pyksm *m, struct lock_id id)
 static inline void sched_wait(struct pyksm *m, enum sched_point point, struct lock_id id)
 {
 	(void)m, (void)point, (void)id;
+}
+static inline void sched_yield_point(struct pyksm *m, enum sched_point point)
+{
+	(void)m, (void)point;
 }
 static inline bool in_task(const struct pyksm *m)
 {
@@ -120,6 +121,25 @@ static inline void mutex_lock(struct pyksm *m, enum lock_class class, enum sched
 static inline void mutex_unlock(struct pyksm *m, enum lock_class class)
 {
 	sched_unlock(m, (struct lock_id){ class, m, 0 });
+}
+/* One for a family: the root's. */
+static inline struct lock_id anon_vma_rwsem(const struct anon_vma *av)
+{
+	return (struct lock_id){ LOCK_ANON_VMA, av->root, 0 };
+}
+static inline void anon_vma_lock_read(struct pyksm *m, const struct anon_vma *av,
+				      enum sched_point point)
+{
+	sched_lock(m, point, anon_vma_rwsem(av), false);
+}
+static inline void anon_vma_lock_write(struct pyksm *m, const struct anon_vma *av,
+				       enum sched_point point)
+{
+	sched_lock(m, point, anon_vma_rwsem(av), true);
+}
+static inline void anon_vma_unlock(struct pyksm *m, const struct anon_vma *av)
+{
+	sched_unlock(m, anon_vma_rwsem(av));
 }
 /* The lock of the page table that has addr's pte. */
 static inline struct lock_id ptl(const struct mm_struct *mm, uint64_t addr)

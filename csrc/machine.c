@@ -127,6 +127,34 @@ int find_for_read(struct pyksm *m, int pid, struct process **p)
 	return !m ? -EINVAL : *p ? 0 : -ESRCH;
 }
 
+/*
+ * The address space of a process for an operation of its own, or on it: with a user more, so that an exit beside it
+ * is not the last, and with mmap_sem. Both for tasks alone.
+ */
+int enter_mm(struct pyksm *m, int pid, bool write, struct mm_struct **mm)
+{
+	struct process *p;
+	int err = write ? find_for_write(m, pid, &p) : find_for_read(m, pid, &p);
+
+	if (err)
+		return err;
+	*mm = p->mm;
+	mmget(m, *mm);
+	if (write)
+		down_write(m, *mm, PT_OP_MMAP_SEM);
+	else
+		down_read(m, *mm, PT_OP_MMAP_SEM);
+	return 0;
+}
+
+/* err, for the caller to return. */
+int leave_mm(struct pyksm *m, struct mm_struct *mm, int err)
+{
+	sched_unlock(m, mmap_sem(mm));
+	mmput_task(m, mm);
+	return err;
+}
+
 int check_range(uint64_t addr, uint64_t npages)
 {
 	if (addr & ~PAGE_MASK || !npages || npages > TASK_SIZE >> PAGE_SHIFT ||
@@ -138,15 +166,29 @@ int check_range(uint64_t addr, uint64_t npages)
 static int add_process(struct pyksm *m, struct mm_struct *mm)
 {
 	struct process *procs = grow(m->procs, &m->max_procs, m->nr_procs + 1, sizeof(*procs));
+	size_t at;
 
 	if (!procs)
 		return -ENOMEM;
 	m->procs = procs;
-	memset(&procs[m->nr_procs], 0, sizeof(*procs));
-	procs[m->nr_procs].pid = mm->pid;
-	procs[m->nr_procs].mm = mm;
+	/* By pid: of two forks at a time the second may be done first. */
+	for (at = m->nr_procs; at && procs[at - 1].pid > mm->pid; at--)
+		procs[at] = procs[at - 1];
+	procs[at] = (struct process){ .pid = mm->pid, .mm = mm };
 	m->nr_procs++;
 	return mm->pid;
+}
+
+/* The id of a process to be; a task keeps it even if there will be none, or another could get it too. */
+static int take_pid(struct pyksm *m)
+{
+	return in_task(m) ? m->next_pid++ : m->next_pid;
+}
+
+static void pid_is_taken(struct pyksm *m)
+{
+	if (!in_task(m))
+		m->next_pid++;
 }
 
 int pyksm_spawn(struct pyksm *m)
@@ -157,38 +199,44 @@ int pyksm_spawn(struct pyksm *m)
 
 	if (!m)
 		return -EINVAL;
-	mm = mm_alloc(m, m->next_pid);
+	mm = mm_alloc(m, take_pid(m));
 	if (!mm)
 		return -ENOMEM;
 	pid = add_process(m, mm);
 	if (pid < 0)
 		mmput(m, mm);
 	else
-		m->next_pid++;
+		pid_is_taken(m);
 	mlock_spawn(m);
 	lru_add_drain(m); /* an agent begins by locking its memory, which does that */
 	return pid;
 }
 
-int pyksm_fork(struct pyksm *m, int pid)
+static int fork_into(struct pyksm *m, struct mm_struct *mm, struct mm_struct *parent)
 {
-	ENTER(m);
-	struct process *parent;
-	struct mm_struct *mm;
-	int err = find_for_write(m, pid, &parent);
+	int err = dup_mmap(m, mm, parent);
 
-	if (err)
-		return err;
-	mm = mm_alloc(m, m->next_pid);
-	if (!mm)
-		return -ENOMEM;
-	err = dup_mmap(m, mm, parent->mm);
 	if (!err)
 		err = add_process(m, mm);
 	if (err < 0)
 		mmput(m, mm);
 	else
-		m->next_pid++;
+		pid_is_taken(m);
+	return err;
+}
+
+int pyksm_fork(struct pyksm *m, int pid)
+{
+	ENTER(m);
+	struct mm_struct *parent, *mm;
+	int err = enter_mm(m, pid, true, &parent);
+
+	if (err)
+		return err;
+	mm = mm_alloc(m, take_pid(m));
+	if (!mm)
+		return leave_mm(m, parent, -ENOMEM);
+	err = leave_mm(m, parent, fork_into(m, mm, parent));
 	lru_add_drain(m);
 	return err;
 }
@@ -227,84 +275,99 @@ int pyksm_process_at(struct pyksm *m, int index)
 int64_t pyksm_mmap(struct pyksm *m, int pid, uint64_t addr, uint64_t npages, int node)
 {
 	ENTER(m);
-	struct process *p;
-	int err = find_for_write(m, pid, &p);
+	struct mm_struct *mm;
+	int64_t ret;
+	int err = enter_mm(m, pid, true, &mm);
 
 	if (err)
 		return err;
 	if (addr & ~PAGE_MASK || !npages || node < -1 || node >= (int)m->nodes)
-		return -EINVAL;
-	if (npages > TASK_SIZE >> PAGE_SHIFT)
-		return -ENOMEM;
-	return do_mmap(m, p->mm, addr, npages << PAGE_SHIFT, node);
+		ret = -EINVAL;
+	else if (npages > TASK_SIZE >> PAGE_SHIFT)
+		ret = -ENOMEM;
+	else
+		ret = do_mmap(m, mm, addr, npages << PAGE_SHIFT, node);
+	leave_mm(m, mm, 0);
+	return ret;
 }
 
 int pyksm_munmap(struct pyksm *m, int pid, uint64_t addr, uint64_t npages)
 {
 	ENTER(m);
-	struct process *p;
-	int err = find_for_write(m, pid, &p);
+	struct mm_struct *mm;
+	int err = enter_mm(m, pid, true, &mm);
 
+	if (err)
+		return err;
+	err = check_range(addr, npages);
 	if (!err)
-		err = check_range(addr, npages);
-	return err ? err : do_munmap(m, p->mm, addr, npages << PAGE_SHIFT);
+		err = do_munmap(m, mm, addr, npages << PAGE_SHIFT);
+	return leave_mm(m, mm, err);
 }
 
 int pyksm_mprotect(struct pyksm *m, int pid, uint64_t addr, uint64_t npages, int prot)
 {
 	ENTER(m);
-	struct process *p;
-	int err = find_for_write(m, pid, &p);
+	uint32_t flags = (prot & PYKSM_PROT_READ ? VM_READ : 0) |
+			 (prot & PYKSM_PROT_WRITE ? VM_WRITE : 0);
+	struct mm_struct *mm;
+	int err = enter_mm(m, pid, true, &mm);
 
-	if (!err)
-		err = check_range(addr, npages);
-	if (!err && prot & ~(PYKSM_PROT_READ | PYKSM_PROT_WRITE))
-		err = -EINVAL;
 	if (err)
 		return err;
-	return do_mprotect(m, p->mm, addr, npages << PAGE_SHIFT,
-			   (prot & PYKSM_PROT_READ ? VM_READ : 0) |
-				   (prot & PYKSM_PROT_WRITE ? VM_WRITE : 0));
+	err = check_range(addr, npages);
+	if (!err && prot & ~(PYKSM_PROT_READ | PYKSM_PROT_WRITE))
+		err = -EINVAL;
+	if (!err)
+		err = do_mprotect(m, mm, addr, npages << PAGE_SHIFT, flags);
+	return leave_mm(m, mm, err);
 }
 
 int pyksm_mremap(struct pyksm *m, int pid, uint64_t addr, uint64_t npages, uint64_t new_addr)
 {
 	ENTER(m);
-	struct process *p;
-	int err = find_for_write(m, pid, &p);
+	struct mm_struct *mm;
+	int err = enter_mm(m, pid, true, &mm);
 
-	if (!err)
-		err = check_range(addr, npages);
+	if (err)
+		return err;
+	err = check_range(addr, npages);
 	if (!err)
 		err = check_range(new_addr, npages);
-	return err ? err : do_mremap(m, p->mm, addr, npages << PAGE_SHIFT, new_addr);
+	if (!err)
+		err = do_mremap(m, mm, addr, npages << PAGE_SHIFT, new_addr);
+	return leave_mm(m, mm, err);
 }
 
 int pyksm_madvise(struct pyksm *m, int pid, uint64_t addr, uint64_t npages, int advice)
 {
 	ENTER(m);
-	struct process *p;
 	bool write = advice == PYKSM_MADV_MERGEABLE || advice == PYKSM_MADV_UNMERGEABLE;
-	int err = write ? find_for_write(m, pid, &p) : find_for_read(m, pid, &p);
+	struct mm_struct *mm;
+	int err = enter_mm(m, pid, write, &mm);
 
+	if (err)
+		return err;
+	err = check_range(addr, npages);
 	if (!err)
-		err = check_range(addr, npages);
-	return err ? err : do_madvise(m, p->mm, addr, npages << PAGE_SHIFT, advice);
+		err = do_madvise(m, mm, addr, npages << PAGE_SHIFT, advice);
+	return leave_mm(m, mm, err);
 }
 
 int pyksm_clear_refs(struct pyksm *m, int pid, int what)
 {
 	ENTER(m);
-	struct process *p;
-	int err = find_for_write(m, pid, &p);
+	struct mm_struct *mm;
+	int err = enter_mm(m, pid, true, &mm);
 
-	return err ? err : do_clear_refs(m, p->mm, what);
+	return err ? err : leave_mm(m, mm, do_clear_refs(m, mm, what));
 }
 
 int pyksm_migrate(struct pyksm *m, int pid, uint64_t addr, uint64_t npages, int node,
 		  int32_t *status)
 {
 	ENTER(m);
+	struct mm_struct *mm;
 	struct process *p;
 	int err = find_for_read(m, pid, &p);
 
@@ -317,7 +380,11 @@ int pyksm_migrate(struct pyksm *m, int pid, uint64_t addr, uint64_t npages, int 
 			status[i] = -ENOENT;
 		return -ENODEV;
 	}
-	return do_move_pages(m, p->mm, addr, npages, node, status);
+	mm = p->mm;
+	mmget(m, mm);
+	err = do_move_pages(m, mm, addr, npages, node, status);
+	mmput_task(m, mm);
+	return err;
 }
 
 /* ---- swap ---- */
@@ -431,14 +498,16 @@ int pyksm_ksm_stat(struct pyksm *m, int pid, const char *key, int64_t *ret)
 int pyksm_prctl_memory_merge(struct pyksm *m, int pid, int on)
 {
 	ENTER(m);
-	struct process *p;
-	int err = find_for_write(m, pid, &p);
+	struct mm_struct *mm;
+	int err = enter_mm(m, pid, true, &mm);
 
-	if (!err && !has(m, FEAT_MERGE_ANY))
-		err = -EINVAL;
 	if (err)
 		return err;
-	return on ? ksm_enable_merge_any(m, p->mm) : ksm_disable_merge_any(m, p->mm);
+	if (!has(m, FEAT_MERGE_ANY))
+		err = -EINVAL;
+	else
+		err = on ? ksm_enable_merge_any(m, mm) : ksm_disable_merge_any(m, mm);
+	return leave_mm(m, mm, err);
 }
 
 int pyksm_memory_merge(struct pyksm *m, int pid)

@@ -28,9 +28,12 @@ static void madvise_willneed(struct pyksm *m, struct vm_area_struct *vma, uint64
 
 	for (addr = next_table(vma->vm_mm, start, end); addr < end;
 	     addr = next_table(vma->vm_mm, addr + PAGE_SIZE, end)) {
-		pte_t pte = *pte_lookup(vma->vm_mm, addr);
 		struct page *page;
+		pte_t pte;
 
+		pte_lock(m, vma->vm_mm, addr, PT_WILLNEED_PTL);
+		pte = *pte_lookup(vma->vm_mm, addr);
+		pte_unlock(m, vma->vm_mm, addr);
 		if (!is_swapped(m, pte))
 			continue;
 		page = read_swap_cache_async(m, pte_to_swp_entry(m, pte), vma, NULL);
@@ -78,8 +81,10 @@ static void madvise_pageout(struct pyksm *m, struct vm_area_struct *vma, uint64_
 		struct list_head pages;
 
 		INIT_LIST_HEAD(&pages);
+		pte_lock(m, vma->vm_mm, addr, PT_PAGEOUT_PTL);
 		for (; addr < stop && addr < end; addr += PAGE_SIZE, pte++)
 			isolate_for_pageout(m, pte, &pages);
+		pte_unlock(m, vma->vm_mm, addr - PAGE_SIZE);
 		reclaim_pages(m, &pages);
 		addr = next_table(vma->vm_mm, addr, end);
 	}

@@ -26,7 +26,23 @@ struct page *follow_page(const struct pyksm *m, const struct mm_struct *mm, uint
 	return present_page(m, mm, addr);
 }
 
+/* Has another task changed it since it was read? (kernel: !pte_same()) */
+static inline bool pte_raced(const struct pyksm *m, const pte_t *pte, pte_t orig)
+{
+	return in_task(m) && *pte != orig;
+}
+
 /* ---- faults ---- */
+/* Frame 0, the zero page. */
+static int map_zero_page(struct pyksm *m, struct vm_area_struct *vma, uint64_t addr, pte_t *pte)
+{
+	pte_lock(m, vma->vm_mm, addr, PT_ANONYMOUS_PTL);
+	if (!pte_raced(m, pte, 0))
+		*pte = vm_page_prot(vma) | _PAGE_SPECIAL;
+	pte_unlock(m, vma->vm_mm, addr);
+	return 0;
+}
+
 static int do_anonymous_page(struct pyksm *m, struct vm_area_struct *vma, uint64_t addr, pte_t *pte,
 			     bool write)
 {
@@ -34,10 +50,8 @@ static int do_anonymous_page(struct pyksm *m, struct vm_area_struct *vma, uint64
 	pte_t entry;
 
 	COUNT(m, do_anonymous_page);
-	if (!write) {
-		*pte = vm_page_prot(vma) | _PAGE_SPECIAL; /* frame 0, the zero page */
-		return 0;
-	}
+	if (!write)
+		return map_zero_page(m, vma, addr, pte);
 	if (anon_vma_prepare(m, vma))
 		return VM_FAULT_OOM;
 	page = alloc_page_vma(m, vma);
@@ -48,9 +62,16 @@ static int do_anonymous_page(struct pyksm *m, struct vm_area_struct *vma, uint64
 	entry = mk_pte(m, page, vma);
 	if (vma->vm_flags & VM_WRITE)
 		entry = pte_mkdirty(m, entry) | _PAGE_RW;
+	pte_lock(m, vma->vm_mm, addr, PT_ANONYMOUS_PTL);
+	if (pte_raced(m, pte, 0)) {
+		pte_unlock(m, vma->vm_mm, addr);
+		put_page(m, page);
+		return 0;
+	}
 	vma->vm_mm->anon_rss++;
 	page_add_new_anon_rmap(m, page, vma, addr);
 	*pte = entry;
+	pte_unlock(m, vma->vm_mm, addr);
 	return 0;
 }
 
@@ -69,47 +90,106 @@ static struct page *wp_new_page(struct pyksm *m, struct vm_area_struct *vma, con
 	return page;
 }
 
-/* A page of our own in place of the one that is mapped; read-only and clean if that is all unsharing asks. */
-static int wp_page_copy(struct pyksm *m, struct vm_area_struct *vma, uint64_t addr, pte_t *pte,
-			bool unshare)
+/* The copy is made, and orig still stands: it comes in the place of the old page. */
+static void wp_install(struct pyksm *m, struct vm_area_struct *vma, uint64_t addr, pte_t *pte,
+		       struct page *page, bool unshare)
 {
-	struct page *old = vm_normal_page(m, *pte), *page;
-	pte_t entry;
+	struct page *old = vm_normal_page(m, *pte);
+	pte_t entry = mk_pte(m, page, vma);
 
-	if (anon_vma_prepare(m, vma))
-		return VM_FAULT_OOM;
-	page = wp_new_page(m, vma, old);
-	if (!page)
-		return VM_FAULT_OOM;
 	if (!old) {
 		vma->vm_mm->anon_rss++;
 		ksm_might_unmap_zero_page(m, vma->vm_mm, *pte);
 	}
-	entry = mk_pte(m, page, vma);
 	if (unshare)
 		entry |= *pte & _PAGE_SOFT_DIRTY;
 	else
 		entry = maybe_mkwrite(pte_mkdirty(m, entry), vma);
 	page_add_new_anon_rmap(m, page, vma, addr);
 	*pte = entry;
-	if (old) {
+	if (old) /* not before its pte has gone: others take a page that is mapped once for theirs */
 		page_remove_rmap(m, old);
+}
+
+/* While no lock is held the old page is kept by a reference. */
+static void wp_hold(const struct pyksm *m, struct page *old)
+{
+	if (in_task(m) && old)
+		get_page(old);
+}
+
+static void wp_release(struct pyksm *m, struct page *old)
+{
+	if (in_task(m) && old)
+		put_page(m, old);
+}
+
+/*
+ * A page of our own in place of the one that is mapped; read-only and clean if that is all unsharing asks. The
+ * pte lock is let go.
+ */
+static int wp_page_copy(struct pyksm *m, struct vm_area_struct *vma, uint64_t addr, pte_t *pte,
+			bool unshare)
+{
+	pte_t orig = *pte;
+	struct page *old = vm_normal_page(m, orig), *page = NULL;
+	bool raced;
+
+	wp_hold(m, old);
+	pte_unlock(m, vma->vm_mm, addr);
+	if (!anon_vma_prepare(m, vma))
+		page = wp_new_page(m, vma, old);
+	if (!page) {
+		wp_release(m, old);
+		return VM_FAULT_OOM;
+	}
+	pte_lock(m, vma->vm_mm, addr, PT_WP_COPY_PTL);
+	raced = pte_raced(m, pte, orig);
+	if (!raced)
+		wp_install(m, vma, addr, pte, page, unshare);
+	pte_unlock(m, vma->vm_mm, addr);
+	if (raced) {
+		put_page(m, page);
+	} else if (old) {
 		if (has(m, FEAT_COW_FREES_SWAP_CACHE))
 			free_swap_cache(m, old);
 		put_page(m, old);
 	}
-	return unshare ? 0 : VM_FAULT_WRITE;
+	wp_release(m, old);
+	return unshare || raced ? 0 : VM_FAULT_WRITE;
 }
 
-/* At first: a page that is mapped here alone, and by no swap pte either. */
-static bool reuse_by_mapcount(struct pyksm *m, struct vm_area_struct *vma, struct page *page)
+/* Under the pte lock a page lock can only be tried for; who waits looks at the pte again. false: it has changed. */
+static bool wp_lock_page(struct pyksm *m, struct vm_area_struct *vma, uint64_t addr, pte_t *pte,
+			 struct page *page)
+{
+	pte_t orig = *pte;
+
+	if (trylock_page(m, page, PT_WP_TRYLOCK_PAGE))
+		return true;
+	get_page(page);
+	pte_unlock(m, vma->vm_mm, addr);
+	lock_page(m, page, PT_WP_LOCK_PAGE);
+	pte_lock(m, vma->vm_mm, addr, PT_WP_PTL);
+	put_page(m, page);
+	if (!pte_raced(m, pte, orig))
+		return true;
+	unlock_page(m, page);
+	return false;
+}
+
+/* At first: a page that is mapped here alone, and by no swap pte either. *raced: the pte is no longer what it was. */
+static bool reuse_by_mapcount(struct pyksm *m, struct vm_area_struct *vma, uint64_t addr,
+			      pte_t *pte, struct page *page, bool *raced)
 {
 	bool reuse;
 
 	/* A KSM page is copied always: its other users may not even be mapping it now. */
 	if (PageKsm(page))
 		return false;
-	lock_page(m, page, PT_LOCK_PAGE);
+	*raced = !wp_lock_page(m, vma, addr, pte, page);
+	if (*raced)
+		return false;
 	reuse = reuse_swap_page(m, page);
 	if (reuse)
 		page_move_anon_rmap(m, page, vma);
@@ -135,11 +215,11 @@ static bool reuse_exclusive(struct pyksm *m, struct vm_area_struct *vma, struct 
 	if (!(page->flags & PG_lru))
 		lru_add_drain(m); /* the kernel's batch might hold the reference that is too many */
 	if (page_count(page) > 1 + !!(page->flags & PG_swapcache) ||
-	    !trylock_page(m, page, PT_TRYLOCK_PAGE))
+	    !trylock_page(m, page, PT_WP_TRYLOCK_PAGE))
 		return false;
 	if (page->flags & PG_swapcache)
 		try_to_free_swap(m, page);
-	reuse = page_count(page) == 1;
+	reuse = !PageKsm(page) && page_count(page) == 1;
 	if (reuse)
 		page_move_anon_rmap(m, page, vma);
 	unlock_page(m, page);
@@ -147,34 +227,42 @@ static bool reuse_exclusive(struct pyksm *m, struct vm_area_struct *vma, struct 
 }
 
 /* May the page that is mapped stay, written to or unshared as it is? */
-static bool wp_can_reuse(struct pyksm *m, struct vm_area_struct *vma, struct page *page)
+static bool wp_can_reuse(struct pyksm *m, struct vm_area_struct *vma, uint64_t addr, pte_t *pte,
+			 struct page *page, bool *raced)
 {
 	if (has(m, FEAT_ANON_EXCLUSIVE))
 		return reuse_exclusive(m, vma, page);
 	if (has(m, FEAT_REUSE_BY_REFCOUNT))
 		return reuse_by_refcount(page);
-	return reuse_by_mapcount(m, vma, page);
+	return reuse_by_mapcount(m, vma, addr, pte, page, raced);
 }
 
-/* A write to (or the unsharing of) a page that is present but not writable: take it over or copy it. */
+/*
+ * A write to (or the unsharing of) a page that is present but not writable: take it over or copy it. With the pte
+ * lock held, which is let go.
+ */
 static int do_wp_page(struct pyksm *m, struct vm_area_struct *vma, uint64_t addr, pte_t *pte,
 		      bool unshare)
 {
 	struct page *page = vm_normal_page(m, *pte);
+	bool raced = false;
+	int ret = 0;
 
 	COUNT(m, do_wp_page);
-	/* Only with zero pages that KSM has put there does unsharing have to do with them (6.2). */
-	if (!page && unshare && !has(m, FEAT_UNSHARE_BREAK))
-		return 0;
-	if (page && wp_can_reuse(m, vma, page)) {
-		if (unshare)
-			return 0;
-		*pte = maybe_mkwrite(pte_mkdirty(m, *pte) | _PAGE_ACCESSED, vma);
-		return VM_FAULT_WRITE;
+	if (!page && unshare && !has(m, FEAT_UNSHARE_BREAK)) {
+		/* Only with zero pages that KSM has put there does unsharing have to do with them (6.2). */
+	} else if (page && wp_can_reuse(m, vma, addr, pte, page, &raced)) {
+		if (!unshare) {
+			*pte = maybe_mkwrite(pte_mkdirty(m, *pte) | _PAGE_ACCESSED, vma);
+			ret = VM_FAULT_WRITE;
+		}
+	} else if (!raced) {
+		if (page && PageKsm(page) && has(m, FEAT_KSM_EVENT_COUNTS))
+			m->vm[COW_KSM]++;
+		return wp_page_copy(m, vma, addr, pte, unshare);
 	}
-	if (page && PageKsm(page) && has(m, FEAT_KSM_EVENT_COUNTS))
-		m->vm[COW_KSM]++;
-	return wp_page_copy(m, vma, addr, pte, unshare);
+	pte_unlock(m, vma->vm_mm, addr);
+	return ret;
 }
 
 /* ---- swap-in ---- */
@@ -275,9 +363,14 @@ static bool free_then_map(struct pyksm *m, struct vm_area_struct *vma, uint64_t 
 	return write && !exclusive;
 }
 
-static int non_swap_fault(const struct pyksm *m, swp_entry_t entry)
+static int non_swap_fault(struct pyksm *m, struct mm_struct *mm, uint64_t addr, swp_entry_t entry)
 {
-	/* A migration entry cannot be met here: nothing is suspended while there is one. */
+	enum migration_kind kind;
+
+	if (is_migration_entry(m, entry, &kind)) {
+		migration_entry_wait(m, mm, addr);
+		return 0;
+	}
 	assert(is_swapin_error_entry(m, entry));
 	return has(m, FEAT_SWAPIN_POISON_MARKER) ? VM_FAULT_HWPOISON : VM_FAULT_SIGBUS;
 }
@@ -290,9 +383,8 @@ static bool lock_swapped_page(struct pyksm *m, struct vm_area_struct *vma, uint6
 	struct mm_struct *mm = vma->vm_mm;
 
 	mm->readers++; /* mmap_sem is held for reading while the page lock is waited for */
-	sched_point(m, PT_SWAP_PAGE_LOCK_PAGE);
+	lock_page(m, page, PT_SWAP_PAGE_LOCK_PAGE);
 	mm->readers--;
-	lock_page(m, page, PT_LOCK_PAGE);
 	/* While we waited the page may have left the swap cache, or come back for another slot. */
 	if (!(page->flags & PG_swapcache) || page->private != in->entry.val) {
 		unlock_page(m, page);
@@ -316,30 +408,51 @@ static void drain_for_writer(struct pyksm *m, const struct swapin *in, bool writ
 		lru_add_drain(m);
 }
 
-static int do_swap_page(struct pyksm *m, struct vm_area_struct *vma, uint64_t addr,
-			unsigned int flags)
+/* No page for the entry: no memory, or it has been brought in and its slot is free by now. */
+static int swapin_without_page(struct pyksm *m, struct mm_struct *mm, uint64_t addr,
+			       const pte_t *pte, pte_t orig)
+{
+	bool raced;
+
+	pte_lock(m, mm, addr, PT_SWAP_PAGE_PTL);
+	raced = pte_raced(m, pte, orig);
+	pte_unlock(m, mm, addr);
+	return raced ? 0 : VM_FAULT_OOM;
+}
+
+/* The page is locked and the pte lock held, which is let go: is the pte still the entry, and the page good? */
+static bool swapin_settled(struct pyksm *m, struct mm_struct *mm, uint64_t addr, const pte_t *pte,
+			   const struct swapin *in, int *ret)
+{
+	if (*pte == in->orig && (in->page->flags & PG_uptodate))
+		return true;
+	*ret = *pte != in->orig ? *ret : VM_FAULT_SIGBUS;
+	pte_unlock(m, mm, addr);
+	abandon_swapin(m, in);
+	return false;
+}
+
+static int do_swap_page(struct pyksm *m, struct vm_area_struct *vma, uint64_t addr, pte_t *pte,
+			pte_t orig, unsigned int flags)
 {
 	struct mm_struct *mm = vma->vm_mm;
-	pte_t orig = *pte_lookup(mm, addr), *pte;
 	struct swapin in = { pte_to_swp_entry(m, orig), orig, NULL, NULL };
 	bool write = flags & FAULT_FLAG_WRITE;
 	int ret = 0;
 
 	COUNT(m, do_swap_page);
 	if (non_swap_entry(m, in.entry))
-		return non_swap_fault(m, in.entry);
+		return non_swap_fault(m, mm, addr, in.entry);
 	in.swapcache = swapin_page(m, vma, in.entry, &ret);
 	if (!in.swapcache)
-		return VM_FAULT_OOM;
+		return swapin_without_page(m, mm, addr, pte, orig);
 	if (!lock_swapped_page(m, vma, addr, &in, &ret))
 		return ret;
 	drain_for_writer(m, &in, write);
-	pte = pte_lookup(mm, addr);
-	if (*pte != orig || !(in.page->flags & PG_uptodate)) {
-		ret = *pte != orig ? ret : VM_FAULT_SIGBUS;
-		abandon_swapin(m, &in);
+	pte_lock(m, mm, addr, PT_SWAP_PAGE_PTL);
+	pte = pte_lookup(mm, addr); /* a hook may have had the table go */
+	if (!swapin_settled(m, mm, addr, pte, &in, &ret))
 		return ret;
-	}
 	mm->anon_rss++;
 	mm->swapents--;
 	if (has(m, FEAT_ANON_EXCLUSIVE))
@@ -348,28 +461,35 @@ static int do_swap_page(struct pyksm *m, struct vm_area_struct *vma, uint64_t ad
 		write = map_then_free(m, vma, addr, pte, &in, write);
 	unlock_page(m, in.page);
 	put_copied(m, &in);
-	if (write) {
-		ret |= do_wp_page(m, vma, addr, pte, false);
-		if (ret & VM_FAULT_OOM)
-			ret = VM_FAULT_OOM;
+	if (!write) {
+		pte_unlock(m, mm, addr);
+		return ret;
 	}
-	return ret;
+	ret |= do_wp_page(m, vma, addr, pte, false);
+	return ret & VM_FAULT_OOM ? VM_FAULT_OOM : ret;
 }
 
 static int handle_pte_fault(struct pyksm *m, struct vm_area_struct *vma, uint64_t addr, pte_t *pte,
 			    unsigned int flags)
 {
 	bool write = flags & FAULT_FLAG_WRITE, unshare = flags & FAULT_FLAG_UNSHARE;
+	pte_t entry;
 
-	if (pte_none(*pte))
+	sched_point(m, PT_HANDLE_PTE_FAULT);
+	entry = *pte;
+	if (pte_none(entry))
 		return do_anonymous_page(m, vma, addr, pte, write);
-	if (!pte_present(*pte))
-		return do_swap_page(m, vma, addr, flags);
-	if ((write || unshare) && !(*pte & _PAGE_RW))
-		return do_wp_page(m, vma, addr, pte, unshare);
-	*pte |= _PAGE_ACCESSED;
-	if (write)
-		*pte = pte_mkdirty(m, *pte);
+	if (!pte_present(entry))
+		return do_swap_page(m, vma, addr, pte, entry, flags);
+	pte_lock(m, vma->vm_mm, addr, PT_HANDLE_PTE_PTL);
+	if (!pte_raced(m, pte, entry)) {
+		if ((write || unshare) && !(entry & _PAGE_RW))
+			return do_wp_page(m, vma, addr, pte, unshare);
+		*pte |= _PAGE_ACCESSED;
+		if (write)
+			*pte = pte_mkdirty(m, *pte);
+	}
+	pte_unlock(m, vma->vm_mm, addr);
 	return 0;
 }
 
@@ -431,6 +551,36 @@ int access_vma(struct pyksm *m, struct vm_area_struct *vma, uint64_t addr, bool 
 	return 0;
 }
 
+/*
+ * One access of a user task: the processor tries by itself, and where that does not do there is a fault, under
+ * mmap_sem; then it tries again. Whoever goes between may take away what the fault has given.
+ */
+int user_access(struct pyksm *m, struct mm_struct *mm, uint64_t addr, bool write, struct page **ret)
+{
+	for (;;) {
+		struct vm_area_struct *vma;
+		pte_t *pte;
+		int err;
+
+		sched_point(m, PT_USER_ACCESS);
+		pte = pte_lookup(mm, addr);
+		if (hardware_access(pte, write)) {
+			*ret = pfn_to_page(m, pte_pfn(*pte));
+			return 0;
+		}
+		down_read(m, mm, PT_FAULT_MMAP_SEM);
+		vma = find_vma(mm, addr);
+		if (!vma || vma->vm_start > addr || !access_allowed(vma, write))
+			err = -EFAULT;
+		else
+			err = fault_errno(
+				handle_mm_fault(m, vma, addr, write ? FAULT_FLAG_WRITE : 0));
+		up_read(m, mm);
+		if (err)
+			return err;
+	}
+}
+
 int access_page(struct pyksm *m, struct mm_struct *mm, uint64_t addr, bool write, struct page **ret)
 {
 	struct vm_area_struct *vma = find_vma(mm, addr);
@@ -439,18 +589,33 @@ int access_page(struct pyksm *m, struct mm_struct *mm, uint64_t addr, bool write
 }
 
 /* ---- fork ---- */
+/* What comes back when the migration is over must be writable in neither, nor known to be one's alone. */
+static void copy_migration_entry(const struct pyksm *m, swp_entry_t entry, enum migration_kind kind,
+				 pte_t *src_pte)
+{
+	pte_t marks = *src_pte & swp_soft_dirty(m);
+	swp_entry_t read = make_migration_entry(m, MIGRATION_READ, migration_entry_pfn(entry));
+
+	if (kind == MIGRATION_READ)
+		return;
+	read.val |= entry.val & (SWP_MIG_YOUNG | SWP_MIG_DIRTY);
+	*src_pte = swp_entry_to_pte(m, read) | (has(m, FEAT_SOFT_DIRTY) ? marks : 0);
+}
+
 /* Copy a pte that maps no page; the entry where its slot's count could not be raised, else 0. */
 static uint64_t copy_nonpresent_pte(struct pyksm *m, struct mm_struct *dst, struct mm_struct *src,
 				    pte_t *dst_pte, pte_t *src_pte)
 {
 	swp_entry_t entry = pte_to_swp_entry(m, *src_pte);
+	enum migration_kind kind;
 
-	if (!non_swap_entry(m, entry)) {
+	if (is_migration_entry(m, entry, &kind)) {
+		copy_migration_entry(m, entry, kind, src_pte);
+		dst->anon_rss++; /* which it goes on to be: 9f9f1acd713d */
+	} else if (!non_swap_entry(m, entry)) {
 		if (swap_duplicate(m, entry) < 0)
 			return entry.val;
-		if (list_empty(
-			    &dst->mmlist)) /* behind the parent, where a swapoff under way will come */
-			list_add(&dst->mmlist, &src->mmlist);
+		mmlist_add(m, dst, &src->mmlist); /* where a swapoff under way will come */
 		if (has(m, FEAT_ANON_EXCLUSIVE))
 			*src_pte &= ~swp_exclusive(m); /* shared from now on, by both */
 		dst->swapents++;
@@ -494,6 +659,8 @@ static int copy_pte_range(struct pyksm *m, struct mm_struct *dst, struct mm_stru
 
 	if (!dst_pte)
 		return -ENOMEM;
+	pte_lock(m, dst, addr, PT_COPY_PTE_PTL);
+	pte_lock(m, src, addr, PT_COPY_PTE_PTL);
 	while (addr < end) {
 		swp_entry_t entry = { pte_none(*src_pte)
 					      ? 0
@@ -501,14 +668,20 @@ static int copy_pte_range(struct pyksm *m, struct mm_struct *dst, struct mm_stru
 
 		if (entry.val) {
 			/* The locks are dropped for an allocation that may sleep, then the same pte again. */
+			pte_unlock(m, src, addr);
+			pte_unlock(m, dst, addr);
 			if (add_swap_count_continuation(m, entry) < 0)
 				return -ENOMEM;
+			pte_lock(m, dst, addr, PT_COPY_PTE_PTL);
+			pte_lock(m, src, addr, PT_COPY_PTE_PTL);
 			continue;
 		}
 		addr += PAGE_SIZE;
 		src_pte++;
 		dst_pte++;
 	}
+	pte_unlock(m, src, end - PAGE_SIZE);
+	pte_unlock(m, dst, end - PAGE_SIZE);
 	return 0;
 }
 
@@ -559,7 +732,12 @@ static void zap_pte(struct pyksm *m, struct mmu_gather *tlb, struct mm_struct *m
 	*ptep = 0;
 	if (!pte_present(pte)) {
 		swp_entry_t entry = pte_to_swp_entry(m, pte);
+		enum migration_kind kind;
 
+		if (is_migration_entry(m, entry, &kind)) {
+			mm->anon_rss--; /* the page is the migration's: 9f9f1acd713d */
+			return;
+		}
 		if (is_swapin_error_entry(m, entry))
 			return; /* no slot, and counted nowhere */
 		mm->swapents--;
@@ -585,9 +763,11 @@ void unmap_single_vma(struct pyksm *m, struct mmu_gather *tlb, struct vm_area_st
 	for (addr = next_table(mm, start, end); addr < end; addr = next_table(mm, next, end)) {
 		pte_t *pte = pte_lookup(mm, addr);
 
+		pte_lock(m, mm, addr, PT_ZAP_PTL);
 		for (next = table_end(addr, end); addr < next; addr += PAGE_SIZE, pte++)
 			if (!pte_none(*pte))
 				zap_pte(m, tlb, mm, pte);
+		pte_unlock(m, mm, next - PAGE_SIZE);
 	}
 }
 

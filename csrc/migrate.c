@@ -6,6 +6,34 @@
 #define FORCE_AFTER_PASS 2 /* from then on wait for writeback */
 #define MOVE_CHUNK (4096 / 24 - 1) /* as many page_to_node records as one kernel page takes */
 
+/*
+ * A page on its way to another frame is met at its old place: it has arrived, or come back, when its lock is free. The
+ * pte has to be looked at again then.
+ */
+void migration_entry_wait(struct pyksm *m, struct mm_struct *mm, uint64_t addr)
+{
+	enum migration_kind kind;
+	struct page *page = NULL;
+	swp_entry_t entry;
+	pte_t pte;
+
+	assert(in_task(m)); /* else nothing is suspended while there is such an entry */
+	pte_lock(m, mm, addr, PT_MIGRATION_WAIT_PTL);
+	pte = *pte_lookup(mm, addr);
+	entry = pte_to_swp_entry(m, pte);
+	if (!pte_none(pte) && !pte_present(pte) && is_migration_entry(m, entry, &kind))
+		page = pfn_to_page(m, migration_entry_pfn(entry));
+	if (page && !page_count(page))
+		page = NULL;
+	if (page)
+		get_page(page);
+	pte_unlock(m, mm, addr);
+	if (!page)
+		return;
+	sched_wait(m, PT_MIGRATION_WAIT, page_lock(page));
+	put_page(m, page);
+}
+
 struct restore {
 	const struct page *old;
 };

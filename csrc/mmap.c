@@ -183,6 +183,29 @@ static void put_in_trees(struct vm_area_struct *vma)
 	}
 }
 
+/* The family whose trees change: both vmas', as far as they have one. Walks stay out meanwhile. */
+static const struct anon_vma *family_of(const struct vm_area_struct *vma,
+					const struct vm_area_struct *next)
+{
+	if (vma->anon_vma)
+		return vma->anon_vma;
+	return next ? next->anon_vma : NULL;
+}
+
+static void lock_trees(struct pyksm *m, const struct vm_area_struct *vma,
+		       const struct vm_area_struct *next)
+{
+	if (family_of(vma, next))
+		anon_vma_lock_write(m, family_of(vma, next), PT_VMA_ADJUST_RMAP);
+}
+
+static void unlock_trees(struct pyksm *m, const struct vm_area_struct *vma,
+			 const struct vm_area_struct *next)
+{
+	if (family_of(vma, next))
+		anon_vma_unlock(m, family_of(vma, next));
+}
+
 /* Pages change hands between neighbours: the one that gets them must know their anon_vmas. */
 static int share_anon_vma(struct pyksm *m, struct vm_area_struct *importer,
 			  struct vm_area_struct *exporter)
@@ -228,6 +251,7 @@ static int vma_move_end(struct pyksm *m, struct vm_area_struct *vma, uint64_t st
 		}
 		if (share_anon_vma(m, importer, exporter))
 			return -ENOMEM;
+		lock_trees(m, vma, next);
 		take_from_trees(vma);
 		if (adjust) {
 			take_from_trees(next);
@@ -244,6 +268,7 @@ static int vma_move_end(struct pyksm *m, struct vm_area_struct *vma, uint64_t st
 		put_in_trees(vma);
 		if (adjust)
 			put_in_trees(next);
+		unlock_trees(m, vma, next);
 		if (remove)
 			swallow(m, next);
 		remove = false;
@@ -306,6 +331,7 @@ int split_vma(struct pyksm *m, struct vm_area_struct *vma, uint64_t addr, bool n
 		kmem_free(m, POOL_VMA, new);
 		return -ENOMEM;
 	}
+	lock_trees(m, vma, NULL);
 	take_from_trees(vma);
 	if (new_below) {
 		vma->vm_start = addr;
@@ -315,6 +341,7 @@ int split_vma(struct pyksm *m, struct vm_area_struct *vma, uint64_t addr, bool n
 	}
 	vma_link(vma->vm_mm, new);
 	put_in_trees(vma);
+	unlock_trees(m, vma, NULL);
 	return 0;
 }
 

@@ -17,7 +17,7 @@ static bool can_change_pte_writable(const struct pyksm *m, const struct vm_area_
 }
 
 /* Private ptes do not come out writable else: a write has to fault and ask who else uses the page. */
-static void change_protection(const struct pyksm *m, struct vm_area_struct *vma, uint64_t start,
+static void change_protection(struct pyksm *m, struct vm_area_struct *vma, uint64_t start,
 			      uint64_t end)
 {
 	const uint64_t keep = PTE_PFN_MASK | _PAGE_SPECIAL | _PAGE_ACCESSED | _PAGE_DIRTY |
@@ -28,11 +28,13 @@ static void change_protection(const struct pyksm *m, struct vm_area_struct *vma,
 	     addr = next_table(vma->vm_mm, addr + PAGE_SIZE, end)) {
 		pte_t *pte = pte_lookup(vma->vm_mm, addr);
 
-		if (!pte_present(*pte))
-			continue;
-		*pte = (*pte & keep) | (vm_page_prot(vma) & ~keep);
-		if (can_change_pte_writable(m, vma, *pte))
-			*pte |= _PAGE_RW;
+		pte_lock(m, vma->vm_mm, addr, PT_CHANGE_PTE_PTL);
+		if (pte_present(*pte)) {
+			*pte = (*pte & keep) | (vm_page_prot(vma) & ~keep);
+			if (can_change_pte_writable(m, vma, *pte))
+				*pte |= _PAGE_RW;
+		}
+		pte_unlock(m, vma->vm_mm, addr);
 	}
 }
 

@@ -10,10 +10,27 @@ static pte_t move_soft_dirty_pte(const struct pyksm *m, pte_t pte)
 	return pte | (pte_present(pte) ? _PAGE_SOFT_DIRTY : swp_soft_dirty(m));
 }
 
+/*
+ * An rmap walk that comes to the destination before the source would find the pte in neither, so it is kept out.
+ * (The kernel asks first whether it would come in that order.)
+ */
+static void take_rmap_locks(struct pyksm *m, const struct vm_area_struct *vma)
+{
+	if (vma->anon_vma)
+		anon_vma_lock_write(m, vma->anon_vma, PT_MOVE_PTES_RMAP);
+}
+
+static void drop_rmap_locks(struct pyksm *m, const struct vm_area_struct *vma)
+{
+	if (vma->anon_vma)
+		anon_vma_unlock(m, vma->anon_vma);
+}
+
 /* ptes move as they are, swap entries too: no count changes, and page->index stays right. */
-static int move_page_tables(struct pyksm *m, struct mm_struct *mm, uint64_t from, uint64_t to,
+static int move_page_tables(struct pyksm *m, struct vm_area_struct *vma, uint64_t from, uint64_t to,
 			    uint64_t len)
 {
+	struct mm_struct *mm = vma->vm_mm;
 	uint64_t addr, end = from + len;
 
 	for (addr = next_table(mm, from, end); addr < end;
@@ -23,11 +40,17 @@ static int move_page_tables(struct pyksm *m, struct mm_struct *mm, uint64_t from
 		dst = pte_alloc_map(m, mm, to + (addr - from));
 		if (!dst)
 			return -ENOMEM;
-		if (pte_none(*src))
-			continue;
-		COUNT(m, move_pte);
-		*dst = move_soft_dirty_pte(m, *src);
-		*src = 0;
+		take_rmap_locks(m, vma);
+		pte_lock(m, mm, addr, PT_MOVE_PTES_PTL);
+		pte_lock(m, mm, to + (addr - from), PT_MOVE_PTES_PTL);
+		if (!pte_none(*src)) {
+			COUNT(m, move_pte);
+			*dst = move_soft_dirty_pte(m, *src);
+			*src = 0;
+		}
+		pte_unlock(m, mm, to + (addr - from));
+		pte_unlock(m, mm, addr);
+		drop_rmap_locks(m, vma);
 	}
 	return 0;
 }
@@ -47,9 +70,9 @@ static int move_vma(struct pyksm *m, struct vm_area_struct *vma, uint64_t addr, 
 	new = copy_vma(m, &vma, new_addr, len, linear_page_index(vma, addr));
 	if (!new)
 		return -ENOMEM;
-	err = move_page_tables(m, mm, addr, new_addr, len);
+	err = move_page_tables(m, vma, addr, new_addr, len);
 	if (err) {
-		if (!move_page_tables(m, mm, new_addr, addr, len))
+		if (!move_page_tables(m, new, new_addr, addr, len))
 			do_munmap(m, mm, new_addr, len);
 		return err;
 	}

@@ -7,6 +7,57 @@
 	/* ops.c */                                                                                \
 	X(TASK_BEGIN, "task:begin")                                                                \
 	X(TASK_NEXT_OP, "task:next_op")                                                            \
+	/* memory.c */                                                                             \
+	X(USER_ACCESS, "user:access")                                                              \
+	X(FAULT_MMAP_SEM, "do_page_fault:mmap_sem")                                                \
+	X(HANDLE_PTE_FAULT, "handle_pte_fault:read_pte")                                           \
+	X(HANDLE_PTE_PTL, "handle_pte_fault:pte_lock")                                             \
+	X(ANONYMOUS_PTL, "do_anonymous_page:pte_lock")                                             \
+	X(WP_TRYLOCK_PAGE, "do_wp_page:trylock_page")                                              \
+	X(WP_LOCK_PAGE, "do_wp_page:lock_page")                                                    \
+	X(WP_PTL, "do_wp_page:pte_lock")                                                           \
+	X(WP_COPY_PTL, "wp_page_copy:pte_lock")                                                    \
+	X(SWAP_PAGE_PTL, "do_swap_page:pte_lock")                                                  \
+	X(COPY_PTE_PTL, "copy_pte_range:pte_lock")                                                 \
+	X(ZAP_PTL, "zap_pte_range:pte_lock")                                                       \
+	/* fork.c, machine.c */                                                                    \
+	X(MMLIST_LOCK, "mmlist_lock")                                                              \
+	X(OP_MMAP_SEM, "syscall:mmap_sem")                                                         \
+	/* swapfile.c, swap_state.c */                                                             \
+	X(GET_SWAP_PAGE, "get_swap_page:swap_lock")                                                \
+	X(RECLAIM_SWAP_TRYLOCK, "__try_to_reclaim_swap:trylock_page")                              \
+	X(SWAP_CONTINUATION, "add_swap_count_continuation:alloc_page")                             \
+	X(SWAPCACHE_PREPARE, "swapcache_prepare:swap_lock")                                        \
+	X(SWAP_DUPLICATE, "swap_duplicate:swap_lock")                                              \
+	X(SWAP_FREE, "swap_free:swap_lock")                                                        \
+	X(SWAPCACHE_FREE, "swapcache_free:swap_lock")                                              \
+	X(PAGE_SWAPCOUNT, "page_swapcount:swap_lock")                                              \
+	X(FREE_SWAP_AND_CACHE, "free_swap_and_cache:swap_lock")                                    \
+	X(FREE_SWAP_TRYLOCK, "free_swap_and_cache:trylock_page")                                   \
+	X(FREE_SWAP_CACHE_TRYLOCK, "free_swap_cache:trylock_page")                                 \
+	X(SWAPON_MUTEX, "swapon_mutex")                                                            \
+	X(SWAPOFF_SWAP_LOCK, "swapoff:swap_lock")                                                  \
+	X(ADD_TO_SWAP_CACHE, "add_to_swap_cache:tree_lock")                                        \
+	X(DELETE_FROM_SWAP_CACHE, "delete_from_swap_cache:tree_lock")                              \
+	X(SWAPCACHE_RETRY, "read_swap_cache_async:retry")                                          \
+	X(FIND_GET_PAGE, "find_get_page")                                                          \
+	/* swapoff.c, swapoff_mm.c */                                                              \
+	X(UNUSE_PTE_PTL, "unuse_pte:pte_lock")                                                     \
+	X(UNUSE_MMAP_SEM, "unuse_mm:mmap_sem")                                                     \
+	X(UNUSE_MMAP_SEM_TRYLOCK, "unuse_mm:mmap_sem_trylock")                                     \
+	X(UNUSE_RELOCK_PAGE, "try_to_unuse:relock_page")                                           \
+	X(UNUSE_WRITEBACK, "try_to_unuse:wait_on_page_writeback")                                  \
+	X(UNUSE_RETRY, "try_to_unuse:retry")                                                       \
+	/* migrate.c */                                                                            \
+	X(MIGRATION_WAIT_PTL, "migration_entry_wait:pte_lock")                                     \
+	X(MIGRATION_WAIT, "migration_entry_wait:wait_on_page_locked")                              \
+	/* madvise.c, mprotect.c, mremap.c, mmap.c */                                              \
+	X(PAGEOUT_PTL, "madvise_pageout:pte_lock")                                                 \
+	X(WILLNEED_PTL, "madvise_willneed:pte_lock")                                               \
+	X(CHANGE_PTE_PTL, "change_pte_range:pte_lock")                                             \
+	X(MOVE_PTES_RMAP, "move_ptes:anon_vma_lock")                                               \
+	X(MOVE_PTES_PTL, "move_ptes:pte_lock")                                                     \
+	X(VMA_ADJUST_RMAP, "vma_adjust:anon_vma_lock")                                             \
 	/* elsewhere */                                                                            \
 	X(TRYLOCK_PAGE, "trylock_page")                                                            \
 	X(LOCK_PAGE, "lock_page")

@@ -142,14 +142,27 @@ static void describe_deadlock(struct sched *s)
 	}
 }
 
+/* Who yields waits for a step of another, if another can make one. */
 static uint32_t enabled_tasks(const struct sched *s)
 {
-	uint32_t ret = 0;
+	uint32_t ret = 0, yield = 0;
 
-	for (int i = 0; i < s->nr_tasks; i++)
-		if (!s->task[i].done && sched_obtainable(s, i))
+	for (int i = 0; i < s->nr_tasks; i++) {
+		if (s->task[i].done || !sched_obtainable(s, i))
+			continue;
+		if (s->task[i].yields)
+			yield |= 1u << i;
+		else
 			ret |= 1u << i;
-	return ret;
+	}
+	return ret ? ret : yield;
+}
+
+static void stop_yielding(struct sched *s, int stepped)
+{
+	for (int i = 0; i < s->nr_tasks; i++)
+		if (i != stepped)
+			s->task[i].yields = false;
 }
 
 /* The next task; the way back to whoever runs them where there is none. */
@@ -200,8 +213,10 @@ static void reach(struct sched *s, enum sched_point point, struct lock_id wants,
 	t->write = write;
 	if (s->stepped)
 		s->stepped(s->choose_arg, s, s->current);
+	stop_yielding(s, s->current);
 	go_on(s);
 	t->wants.class = LOCK_NONE;
+	t->yields = false;
 }
 
 /* ---- what the model calls ---- */
@@ -225,6 +240,14 @@ void sched_point(struct pyksm *m, enum sched_point point)
 		reach(m->sched, point, (struct lock_id){ LOCK_NONE, NULL, 0 }, false);
 	else
 		hook_point(m, point);
+}
+
+void sched_yield_point(struct pyksm *m, enum sched_point point)
+{
+	if (!in_task(m))
+		return;
+	m->sched->task[m->sched->current].yields = true;
+	sched_point(m, point);
 }
 
 void sched_lock(struct pyksm *m, enum sched_point point, struct lock_id id, bool write)
@@ -349,6 +372,7 @@ static void run_task(void *arg)
 	t->wants.class = LOCK_NONE;
 	if (s->stepped)
 		s->stepped(s->choose_arg, s, s->current);
+	stop_yielding(s, s->current);
 	go_on(s);
 	__builtin_unreachable(); /* a task that is done is never chosen */
 }

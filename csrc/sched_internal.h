@@ -22,6 +22,7 @@ struct task {
 	struct lock_id wants; /* class LOCK_NONE: nothing, it can go on */
 	bool write; /* wants it alone */
 	bool done;
+	bool yields; /* until another one has made a step */
 	enum sched_point point; /* what it is about to pass */
 };
 

@@ -13,6 +13,7 @@ static struct swap_info_struct *swap_area(struct pyksm *m, swp_entry_t entry)
  */
 int add_to_swap_cache(struct pyksm *m, struct page *page, swp_entry_t entry, uint64_t *shadow)
 {
+	sched_point(m, PT_ADD_TO_SWAP_CACHE);
 	if (swap_table_store(m, swap_area(m, entry), swp_offset(entry), page_to_pfn(m, page),
 			     shadow)) {
 		swapcache_free(m, entry);
@@ -40,6 +41,7 @@ void delete_from_swap_cache(struct pyksm *m, struct page *page)
 	swp_entry_t entry = { page->private };
 
 	COUNT(m, delete_from_swap_cache);
+	sched_point(m, PT_DELETE_FROM_SWAP_CACHE);
 	assert(page->flags & PG_swapcache);
 	__delete_from_swap_cache(m, page, 0);
 	uncharge_page(m, page);
@@ -65,25 +67,47 @@ bool add_to_swap(struct pyksm *m, struct page *page)
 void free_swap_cache(struct pyksm *m, struct page *page)
 {
 	if ((page->flags & PG_swapcache) && !page_mapped(page) &&
-	    trylock_page(m, page, PT_TRYLOCK_PAGE)) {
+	    trylock_page(m, page, PT_FREE_SWAP_CACHE_TRYLOCK)) {
 		try_to_free_swap(m, page);
 		unlock_page(m, page);
 	}
 }
 
 /*
- * A new page for a slot that has none in the cache: in the cache now, its content read, with a reference. NULL:
- * the slot is free by now, or there is no memory.
+ * SWAP_HAS_CACHE is somebody else's: who has claimed it puts a page there, or takes one away, in a moment. (What
+ * the kernel does meanwhile is cond_resched() and look again.)
+ */
+static bool claimed_by_other(struct pyksm *m, int err)
+{
+	if (!in_task(m) || err != -EEXIST)
+		return false;
+	sched_yield_point(m, PT_SWAPCACHE_RETRY);
+	return true;
+}
+
+/*
+ * A new page for a slot that has none in the cache: in the cache now, its content read, with a reference; or the
+ * one that another task has put there meanwhile. NULL: the slot is free by now, or there is no memory.
  */
 static struct page *__read_swap_cache_async(struct pyksm *m, swp_entry_t entry,
 					    struct vm_area_struct *vma)
 {
-	struct page *page = alloc_page_vma(m, vma);
+	struct page *page = alloc_page_vma(m, vma), *found;
 	uint64_t shadow;
+	int err;
 
 	if (!page)
 		return NULL;
-	if (swapcache_prepare(m, entry) || add_to_swap_cache(m, page, entry, &shadow)) {
+	while ((err = swapcache_prepare(m, entry))) {
+		found = claimed_by_other(m, err) ? find_get_page(m, entry) : NULL;
+		if (!found && err == -EEXIST && in_task(m))
+			continue;
+		put_page(m, page);
+		return found;
+	}
+	__set_page_locked(m, page); /* before others can find it: it is not read yet */
+	if (add_to_swap_cache(m, page, entry, &shadow)) {
+		unlock_page(m, page);
 		put_page(m, page);
 		return NULL;
 	}

@@ -19,7 +19,7 @@ static bool __try_to_reclaim_swap(struct pyksm *m, struct swap_info_struct *si, 
 
 	if (!page)
 		return false;
-	if (trylock_page(m, page, PT_TRYLOCK_PAGE)) {
+	if (trylock_page(m, page, PT_RECLAIM_SWAP_TRYLOCK)) {
 		freed = try_to_free_swap(m, page);
 		unlock_page(m, page);
 	}
@@ -194,6 +194,7 @@ swp_entry_t get_swap_page(struct pyksm *m)
 	swp_entry_t entry;
 
 	COUNT(m, get_swap_page);
+	sched_point(m, PT_GET_SWAP_PAGE);
 	if (m->swap.nr_swap_pages <= 0)
 		return (swp_entry_t){ 0 };
 	m->swap.nr_swap_pages--;
@@ -303,13 +304,15 @@ static int cont_append(struct swap_cont *cont, unsigned char *page)
 
 int add_swap_count_continuation(struct pyksm *m, swp_entry_t entry)
 {
-	struct swap_info_struct *si = swap_info_get(m, entry);
+	struct swap_info_struct *si;
 	unsigned char *page, count;
 	uint64_t offset = swp_offset(entry);
 	int err = 0;
 
 	COUNT(m, kmem_alloc);
 	page = should_fail(m, PYKSM_FAIL_KMEM) ? NULL : calloc(1, CONT_PIECE);
+	sched_point(m, PT_SWAP_CONTINUATION);
+	si = swap_info_get(m, entry);
 	if (!si)
 		goto surplus;
 	count = swap_count(si->swap_map[offset]);
@@ -329,9 +332,11 @@ surplus:
 
 static EXPANDED int __swap_duplicate(struct pyksm *m, swp_entry_t entry, unsigned char usage)
 {
-	struct swap_info_struct *si = swap_info_get(m, entry);
+	struct swap_info_struct *si;
 	unsigned char count, has_cache, *map;
 
+	sched_point(m, usage == SWAP_HAS_CACHE ? PT_SWAPCACHE_PREPARE : PT_SWAP_DUPLICATE);
+	si = swap_info_get(m, entry);
 	if (!si)
 		return -ENOENT;
 	map = &si->swap_map[swp_offset(entry)];
@@ -423,17 +428,21 @@ static EXPANDED unsigned char swap_entry_free(struct pyksm *m, struct swap_info_
 
 void swap_free(struct pyksm *m, swp_entry_t entry)
 {
-	struct swap_info_struct *si = swap_info_get(m, entry);
+	struct swap_info_struct *si;
 
 	COUNT(m, swap_free);
+	sched_point(m, PT_SWAP_FREE);
+	si = swap_info_get(m, entry);
 	if (si)
 		swap_entry_free(m, si, swp_offset(entry), 1);
 }
 
 void swapcache_free(struct pyksm *m, swp_entry_t entry)
 {
-	struct swap_info_struct *si = swap_info_get(m, entry);
+	struct swap_info_struct *si;
 
+	sched_point(m, PT_SWAPCACHE_FREE);
+	si = swap_info_get(m, entry);
 	if (si)
 		swap_entry_free(m, si, swp_offset(entry), SWAP_HAS_CACHE);
 }
@@ -441,8 +450,10 @@ void swapcache_free(struct pyksm *m, swp_entry_t entry)
 static unsigned char page_swapcount(struct pyksm *m, const struct page *page)
 {
 	swp_entry_t entry = { page->private };
-	struct swap_info_struct *si = swap_info_get(m, entry);
+	const struct swap_info_struct *si;
 
+	sched_point(m, PT_PAGE_SWAPCOUNT);
+	si = swap_info_get(m, entry);
 	return si ? swap_count(si->swap_map[swp_offset(entry)]) : 0;
 }
 
@@ -485,6 +496,7 @@ int free_swap_and_cache(struct pyksm *m, swp_entry_t entry)
 	COUNT(m, free_swap_and_cache);
 	if (non_swap_entry(m, entry))
 		return 1;
+	sched_point(m, PT_FREE_SWAP_AND_CACHE);
 	si = swap_info_get(m, entry);
 	if (!si)
 		return 0;
@@ -493,7 +505,7 @@ int free_swap_and_cache(struct pyksm *m, swp_entry_t entry)
 	page = find_get_page(m, entry);
 	if (!page)
 		return 1;
-	if (trylock_page(m, page, PT_TRYLOCK_PAGE)) {
+	if (trylock_page(m, page, PT_FREE_SWAP_TRYLOCK)) {
 		if ((page->flags & PG_swapcache) && !(page->flags & PG_writeback) &&
 		    (!page_mapped(page) || vm_swap_full(m))) {
 			delete_from_swap_cache(m, page);
@@ -654,7 +666,9 @@ int sys_swapon(struct pyksm *m, uint64_t npages, int priority, const char *path)
 		release_area(m, si);
 		return err;
 	}
+	mutex_lock(m, LOCK_SWAPON, PT_SWAPON_MUTEX);
 	_enable_swap_info(m, si, priority);
+	mutex_unlock(m, LOCK_SWAPON);
 	lru_add_drain(m);
 	return si->type;
 }
@@ -716,6 +730,7 @@ int sys_swapoff(struct pyksm *m, int type)
 	struct swap_info_struct *si;
 	int err;
 
+	sched_point(m, PT_SWAPOFF_SWAP_LOCK);
 	if (type < 0 || type >= MAX_SWAPFILES || !(m->swap.info[type].flags & SWP_WRITEOK))
 		return -EINVAL;
 	si = &m->swap.info[type];
@@ -727,11 +742,15 @@ int sys_swapoff(struct pyksm *m, int type)
 	else
 		err = try_to_unuse(m, (unsigned int)type);
 	if (err) {
+		sched_point(m, PT_SWAPOFF_SWAP_LOCK);
 		_enable_swap_info(m, si, si->prio);
 		return err;
 	}
+	mutex_lock(m, LOCK_SWAPON, PT_SWAPON_MUTEX);
+	sched_point(m, PT_MMLIST_LOCK);
 	drain_mmlist(m);
 	lru_add_drain(m); /* the header page leaves the page cache */
 	release_area(m, si);
+	mutex_unlock(m, LOCK_SWAPON);
 	return 0;
 }

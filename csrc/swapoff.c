@@ -16,6 +16,24 @@ static unsigned char in_use(const unsigned char *map)
 	return *map & (unsigned char)~SWAP_HAS_CACHE;
 }
 
+static void unuse_pte_done(struct pyksm *m, const struct vm_area_struct *vma, uint64_t addr,
+			   const struct page *swapcache, struct page *page)
+{
+	pte_unlock(m, vma->vm_mm, addr);
+	if (page == swapcache)
+		return;
+	unlock_page(m, page);
+	put_page(m, page);
+}
+
+/* A fault, or whoever unmaps, was there first. */
+static int unuse_pte_lost(struct pyksm *m, const struct vm_area_struct *vma, uint64_t addr,
+			  const struct page *swapcache, struct page *page)
+{
+	unuse_pte_done(m, vma, addr, swapcache, page);
+	return 0;
+}
+
 /*
  * Map the page where the swap pte was, or a copy where the page may not be mapped (9e16b7fb1d06, 3.9).
  * 1: done, -ENOMEM.
@@ -24,6 +42,7 @@ static int unuse_pte(struct pyksm *m, struct vm_area_struct *vma, uint64_t addr,
 		     struct unuse *u)
 {
 	struct page *swapcache = u->page, *page = swapcache;
+	pte_t orig = *pte;
 	bool charge;
 
 	COUNT(m, unuse_pte);
@@ -32,6 +51,9 @@ static int unuse_pte(struct pyksm *m, struct vm_area_struct *vma, uint64_t addr,
 		page = ksm_might_need_to_copy(m, swapcache, vma, addr);
 	if (!page)
 		return -ENOMEM;
+	pte_lock(m, vma->vm_mm, addr, PT_UNUSE_PTE_PTL);
+	if (in_task(m) && *pte != orig)
+		return unuse_pte_lost(m, vma, addr, swapcache, page);
 	vma->vm_mm->swapents--;
 	vma->vm_mm->anon_rss++;
 	get_page(page);
@@ -46,10 +68,7 @@ static int unuse_pte(struct pyksm *m, struct vm_area_struct *vma, uint64_t addr,
 	/* 3.9 has no batches here: what was just read must not be activated all the same. */
 	if (page != swapcache || !u->fresh || lru_has_batches(m))
 		activate_page(m, page);
-	if (page != swapcache) {
-		unlock_page(m, page);
-		put_page(m, page);
-	}
+	unuse_pte_done(m, vma, addr, swapcache, page);
 	return 1;
 }
 
@@ -90,6 +109,20 @@ static int unuse_vma(struct pyksm *m, struct vm_area_struct *vma, struct unuse *
 	return ret;
 }
 
+/*
+ * A page lock is not to be held while mmap_sem is waited for: it is let go, and whatever else happens to the page
+ * meanwhile each later step has to find out.
+ */
+static void down_read_unlocked(struct pyksm *m, struct mm_struct *mm, struct page *page)
+{
+	if (down_read_trylock(m, mm, PT_UNUSE_MMAP_SEM_TRYLOCK))
+		return;
+	activate_page(m, page);
+	unlock_page(m, page);
+	down_read(m, mm, PT_UNUSE_MMAP_SEM);
+	lock_page(m, page, PT_UNUSE_RELOCK_PAGE);
+}
+
 /* At most one pte of an mm is brought back in a visit. */
 static int unuse_mm(struct pyksm *m, struct mm_struct *mm, struct unuse *u)
 {
@@ -103,9 +136,11 @@ static int unuse_mm(struct pyksm *m, struct mm_struct *mm, struct unuse *u)
 			ret = unuse_pte(m, hit.vma, hit.addr, hit.pte, u);
 		return ret < 0 ? ret : 0;
 	}
+	down_read_unlocked(m, mm, u->page);
 	for (vma = mm->mmap; vma && !ret; vma = vma->vm_next)
 		if (vma->anon_vma)
 			ret = unuse_vma(m, vma, u);
+	up_read(m, mm);
 	return ret < 0 ? ret : 0;
 }
 
@@ -135,6 +170,12 @@ static void mm_unpin(struct pyksm *m, struct mm_struct *mm)
 		mmput(m, mm);
 }
 
+static void ring_unpin(struct pyksm *m, struct mm_struct *mm)
+{
+	if (in_task(m))
+		mm_unpin(m, mm);
+}
+
 /*
  * Ask every mm on the list for its pte of the entry, from start_mm's successor around to it. The first
  * that helped where start_mm did not is where the search for the next entry will start.
@@ -143,20 +184,26 @@ static int unuse_ring(struct pyksm *m, struct mm_struct **start_mm, const unsign
 		      unsigned char swcount, struct unuse *u)
 {
 	struct mm_struct *start = *start_mm, *new_start = start, *init = &m->swap.init_mm;
+	struct mm_struct *prev = start; /* held, or a place on the list might go with it */
 	bool set_start_mm = *map >= swcount;
 	struct list_head *pos = &start->mmlist;
 	int ret = 0;
 
 	new_start->mm_users++;
+	mmget(m, prev);
+	sched_point(m, PT_MMLIST_LOCK);
 	while (in_use(map) && !ret && (pos = pos->next) != &start->mmlist) {
 		struct mm_struct *mm = swap_list_mm(pos);
 
 		if (!mm->mm_users)
 			continue; /* on its way out: it will free its slots itself */
+		mmget(m, mm);
+		ring_unpin(m, prev);
+		prev = mm;
 		swcount = *map;
 		if (mm == init)
 			set_start_mm = true;
-		else
+		else if (in_use(map))
 			ret = unuse_mm(m, mm, u);
 		if (set_start_mm && *map < swcount) {
 			mm_unpin(m, new_start);
@@ -164,10 +211,20 @@ static int unuse_ring(struct pyksm *m, struct mm_struct **start_mm, const unsign
 			new_start = mm;
 			set_start_mm = false;
 		}
+		sched_point(m, PT_MMLIST_LOCK);
 	}
+	ring_unpin(m, prev);
 	mm_unpin(m, start);
 	*start_mm = new_start;
 	return ret;
+}
+
+static void wait_on_unuse_writeback(struct pyksm *m, const struct page *page)
+{
+	if (!(page->flags & PG_writeback))
+		return;
+	sched_point(m, PT_UNUSE_WRITEBACK);
+	end_all_writeback(m);
 }
 
 /*
@@ -180,8 +237,8 @@ static void drop_from_cache(struct pyksm *m, const unsigned char *map, struct un
 
 	if (in_use(map) && (page->flags & PG_dirty) && (page->flags & PG_swapcache)) {
 		swap_writepage(m, page);
-		end_all_writeback(m);
-		lock_page(m, page, PT_LOCK_PAGE);
+		lock_page(m, page, PT_UNUSE_RELOCK_PAGE);
+		wait_on_unuse_writeback(m, page);
 	}
 	if ((page->flags & PG_swapcache) && page->private == u->entry.val &&
 	    !(in_use(map) && has(m, FEAT_SWAPOFF_KEEPS_SHARED_CACHE)))
@@ -239,10 +296,8 @@ static int visit_entry(struct pyksm *m, struct swap_info_struct *si, uint64_t i,
 		return *map ? -ENOMEM : 0;
 	for (;;) {
 		forget_dying_start_mm(m, start_mm);
-		sched_point(m, PT_UNUSE_LOCK_PAGE); /* a racing fault goes first here */
-		if (u.page->flags & PG_writeback)
-			end_all_writeback(m);
-		lock_page(m, u.page, PT_LOCK_PAGE);
+		lock_page(m, u.page, PT_UNUSE_LOCK_PAGE); /* a racing fault goes first here */
+		wait_on_unuse_writeback(m, u.page);
 		err = unuse_entry(m, start_mm, map, &u);
 		if (err)
 			break;

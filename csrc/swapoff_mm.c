@@ -71,6 +71,7 @@ static int unuse_pte(struct pyksm *m, struct vm_area_struct *vma, uint64_t addr,
 	if (!page)
 		return -ENOMEM;
 	copied = page != swapcache;
+	pte_lock(m, vma->vm_mm, addr, PT_UNUSE_PTE_PTL);
 	same = pte_same_as_swp(*pte, swp_entry_to_pte(m, entry), swp_marks(m));
 	if (same && !(page->flags & PG_uptodate) && has(m, FEAT_SWAPOFF_ERROR_ENTRIES) &&
 	    !bugged(m, BUG_SWAPOFF_UNUSE_EIO_GARBAGE)) {
@@ -81,11 +82,22 @@ static int unuse_pte(struct pyksm *m, struct vm_area_struct *vma, uint64_t addr,
 		if (!has(m, FEAT_KEEP_YOUNG_ONCE) && (copied || !fresh || lru_has_batches(m)))
 			activate_page(m, page);
 	}
+	pte_unlock(m, vma->vm_mm, addr);
 	if (copied) {
 		unlock_page(m, page);
 		put_page(m, page);
 	}
 	return 0;
+}
+
+/* For a write under way it is waited with the lock. */
+static void lock_unuse_page(struct pyksm *m, struct page *page)
+{
+	lock_page(m, page, PT_UNUSE_LOCK_PAGE);
+	if (page->flags & PG_writeback) {
+		sched_point(m, PT_UNUSE_WRITEBACK);
+		end_all_writeback(m);
+	}
 }
 
 /* One swap pte of the area. The page in hand stays in the cache until the last pte has come for it. */
@@ -103,11 +115,8 @@ static int unuse_swap_pte(struct pyksm *m, struct vm_area_struct *vma, uint64_t 
 	if (!page) /* gone by itself meanwhile, or no memory for it */
 		return u->si->swap_map[swp_offset(entry)] ? -ENOMEM : 0;
 	vma->vm_mm->readers++; /* mmap_sem is held for reading while the page lock is waited for */
-	sched_point(m, PT_UNUSE_LOCK_PAGE);
+	lock_unuse_page(m, page);
 	vma->vm_mm->readers--;
-	if (page->flags & PG_writeback)
-		end_all_writeback(m);
-	lock_page(m, page, PT_LOCK_PAGE);
 	/* Since 6.18 it is looked whether the page is still this entry's; before, the pte alone had to say. */
 	err = unuse_pte(m, vma, addr, pte, entry, page, fresh);
 	if (!err)
@@ -134,6 +143,7 @@ static int unuse_sole_pte(struct pyksm *m, struct vm_area_struct *vma, uint64_t 
 		return -ENOMEM;
 	shadow = swap_table_take(m, u->si, swp_offset(entry));
 	page->private = entry.val;
+	__set_page_locked(m, page);
 	swapin_new_page(m, page, shadow);
 	COUNT(m, unuse_pte);
 	COUNT_N(m, ksm_might_need_to_copy, !switched(m, PYKSM_SW_UNUSE_PTE_NO_COPY));
@@ -209,9 +219,11 @@ static int unuse_mm(struct pyksm *m, struct mm_struct *mm, struct unuse *u)
 	int ret = 0;
 
 	COUNT(m, unuse_mm);
+	down_read(m, mm, PT_UNUSE_MMAP_SEM);
 	for (struct vm_area_struct *vma = mm->mmap; vma && !ret; vma = vma->vm_next)
 		if (vma->anon_vma)
 			ret = unuse_vma(m, vma, u);
+	up_read(m, mm);
 	return ret;
 }
 
@@ -231,14 +243,18 @@ static int unuse_mms(struct pyksm *m, struct unuse *u)
 	int ret = 0;
 
 	prev->mm_users++;
+	sched_point(m, PT_MMLIST_LOCK);
 	while (!ret && unuse_goes_on(m, u) && (pos = pos->next) != head) {
 		struct mm_struct *mm = container_of(pos, struct mm_struct, mmlist);
 
+		if (in_task(m) && !mm->mm_users)
+			continue; /* on its way out: it frees its slots itself */
 		mm->mm_users++;
 		unpin(m, prev);
 		prev = mm;
 		sched_point(m, PT_UNUSE_NEXT_ENTRY);
 		ret = unuse_mm(m, mm, u);
+		sched_point(m, PT_MMLIST_LOCK);
 	}
 	unpin(m, prev);
 	return ret;
@@ -265,10 +281,7 @@ static void unuse_leftovers(struct pyksm *m, struct unuse *u)
 		page = find_get_page(m, swp_entry((unsigned int)u->si->type, i));
 		if (!page)
 			continue;
-		sched_point(m, PT_UNUSE_LOCK_PAGE);
-		if (page->flags & PG_writeback)
-			end_all_writeback(m);
-		lock_page(m, page, PT_LOCK_PAGE);
+		lock_unuse_page(m, page);
 		try_to_free_swap(m, page);
 		unlock_page(m, page);
 		put_page(m, page);
@@ -302,6 +315,11 @@ int try_to_unuse_per_mm(struct pyksm *m, unsigned int type)
 		    !unuse_goes_on(m, &u))
 			return -EINTR;
 		idle = before == unuse_progress(m, &u) ? idle + 1 : 0;
+		if (idle && in_task(m)) {
+			/* Another one has what is left in hand; for one that never lets go of it there is a bound of steps. */
+			sched_yield_point(m, PT_UNUSE_RETRY);
+			idle = 0;
+		}
 		if (u.si->inuse_pages && idle == IDLE_ROUNDS) {
 			event(m, "try_to_unuse makes no progress");
 			return -ETIMEDOUT;
