@@ -91,8 +91,8 @@ static struct page *wp_new_page(struct pyksm *m, struct vm_area_struct *vma, con
 }
 
 /* The copy is made, and orig still stands: it comes in the place of the old page. */
-static void wp_install(struct pyksm *m, struct vm_area_struct *vma, uint64_t addr, pte_t *pte,
-		       struct page *page, bool unshare)
+static EXPANDED void wp_install(struct pyksm *m, struct vm_area_struct *vma, uint64_t addr,
+				pte_t *pte, struct page *page, bool unshare)
 {
 	struct page *old = vm_normal_page(m, *pte);
 	pte_t entry = mk_pte(m, page, vma);
@@ -590,16 +590,21 @@ int access_page(struct pyksm *m, struct mm_struct *mm, uint64_t addr, bool write
 
 /* ---- fork ---- */
 /* What comes back when the migration is over must be writable in neither, nor known to be one's alone. */
-static void copy_migration_entry(const struct pyksm *m, swp_entry_t entry, enum migration_kind kind,
-				 pte_t *src_pte)
+static RARELY void copy_non_swap_entry(const struct pyksm *m, struct mm_struct *dst,
+				       swp_entry_t entry, pte_t *src_pte)
 {
-	pte_t marks = *src_pte & swp_soft_dirty(m);
-	swp_entry_t read = make_migration_entry(m, MIGRATION_READ, migration_entry_pfn(entry));
+	pte_t marks = has(m, FEAT_SOFT_DIRTY) ? *src_pte & swp_soft_dirty(m) : 0;
+	enum migration_kind kind;
+	swp_entry_t read;
 
+	if (!is_migration_entry(m, entry, &kind))
+		return;
+	dst->anon_rss++; /* which it goes on to be: 9f9f1acd713d */
 	if (kind == MIGRATION_READ)
 		return;
+	read = make_migration_entry(m, MIGRATION_READ, migration_entry_pfn(entry));
 	read.val |= entry.val & (SWP_MIG_YOUNG | SWP_MIG_DIRTY);
-	*src_pte = swp_entry_to_pte(m, read) | (has(m, FEAT_SOFT_DIRTY) ? marks : 0);
+	*src_pte = swp_entry_to_pte(m, read) | marks;
 }
 
 /* Copy a pte that maps no page; the entry where its slot's count could not be raised, else 0. */
@@ -607,12 +612,10 @@ static uint64_t copy_nonpresent_pte(struct pyksm *m, struct mm_struct *dst, stru
 				    pte_t *dst_pte, pte_t *src_pte)
 {
 	swp_entry_t entry = pte_to_swp_entry(m, *src_pte);
-	enum migration_kind kind;
 
-	if (is_migration_entry(m, entry, &kind)) {
-		copy_migration_entry(m, entry, kind, src_pte);
-		dst->anon_rss++; /* which it goes on to be: 9f9f1acd713d */
-	} else if (!non_swap_entry(m, entry)) {
+	if (non_swap_entry(m, entry)) {
+		copy_non_swap_entry(m, dst, entry, src_pte);
+	} else {
 		if (swap_duplicate(m, entry) < 0)
 			return entry.val;
 		mmlist_add(m, dst, &src->mmlist); /* where a swapoff under way will come */
@@ -723,6 +726,16 @@ static void gather(struct pyksm *m, struct mmu_gather *tlb, struct page *page)
 	pages[tlb->nr++] = page;
 }
 
+/* A page on its way is the migration's, and counts here no more (9f9f1acd713d). Others are counted nowhere. */
+static RARELY void zap_non_swap_entry(const struct pyksm *m, struct mm_struct *mm,
+				      swp_entry_t entry)
+{
+	enum migration_kind kind;
+
+	if (is_migration_entry(m, entry, &kind))
+		mm->anon_rss--;
+}
+
 static void zap_pte(struct pyksm *m, struct mmu_gather *tlb, struct mm_struct *mm, pte_t *ptep)
 {
 	pte_t pte = *ptep;
@@ -732,14 +745,11 @@ static void zap_pte(struct pyksm *m, struct mmu_gather *tlb, struct mm_struct *m
 	*ptep = 0;
 	if (!pte_present(pte)) {
 		swp_entry_t entry = pte_to_swp_entry(m, pte);
-		enum migration_kind kind;
 
-		if (is_migration_entry(m, entry, &kind)) {
-			mm->anon_rss--; /* the page is the migration's: 9f9f1acd713d */
+		if (non_swap_entry(m, entry)) {
+			zap_non_swap_entry(m, mm, entry);
 			return;
 		}
-		if (is_swapin_error_entry(m, entry))
-			return; /* no slot, and counted nowhere */
 		mm->swapents--;
 		free_swap_and_cache(m, entry);
 		return;
