@@ -174,8 +174,8 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     Mutant(
         "memory.c",
-        "list_add(&dst->mmlist, &src->mmlist);",
-        "list_add(&dst->mmlist, &m->swap.init_mm.mmlist);",
+        "mmlist_add(m, dst, &src->mmlist);",
+        "mmlist_add(m, dst, &m->swap.init_mm.mmlist);",
         "a forked mm goes to the front of swapoff's ring instead of behind its parent",
     ),
     Mutant(
