@@ -240,6 +240,21 @@ static int misfit(struct follow *f, struct sched *s, const char *why)
 	return -1;
 }
 
+/* One of them by lot: xorshift64*, Marsaglia's with Vigna's multiplier. */
+int draw(uint64_t *state, uint32_t enabled)
+{
+	uint32_t left;
+
+	*state ^= *state >> 12;
+	*state ^= *state << 25;
+	*state ^= *state >> 27;
+	left = (uint32_t)(*state * 0x2545F4914F6CDD1Du >> 33) %
+	       (uint32_t)__builtin_popcount(enabled);
+	while (left--)
+		enabled &= enabled - 1;
+	return __builtin_ctz(enabled);
+}
+
 /* The task of the piece under way; when all are over the current one, else the lowest that can. */
 static int follow(void *arg, struct sched *s, uint32_t enabled)
 {
@@ -262,6 +277,8 @@ static int follow(void *arg, struct sched *s, uint32_t enabled)
 		f->passed = 0;
 		f->begun = false;
 	}
+	if (f->out->seed)
+		return draw(&f->out->seed, enabled);
 	if (s->current != NO_TASK && enabled >> s->current & 1)
 		return s->current;
 	return __builtin_ctz(enabled);

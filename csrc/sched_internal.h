@@ -66,6 +66,7 @@ const char *lock_class_name(enum lock_class class);
 void sched_describe(const struct sched *s, struct lock_id id, char *buf, size_t len);
 
 /* ops.c */
+int draw(uint64_t *state, uint32_t enabled);
 void fill_pattern(unsigned char *page, size_t page_size, uint64_t value);
 void op_run(struct pyksm *m, struct pyksm_program *p, struct pyksm_op *op);
 

@@ -120,6 +120,8 @@ struct pyksm_outcome {
 	int32_t preemptions;
 	uint64_t steps;
 	uint64_t max_steps; /* in: 0 means 1,000,000 */
+	/* in: not 0, when the schedule is used up the next task is drawn by lot, with this for a seed */
+	uint64_t seed;
 	struct pyksm_step *trace; /* the first max_trace of them, or NULL */
 	uint64_t max_trace;
 	char text[PYKSM_TEXT];
