@@ -144,9 +144,9 @@ static void count_mm(struct census *c, const struct mm_struct *mm)
 static int count_reached(struct pyksm *m, struct page *page, struct vm_area_struct *vma,
 			 uint64_t addr, void *arg)
 {
-	pte_t *pte = page_check_address(m, page, vma->vm_mm, addr);
+	pte_t *pte = pte_lookup(vma->vm_mm, addr);
 
-	if (pte && !(*pte & _PAGE_SEEN)) {
+	if (pte && pte_maps(m, *pte, page) && !(*pte & _PAGE_SEEN)) {
 		*pte |= _PAGE_SEEN;
 		++*(uint32_t *)arg;
 	}
@@ -156,10 +156,10 @@ static int count_reached(struct pyksm *m, struct page *page, struct vm_area_stru
 static int forget_seen(struct pyksm *m, struct page *page, struct vm_area_struct *vma,
 		       uint64_t addr, void *arg)
 {
-	pte_t *pte = page_check_address(m, page, vma->vm_mm, addr);
+	pte_t *pte = pte_lookup(vma->vm_mm, addr);
 
 	(void)arg;
-	if (pte)
+	if (pte && pte_maps(m, *pte, page))
 		*pte &= ~_PAGE_SEEN;
 	return SWAP_AGAIN;
 }

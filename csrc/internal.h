@@ -383,12 +383,16 @@ static inline uint64_t linear_page_index(const struct vm_area_struct *vma, uint6
 {
 	return ((addr - vma->vm_start) >> PAGE_SHIFT) + vma->vm_pgoff;
 }
-struct anon_vma *page_get_anon_vma(struct page *page);
+struct anon_vma *page_get_anon_vma(struct pyksm *m, struct page *page);
 uint64_t page_address_in_vma(struct pyksm *m, const struct page *page,
 			     const struct vm_area_struct *vma); /* BAD_ADDRESS: not there */
 #define BAD_ADDRESS UINT64_MAX
-pte_t *page_check_address(const struct pyksm *m, const struct page *page, struct mm_struct *mm,
-			  uint64_t addr);
+static inline bool pte_maps(const struct pyksm *m, pte_t pte, const struct page *page)
+{
+	return pte_present(pte) && pte_pfn(pte) == page_to_pfn(m, page);
+}
+pte_t *page_check_address(struct pyksm *m, const struct page *page, struct mm_struct *mm,
+			  uint64_t addr, enum sched_point point);
 void page_add_anon_rmap(struct pyksm *m, struct page *page, struct vm_area_struct *vma,
 			uint64_t addr);
 /* exclusive: no other process can have a claim on the page */
@@ -400,7 +404,7 @@ void page_move_anon_rmap(struct pyksm *m, struct page *page, struct vm_area_stru
 void page_remove_rmap(struct pyksm *m, struct page *page);
 bool page_maybe_dma_pinned(const struct page *page);
 bool page_try_share_anon_rmap(struct page *page);
-int page_referenced(struct pyksm *m, struct page *page);
+int page_referenced(struct pyksm *m, struct page *page, bool locked);
 int page_referenced_one(struct pyksm *m, struct page *page, struct vm_area_struct *vma,
 			uint64_t addr, int *mapcount);
 int try_to_unmap(struct pyksm *m, struct page *page, enum ttu_flags flags);

@@ -23,18 +23,9 @@ int memcmp_pages(struct pyksm *m, struct page *a, struct page *b)
 }
 
 /* ---- merging ---- */
-/* Make sure that nobody writes to page from now on; -EFAULT where someone might already be at it. */
-static int write_protect_page(struct pyksm *m, struct vm_area_struct *vma, struct page *page,
-			      pte_t *orig_pte)
+/* Under its lock; the page's is held too, so that it neither leaves nor enters the swap cache. */
+static int write_protect_pte(struct page *page, pte_t *pte)
 {
-	uint64_t addr;
-	pte_t *pte;
-
-	COUNT(m, write_protect_page);
-	addr = page_address_in_vma(m, page, vma);
-	pte = addr == BAD_ADDRESS ? NULL : page_check_address(m, page, vma->vm_mm, addr);
-	if (!pte)
-		return -EFAULT;
 	if ((*pte & (_PAGE_RW | _PAGE_DIRTY)) || (page->flags & PG_anon_exclusive)) {
 		int swapped = page->flags & PG_swapcache ? 1 : 0;
 
@@ -47,8 +38,29 @@ static int write_protect_page(struct pyksm *m, struct vm_area_struct *vma, struc
 			page->flags |= PG_dirty;
 		*pte &= ~(_PAGE_RW | _PAGE_DIRTY);
 	}
-	*orig_pte = *pte;
 	return 0;
+}
+
+/* Make sure that nobody writes to page from now on; -EFAULT where someone might already be at it. */
+static int write_protect_page(struct pyksm *m, struct vm_area_struct *vma, struct page *page,
+			      pte_t *orig_pte)
+{
+	struct mm_struct *mm = vma->vm_mm;
+	uint64_t addr;
+	pte_t *pte;
+	int err;
+
+	COUNT(m, write_protect_page);
+	addr = page_address_in_vma(m, page, vma);
+	pte = addr == BAD_ADDRESS ? NULL
+				  : page_check_address(m, page, mm, addr, PT_WRITE_PROTECT_PTL);
+	if (!pte)
+		return -EFAULT;
+	err = write_protect_pte(page, pte);
+	if (!err)
+		*orig_pte = *pte;
+	pte_unlock(m, mm, addr);
+	return err;
 }
 
 /* The pte that comes in its place: KSM's zero pages are marked since 6.6 (79271476b336). */

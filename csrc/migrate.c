@@ -6,32 +6,40 @@
 #define FORCE_AFTER_PASS 2 /* from then on wait for writeback */
 #define MOVE_CHUNK (4096 / 24 - 1) /* as many page_to_node records as one kernel page takes */
 
+static struct page *migration_entry_page(const struct pyksm *m, pte_t pte)
+{
+	swp_entry_t entry = pte_to_swp_entry(m, pte);
+	enum migration_kind kind;
+
+	if (pte_none(pte) || pte_present(pte) || !is_migration_entry(m, entry, &kind))
+		return NULL;
+	return pfn_to_page(m, migration_entry_pfn(entry));
+}
+
 /*
- * A page on its way to another frame is met at its old place: it has arrived, or come back, when its lock is free. The
- * pte has to be looked at again then.
+ * Until the page that was at addr can be seen where it has gone: it is locked as long. Until 5.17 (ffa65753c431)
+ * whoever waited had a reference to it, of which its migration might fail. mmap_sem is held, so the table stays.
  */
 void migration_entry_wait(struct pyksm *m, struct mm_struct *mm, uint64_t addr)
 {
-	enum migration_kind kind;
-	struct page *page = NULL;
-	swp_entry_t entry;
-	pte_t pte;
+	const pte_t *pte = pte_lookup(mm, addr);
+	bool hold = !has(m, FEAT_ANON_EXCLUSIVE); /* of the releases that there are: before 5.17 */
+	struct page *page;
 
-	assert(in_task(m)); /* else nothing is suspended while there is such an entry */
+	if (!pte)
+		return;
 	pte_lock(m, mm, addr, PT_MIGRATION_WAIT_PTL);
-	pte = *pte_lookup(mm, addr);
-	entry = pte_to_swp_entry(m, pte);
-	if (!pte_none(pte) && !pte_present(pte) && is_migration_entry(m, entry, &kind))
-		page = pfn_to_page(m, migration_entry_pfn(entry));
+	page = migration_entry_page(m, *pte);
 	if (page && !page_count(page))
 		page = NULL;
-	if (page)
+	if (page && hold)
 		get_page(page);
 	pte_unlock(m, mm, addr);
 	if (!page)
 		return;
 	sched_wait(m, PT_MIGRATION_WAIT, page_lock(page));
-	put_page(m, page);
+	if (hold)
+		put_page(m, page);
 }
 
 struct restore {
@@ -139,7 +147,7 @@ static int unmap_and_move_locked(struct pyksm *m, struct page *newpage, struct p
 	}
 	/* The walk that restores the ptes needs the owner; a KSM page's rmap_items pin theirs. */
 	if (PageAnon(page) && !PageKsm(page)) {
-		av = page_get_anon_vma(page);
+		av = page_get_anon_vma(m, page);
 		if (!av && !(page->flags & PG_swapcache))
 			return -EAGAIN;
 		remap = av;

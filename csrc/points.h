@@ -58,6 +58,21 @@
 	X(MOVE_PTES_RMAP, "move_ptes:anon_vma_lock")                                               \
 	X(MOVE_PTES_PTL, "move_ptes:pte_lock")                                                     \
 	X(VMA_ADJUST_RMAP, "vma_adjust:anon_vma_lock")                                             \
+	/* rmap.c */                                                                               \
+	X(ANON_VMA_FREE, "anon_vma_free:anon_vma_lock")                                            \
+	X(ANON_VMA_PREPARE, "anon_vma_prepare:anon_vma_lock")                                      \
+	X(ANON_VMA_CLONE, "anon_vma_clone:anon_vma_lock")                                          \
+	X(ANON_VMA_FORK, "anon_vma_fork:anon_vma_lock")                                            \
+	X(UNLINK_ANON_VMAS, "unlink_anon_vmas:anon_vma_lock")                                      \
+	X(PAGE_LOCK_ANON_VMA, "page_lock_anon_vma_read:trylock")                                   \
+	X(PAGE_LOCK_ANON_VMA_WAIT, "page_lock_anon_vma_read:anon_vma_lock")                        \
+	X(PAGE_GET_ANON_VMA, "page_get_anon_vma:get")                                              \
+	X(RMAP_WALK_ANON, "rmap_walk_anon:anon_vma_lock")                                          \
+	X(REFERENCED_TRYLOCK, "page_referenced:trylock_page")                                      \
+	X(REFERENCED_PTL, "page_referenced_one:pte_lock")                                          \
+	X(UNMAP_PTL, "try_to_unmap_one:pte_lock")                                                  \
+	/* ksm_merge.c */                                                                          \
+	X(WRITE_PROTECT_PTL, "write_protect_page:pte_lock")                                        \
 	/* elsewhere */                                                                            \
 	X(TRYLOCK_PAGE, "trylock_page")                                                            \
 	X(LOCK_PAGE, "lock_page")

@@ -20,14 +20,37 @@ static struct anon_vma *anon_vma_alloc(struct pyksm *m)
 
 void put_anon_vma(struct pyksm *m, struct anon_vma *av)
 {
+	struct anon_vma *root = av->root;
+
 	assert(av->refcount > 0);
 	if (--av->refcount)
 		return;
-	if (av->root != av)
-		put_anon_vma(m, av->root);
+	/* Who has come here by a page and has the lock may still be looking at the tree. */
+	if (sched_locked(m, anon_vma_rwsem(root)))
+		sched_wait(m, PT_ANON_VMA_FREE, anon_vma_rwsem(root));
 	list_del_init(&av->all);
 	av->id = 0; /* pages that still point here must not take a successor for it */
 	kmem_free(m, POOL_ANON_VMA, av);
+	if (root != av)
+		put_anon_vma(m, root);
+}
+
+/* For a series of anon_vmas, as a rule of one root: its lock is taken once. Which root's is had is returned. */
+static struct anon_vma *lock_anon_vma_root(struct pyksm *m, struct anon_vma *root,
+					   struct anon_vma *av, enum sched_point point)
+{
+	if (!in_task(m) || av->root == root)
+		return root;
+	if (root)
+		anon_vma_unlock(m, root);
+	anon_vma_lock_write(m, av, point);
+	return av->root;
+}
+
+static void unlock_anon_vma_root(struct pyksm *m, struct anon_vma *root)
+{
+	if (root)
+		anon_vma_unlock(m, root);
 }
 
 static void anon_vma_chain_link(struct vm_area_struct *vma, struct anon_vma_chain *avc,
@@ -44,6 +67,7 @@ int anon_vma_prepare(struct pyksm *m, struct vm_area_struct *vma)
 {
 	struct anon_vma_chain *avc;
 	struct anon_vma *av;
+	bool fresh = false, raced;
 
 	COUNT(m, anon_vma_prepare);
 	if (vma->anon_vma)
@@ -59,10 +83,20 @@ int anon_vma_prepare(struct pyksm *m, struct vm_area_struct *vma)
 			return -ENOMEM;
 		}
 		av->num_children++;
+		fresh = true;
 	}
-	vma->anon_vma = av;
-	av->num_active_vmas++;
-	anon_vma_chain_link(vma, avc, av);
+	anon_vma_lock_write(m, av, PT_ANON_VMA_PREPARE);
+	raced = vma->anon_vma; /* others fault in this vma too */
+	if (!raced) {
+		vma->anon_vma = av;
+		av->num_active_vmas++;
+		anon_vma_chain_link(vma, avc, av);
+	}
+	anon_vma_unlock(m, av);
+	if (raced)
+		kmem_free(m, POOL_AVC, avc);
+	if (raced && fresh)
+		put_anon_vma(m, av);
 	return 0;
 }
 
@@ -83,6 +117,7 @@ static bool may_reuse(const struct pyksm *m, const struct anon_vma *av,
 /* Attach dst to every anon_vma of src, in the same order; one of them becomes its own where it has none. */
 int anon_vma_clone(struct pyksm *m, struct vm_area_struct *dst, struct vm_area_struct *src)
 {
+	struct anon_vma *root = NULL;
 	struct list_head *pos;
 
 	COUNT(m, anon_vma_clone);
@@ -90,19 +125,24 @@ int anon_vma_clone(struct pyksm *m, struct vm_area_struct *dst, struct vm_area_s
 		struct anon_vma_chain *old = container_of(pos, struct anon_vma_chain, same_vma);
 		struct anon_vma_chain *avc = kmem_alloc(m, POOL_AVC);
 
-		if (!avc) /* the first try must not sleep, the second may */
+		if (!avc) { /* the first try must not sleep, the second may */
+			unlock_anon_vma_root(m, root);
+			root = NULL;
 			avc = kmem_alloc(m, POOL_AVC);
+		}
 		if (!avc) {
 			dst->anon_vma = NULL; /* it has not been counted yet */
 			unlink_anon_vmas(m, dst);
 			return -ENOMEM;
 		}
+		root = lock_anon_vma_root(m, root, old->anon_vma, PT_ANON_VMA_CLONE);
 		anon_vma_chain_link(dst, avc, old->anon_vma);
 		if (!dst->anon_vma && may_reuse(m, old->anon_vma, src))
 			dst->anon_vma = old->anon_vma;
 	}
 	if (dst->anon_vma)
 		dst->anon_vma->num_active_vmas++;
+	unlock_anon_vma_root(m, root);
 	return 0;
 }
 
@@ -130,22 +170,26 @@ int anon_vma_fork(struct pyksm *m, struct vm_area_struct *vma, struct vm_area_st
 	}
 	av->root = pvma->anon_vma->root;
 	av->parent = pvma->anon_vma;
-	av->parent->num_children++;
 	av->num_active_vmas++;
 	get_anon_vma(av->root);
 	vma->anon_vma = av;
+	anon_vma_lock_write(m, av, PT_ANON_VMA_FORK);
+	av->parent->num_children++;
 	anon_vma_chain_link(vma, avc, av);
+	anon_vma_unlock(m, av);
 	return 0;
 }
 
 void unlink_anon_vmas(struct pyksm *m, struct vm_area_struct *vma)
 {
+	struct anon_vma *root = NULL;
 	struct list_head *pos, *next;
 
 	COUNT(m, unlink_anon_vmas);
 	list_for_each_safe (pos, next, &vma->anon_vma_chain) {
 		struct anon_vma_chain *avc = container_of(pos, struct anon_vma_chain, same_vma);
 
+		root = lock_anon_vma_root(m, root, avc->anon_vma, PT_UNLINK_ANON_VMAS);
 		anon_vma_interval_tree_remove(avc, avc->anon_vma);
 		if (!avc->anon_vma->rb_root.node) {
 			avc->anon_vma->parent->num_children--;
@@ -156,6 +200,7 @@ void unlink_anon_vmas(struct pyksm *m, struct vm_area_struct *vma)
 	}
 	if (vma->anon_vma)
 		vma->anon_vma->num_active_vmas--;
+	unlock_anon_vma_root(m, root);
 	list_for_each_safe (pos, next, &vma->anon_vma_chain) {
 		struct anon_vma_chain *avc = container_of(pos, struct anon_vma_chain, same_vma);
 
@@ -165,19 +210,54 @@ void unlink_anon_vmas(struct pyksm *m, struct vm_area_struct *vma)
 	}
 }
 
-/* For a walk that starts from the page: only while something maps it is the owner sure to live. */
-static struct anon_vma *page_lock_anon_vma_read(const struct page *page)
+/* Somebody has the lock: to wait for it the owner must be kept from going meanwhile. */
+static struct anon_vma *page_pin_and_lock_anon_vma(struct pyksm *m, const struct page *page,
+						   struct anon_vma *av)
 {
-	return page_mapped(page) ? page_anon_vma(page) : NULL;
+	if (!page_mapped(page))
+		return NULL;
+	get_anon_vma(av);
+	anon_vma_lock_read(m, av, PT_PAGE_LOCK_ANON_VMA_WAIT);
+	if (av->refcount > 1) {
+		av->refcount--; /* now the lock keeps it */
+		return av;
+	}
+	anon_vma_unlock(m, av);
+	put_anon_vma(m, av);
+	return NULL;
+}
+
+/*
+ * For a walk that starts from the page: only while something maps it is the owner sure to live. It is looked up
+ * without a lock, so what it is known by must be asked again once its root is locked.
+ */
+static struct anon_vma *page_lock_anon_vma_read(struct pyksm *m, const struct page *page)
+{
+	struct anon_vma *av = page_mapped(page) ? page_anon_vma(page) : NULL;
+	struct lock_id lock;
+
+	if (!av || !in_task(m))
+		return av;
+	lock = anon_vma_rwsem(av);
+	if (!sched_trylock(m, PT_PAGE_LOCK_ANON_VMA, lock, false))
+		return page_pin_and_lock_anon_vma(m, page, av);
+	if (page_mapped(page))
+		return av;
+	sched_unlock(m, lock);
+	return NULL;
 }
 
 /* For one that goes on when nothing may map it any more. */
-struct anon_vma *page_get_anon_vma(struct page *page)
+struct anon_vma *page_get_anon_vma(struct pyksm *m, struct page *page)
 {
-	struct anon_vma *av = page_lock_anon_vma_read(page);
+	struct anon_vma *av = page_mapped(page) ? page_anon_vma(page) : NULL;
 
-	if (av)
-		get_anon_vma(av);
+	if (!av)
+		return NULL;
+	sched_point(m, PT_PAGE_GET_ANON_VMA);
+	if (!page_mapped(page))
+		return NULL;
+	get_anon_vma(av);
 	return av;
 }
 
@@ -210,15 +290,21 @@ uint64_t page_address_in_vma(struct pyksm *m, const struct page *page,
 	return addr < vma->vm_start || addr >= vma->vm_end ? BAD_ADDRESS : addr;
 }
 
-/* The pte at addr if it maps page, else NULL. */
-pte_t *page_check_address(const struct pyksm *m, const struct page *page, struct mm_struct *mm,
-			  uint64_t addr)
+/*
+ * The pte at addr with its lock, if it maps page, else NULL. One that is not present is not waited for.
+ */
+pte_t *page_check_address(struct pyksm *m, const struct page *page, struct mm_struct *mm,
+			  uint64_t addr, enum sched_point point)
 {
 	pte_t *pte = pte_lookup(mm, addr);
 
-	if (!pte || !pte_present(*pte) || pte_pfn(*pte) != page_to_pfn(m, page))
+	if (!pte || !pte_present(*pte))
 		return NULL;
-	return pte;
+	pte_lock(m, mm, addr, point);
+	if (pte_maps(m, *pte, page))
+		return pte;
+	pte_unlock(m, mm, addr);
+	return NULL;
 }
 
 /* ---- mapping counts and owners ---- */
@@ -330,18 +416,19 @@ int page_referenced_one(struct pyksm *m, struct page *page, struct vm_area_struc
 	int young;
 
 	COUNT(m, page_referenced_one);
-	pte = page_check_address(m, page, vma->vm_mm, addr);
+	pte = page_check_address(m, page, vma->vm_mm, addr, PT_REFERENCED_PTL);
 	if (!pte)
 		return 0;
 	young = !!(*pte & _PAGE_ACCESSED);
 	*pte &= ~_PAGE_ACCESSED;
+	pte_unlock(m, vma->vm_mm, addr);
 	(*mapcount)--;
 	return young;
 }
 
 static int page_referenced_anon(struct pyksm *m, struct page *page)
 {
-	struct anon_vma *av = page_lock_anon_vma_read(page);
+	struct anon_vma *av = page_lock_anon_vma_read(m, page);
 	struct anon_vma_chain *avc;
 	int mapcount = page_mapcount(page), referenced = 0;
 
@@ -354,15 +441,28 @@ static int page_referenced_anon(struct pyksm *m, struct page *page)
 		if (!mapcount)
 			break;
 	}
+	anon_vma_unlock(m, av);
 	return referenced;
 }
 
-/* How many ptes have used the page since they were last asked; they forget it now. */
-int page_referenced(struct pyksm *m, struct page *page)
+/*
+ * How many ptes have used the page since they were last asked; they forget it now. A KSM page's items can only be
+ * walked with the page locked: one that somebody else has locked counts as used.
+ */
+int page_referenced(struct pyksm *m, struct page *page, bool locked)
 {
+	int referenced;
+
 	if (!page_mapped(page) || !(page->mapping & ~PAGE_MAPPING_FLAGS))
 		return 0;
-	return PageKsm(page) ? page_referenced_ksm(m, page) : page_referenced_anon(m, page);
+	if (!PageKsm(page))
+		return page_referenced_anon(m, page);
+	if (!locked && !trylock_page(m, page, PT_REFERENCED_TRYLOCK))
+		return 1;
+	referenced = page_referenced_ksm(m, page);
+	if (!locked)
+		unlock_page(m, page);
+	return referenced;
 }
 
 static pte_t swp_pte_of(const struct pyksm *m, swp_entry_t entry, pte_t old)
@@ -417,18 +517,14 @@ static int unmap_to_migration(struct pyksm *m, struct page *page, pte_t *pte, pt
 	return SWAP_AGAIN;
 }
 
-int try_to_unmap_one(struct pyksm *m, struct page *page, struct vm_area_struct *vma, uint64_t addr,
+/* Under its lock. */
+static int unmap_pte(struct pyksm *m, struct page *page, struct mm_struct *mm, pte_t *pte,
 		     enum ttu_flags flags)
 {
-	struct mm_struct *mm = vma->vm_mm;
 	uint32_t charged;
-	pte_t *pte, old;
+	pte_t old;
 	int ret;
 
-	COUNT(m, try_to_unmap_one);
-	pte = page_check_address(m, page, mm, addr);
-	if (!pte)
-		return SWAP_AGAIN;
 	if (flags == TTU_UNMAP && (*pte & _PAGE_ACCESSED) && !has(m, FEAT_UNMAP_IGNORES_YOUNG)) {
 		*pte &= ~_PAGE_ACCESSED;
 		return SWAP_FAIL;
@@ -453,9 +549,24 @@ int try_to_unmap_one(struct pyksm *m, struct page *page, struct vm_area_struct *
 	return SWAP_AGAIN;
 }
 
+int try_to_unmap_one(struct pyksm *m, struct page *page, struct vm_area_struct *vma, uint64_t addr,
+		     enum ttu_flags flags)
+{
+	struct mm_struct *mm = vma->vm_mm;
+	pte_t *pte;
+	int ret;
+
+	COUNT(m, try_to_unmap_one);
+	pte = page_check_address(m, page, mm, addr, PT_UNMAP_PTL);
+	if (!pte)
+		return SWAP_AGAIN;
+	ret = unmap_pte(m, page, mm, pte, flags);
+	pte_unlock(m, mm, addr);
+	return ret;
+}
 static int try_to_unmap_anon(struct pyksm *m, struct page *page, enum ttu_flags flags)
 {
-	struct anon_vma *av = page_lock_anon_vma_read(page);
+	struct anon_vma *av = page_lock_anon_vma_read(m, page);
 	struct anon_vma_chain *avc;
 	int ret = SWAP_AGAIN;
 
@@ -467,6 +578,7 @@ static int try_to_unmap_anon(struct pyksm *m, struct page *page, enum ttu_flags 
 		if (ret != SWAP_AGAIN || !page_mapped(page))
 			break;
 	}
+	anon_vma_unlock(m, av);
 	return ret;
 }
 
@@ -488,12 +600,14 @@ static int rmap_walk_anon(struct pyksm *m, struct page *page, rmap_one_fn one, v
 
 	if (!av)
 		return ret;
+	anon_vma_lock_read(m, av, PT_RMAP_WALK_ANON);
 	for_each_vma_of_page(m, avc, av, page)
 	{
 		ret = one(m, page, avc->vma, vma_address(page, avc->vma), arg);
 		if (ret != SWAP_AGAIN)
 			break;
 	}
+	anon_vma_unlock(m, av);
 	return ret;
 }
 
@@ -507,7 +621,9 @@ int rmap_walk(struct pyksm *m, struct page *page, rmap_one_fn one, void *arg)
 static int count_one(struct pyksm *m, struct page *page, struct vm_area_struct *vma, uint64_t addr,
 		     void *arg)
 {
-	*(int *)arg += page_check_address(m, page, vma->vm_mm, addr) != NULL;
+	const pte_t *pte = pte_lookup(vma->vm_mm, addr);
+
+	*(int *)arg += pte && pte_maps(m, *pte, page);
 	return SWAP_AGAIN;
 }
 

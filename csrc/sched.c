@@ -46,6 +46,11 @@ static bool obtainable(const struct sched *s, struct lock_id id, bool write)
 	return !lock || (lock->writer == NO_TASK && !(write && lock->readers));
 }
 
+bool sched_locked(const struct pyksm *m, struct lock_id id)
+{
+	return in_task(m) && find_lock(m->sched, id);
+}
+
 bool sched_obtainable(const struct sched *s, int task)
 {
 	const struct task *t = &s->task[task];

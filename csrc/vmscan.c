@@ -69,7 +69,7 @@ static bool writeback_puts_off(struct pyksm *m, struct page *page)
 /* What its ptes' having used it earns a page; they forget it. RECLAIM: nothing. */
 static enum verdict page_check_references(struct pyksm *m, struct page *page)
 {
-	int ptes = page_referenced(m, page);
+	int ptes = page_referenced(m, page, true);
 	bool before = page->flags & PG_referenced;
 
 	page->flags &= ~(uint32_t)PG_referenced;
@@ -247,7 +247,7 @@ static void shrink_active_list(struct pyksm *m, struct node *node, uint64_t k)
 		struct page *page = page_of_lru(pos);
 
 		list_del_init(pos);
-		if (page_referenced(m, page))
+		if (page_referenced(m, page, false))
 			node->recent_rotated++;
 		page->flags &= ~(uint32_t)PG_active;
 		page->flags |= PG_workingset;
