@@ -29,7 +29,7 @@ def header(bugs: ModuleType) -> str:
         "",
         "enum bug {",
     ]
-    for each in bugs.BUGS:
+    for each in (*bugs.BUGS, *bugs.CHECKS):
         commits = ", ".join(each.commits) or "not traced"
         lines += [f"\t{constant(each.name)}, /* {each.introduced} to {each.fixed}, {commits} */"]
     lines += ["\tNR_BUGS", "};", "", "/* X(name) */", "#define PYKSM_BUGS(X) \\"]

@@ -618,7 +618,8 @@ static uint64_t copy_nonpresent_pte(struct pyksm *m, struct mm_struct *dst, stru
 	} else {
 		if (swap_duplicate(m, entry) < 0)
 			return entry.val;
-		mmlist_add(m, dst, &src->mmlist); /* where a swapoff under way will come */
+		if (!bugged(m, BUG_COPY_PTE_NO_MMLIST))
+			mmlist_add(m, dst, &src->mmlist); /* where a swapoff under way will come */
 		if (has(m, FEAT_ANON_EXCLUSIVE))
 			*src_pte &= ~swp_exclusive(m); /* shared from now on, by both */
 		dst->swapents++;

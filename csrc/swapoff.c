@@ -52,7 +52,7 @@ static int unuse_pte(struct pyksm *m, struct vm_area_struct *vma, uint64_t addr,
 	if (!page)
 		return -ENOMEM;
 	pte_lock(m, vma->vm_mm, addr, PT_UNUSE_PTE_PTL);
-	if (in_task(m) && *pte != orig)
+	if (in_task(m) && *pte != orig && !bugged(m, BUG_UNUSE_PTE_NO_PTE_SAME))
 		return unuse_pte_lost(m, vma, addr, swapcache, page);
 	vma->vm_mm->swapents--;
 	vma->vm_mm->anon_rss++;
@@ -195,7 +195,7 @@ static int unuse_ring(struct pyksm *m, struct mm_struct **start_mm, const unsign
 	while (in_use(map) && !ret && (pos = pos->next) != &start->mmlist) {
 		struct mm_struct *mm = swap_list_mm(pos);
 
-		if (!mm->mm_users)
+		if (!mm->mm_users && !bugged(m, BUG_TRY_TO_UNUSE_NO_MM_USERS))
 			continue; /* on its way out: it will free its slots itself */
 		mmget(m, mm);
 		ring_unpin(m, prev);

@@ -72,7 +72,8 @@ static int unuse_pte(struct pyksm *m, struct vm_area_struct *vma, uint64_t addr,
 		return -ENOMEM;
 	copied = page != swapcache;
 	pte_lock(m, vma->vm_mm, addr, PT_UNUSE_PTE_PTL);
-	same = pte_same_as_swp(*pte, swp_entry_to_pte(m, entry), swp_marks(m));
+	same = pte_same_as_swp(*pte, swp_entry_to_pte(m, entry), swp_marks(m)) ||
+	       bugged(m, BUG_UNUSE_PTE_NO_PTE_SAME);
 	if (same && !(page->flags & PG_uptodate) && has(m, FEAT_SWAPOFF_ERROR_ENTRIES) &&
 	    !bugged(m, BUG_SWAPOFF_UNUSE_EIO_GARBAGE)) {
 		unuse_pte_error(m, vma, pte, entry, page);
@@ -247,7 +248,7 @@ static int unuse_mms(struct pyksm *m, struct unuse *u)
 	while (!ret && unuse_goes_on(m, u) && (pos = pos->next) != head) {
 		struct mm_struct *mm = container_of(pos, struct mm_struct, mmlist);
 
-		if (in_task(m) && !mm->mm_users)
+		if (in_task(m) && !mm->mm_users && !bugged(m, BUG_TRY_TO_UNUSE_NO_MM_USERS))
 			continue; /* on its way out: it frees its slots itself */
 		mm->mm_users++;
 		unpin(m, prev);

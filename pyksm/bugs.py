@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-KINDS = ("sequential", "sequential+fault", "interleaving", "interleaving+fault")
+KINDS = ("sequential", "sequential+fault", "interleaving", "interleaving+fault", "check")
 
 
 @dataclass(frozen=True)
@@ -67,9 +67,27 @@ BUGS: tuple[Bug, ...] = (
     ),
 )  # fmt: skip
 
-NAMES: tuple[str, ...] = tuple(each.name for each in BUGS)
+#: No bugs that Linux had, but its checks, each taken away to prove what it is good for.
+CHECKS: tuple[Bug, ...] = (
+    Bug(
+        "unuse_pte-no-pte_same", "check", "mm/swapfile.c: unuse_pte", (), "never", "never",
+        ("I3", "I8", "I9"),
+        "swapoff does not look again, with the pte locked, whether it is still the swap entry",
+    ),
+    Bug(
+        "copy_pte-no-mmlist", "check", "mm/memory.c: copy_one_pte", (), "never", "never", ("I9",),
+        "fork does not put a child with swap entries on swapoff's list",
+    ),
+    Bug(
+        "try_to_unuse-no-mm_users", "check", "mm/swapfile.c: try_to_unuse", (), "never", "never",
+        ("I3", "I5"),
+        "swapoff takes a reference to an mm that has no users any more",
+    ),
+)  # fmt: skip
 
-_BY_NAME = {each.name: each for each in BUGS}
+NAMES: tuple[str, ...] = tuple(each.name for each in (*BUGS, *CHECKS))
+
+_BY_NAME = {each.name: each for each in (*BUGS, *CHECKS)}
 
 
 def find(name: str) -> Bug:
