@@ -3,7 +3,7 @@
 #include <stdio.h>
 
 #include "face.h"
-#include "sched_internal.h"
+#include "judge.h"
 
 /* ---- one op ---- */
 static int pid_of(const struct pyksm_program *p, int32_t process)
@@ -177,12 +177,20 @@ static int carry_out(struct pyksm *m, struct pyksm_program *p, struct pyksm_op *
 
 void op_run(struct pyksm *m, struct pyksm_program *p, struct pyksm_op *op)
 {
+	int type = area_of(p, op->area);
+
 	op->err = 1;
 	op->ret = 0;
 	op->begin = m->sched ? m->sched->steps : 0;
 	op->key[PYKSM_OP_KEY - 1] = '\0';
+	if (p->judge)
+		judge_begin(p->judge, m, p, op);
 	op->err = carry_out(m, p, op);
 	op->end = m->sched ? m->sched->steps : 0;
+	if (p->judge && op->kind == PYKSM_OP_SWAPOFF)
+		judge_swapoff_ended(p->judge, m, op, type);
+	if (p->judge)
+		judge_end(p->judge, m, p, op);
 }
 
 int pyksm_run_op(struct pyksm *m, struct pyksm_program *program, struct pyksm_op *op)

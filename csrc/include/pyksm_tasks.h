@@ -64,7 +64,8 @@ struct pyksm_op {
 	 * CLEAR_REFS: what; INJECT: enum pyksm_fault_kind; WRITE: 1 where page k gets value + k */
 	int32_t arg;
 	uint32_t line; /* the caller's */
-	uint64_t addr, npages; /* a range of the process; SWAPON: npages; SWAPOUT: npages 0 is all */
+	uint64_t addr,
+		npages; /* a range of the process; SWAPON: npages; SWAPOUT: npages 0 is all */
 	uint64_t to; /* MREMAP: the new address; POKE: offset in the page */
 	uint64_t value; /* WRITE: pattern; POKE: byte; KSM: value; SCAN, INJECT: n; SLEEP: ms */
 	char key[PYKSM_OP_KEY]; /* KSM: which file */
@@ -76,11 +77,14 @@ struct pyksm_op {
 	uint64_t begin, end; /* steps at which it began and ended */
 };
 
+struct pyksm_judge;
+
 /* What ops refer to, and what runs them: nr of each, pids 0 and areas -1 where there is none (yet). */
 struct pyksm_program {
 	int32_t *pids;
 	int32_t *areas;
 	uint32_t nr_pids, nr_areas;
+	struct pyksm_judge *judge; /* told of each operation; NULL: nobody is */
 };
 
 struct pyksm_task {
@@ -137,6 +141,35 @@ PYKSM_API int pyksm_run_tasks(struct pyksm *m, struct pyksm_program *program,
 			      struct pyksm_task *tasks, uint32_t nr,
 			      const struct pyksm_segment *schedule, uint32_t nr_segments,
 			      struct pyksm_outcome *out);
+
+/*
+ * A judge follows a program from its first operation on, keeps a plain map of what each page may hold, and says what
+ * is wrong: contents, answers, what must hold after an operation, and at the end a census. See judge.c.
+ */
+enum pyksm_judge_flags {
+	PYKSM_JUDGE_EACH =
+		1, /* a census whenever no operation is under way, not at the end alone */
+	/* at the end let ksmd scan once, and all processes exit: nothing may be left. Uses the machine up */
+	PYKSM_JUDGE_QUIESCE = 2,
+	/* a mapped KSM page without a stable node counts, which Linux allows */
+	PYKSM_JUDGE_HALF_KSM = 4,
+	/* so does an rmap_item that names a node which is gone, and is taken for another one's */
+	PYKSM_JUDGE_STALE_HEAD = 8,
+};
+
+struct pyksm_wrong {
+	int32_t invariant; /* 1 to 10: those of the bug catalogue */
+	uint32_t line; /* of the operation, 0: it was seen at the end */
+	char code[32];
+	char text[256];
+};
+
+PYKSM_API struct pyksm_judge *pyksm_judge_new(struct pyksm *m, uint32_t flags); /* or NULL */
+PYKSM_API void pyksm_judge_free(struct pyksm_judge *j);
+/* When all has run; out may be NULL where no tasks did. How many findings there are, or -EINVAL. */
+PYKSM_API int pyksm_judge_finish(struct pyksm_judge *j, struct pyksm *m,
+				 struct pyksm_program *program, const struct pyksm_outcome *out);
+PYKSM_API const struct pyksm_wrong *pyksm_judge_wrong(const struct pyksm_judge *j, uint32_t index);
 
 PYKSM_API int pyksm_nr_task_points(void);
 PYKSM_API const char *pyksm_task_point_name(int index);
