@@ -178,13 +178,18 @@ static inline void __set_page_locked(struct pyksm *m, struct page *page)
 	sched_own(m, page_lock(page));
 	page->flags |= PG_locked;
 }
-static inline bool trylock_page(struct pyksm *m, struct page *page, enum sched_point point)
+/* Without a point before it: under a leaf spinlock. */
+static inline bool __trylock_page(struct pyksm *m, struct page *page)
 {
-	sched_point(m, point);
 	if (page->flags & PG_locked)
 		return false;
 	__set_page_locked(m, page);
 	return true;
+}
+static inline bool trylock_page(struct pyksm *m, struct page *page, enum sched_point point)
+{
+	sched_point(m, point);
+	return __trylock_page(m, page);
 }
 static inline void lock_page(struct pyksm *m, struct page *page, enum sched_point point)
 {
@@ -582,19 +587,20 @@ void delete_from_swap_cache(struct pyksm *m, struct page *page);
 bool add_to_swap(struct pyksm *m, struct page *page);
 void free_swap_cache(struct pyksm *m, struct page *page);
 /* The cached page of a slot with a reference, or NULL. */
-static inline struct page *find_get_page(struct pyksm *m, swp_entry_t entry)
+static inline struct page *__find_get_page(struct pyksm *m, swp_entry_t entry)
 {
-	struct swap_info_struct *si;
-	struct page *page;
-	uint64_t pfn;
+	struct swap_info_struct *si = swap_info_get(m, entry);
+	uint64_t pfn = si ? swap_cache_pfn(si, swp_offset(entry)) : 0;
+	struct page *page = pfn ? pfn_to_page(m, pfn) : NULL;
 
-	sched_point(m, PT_FIND_GET_PAGE);
-	si = swap_info_get(m, entry);
-	pfn = si ? swap_cache_pfn(si, swp_offset(entry)) : 0;
-	page = pfn ? pfn_to_page(m, pfn) : NULL;
 	if (page)
 		get_page(page);
 	return page;
+}
+static inline struct page *find_get_page(struct pyksm *m, swp_entry_t entry)
+{
+	sched_point(m, PT_FIND_GET_PAGE);
+	return __find_get_page(m, entry);
 }
 struct page *read_swap_cache_async(struct pyksm *m, swp_entry_t entry, struct vm_area_struct *vma,
 				   bool *read);

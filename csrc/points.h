@@ -33,7 +33,6 @@
 	X(SWAPCACHE_FREE, "swapcache_free:swap_lock")                                              \
 	X(PAGE_SWAPCOUNT, "page_swapcount:swap_lock")                                              \
 	X(FREE_SWAP_AND_CACHE, "free_swap_and_cache:swap_lock")                                    \
-	X(FREE_SWAP_TRYLOCK, "free_swap_and_cache:trylock_page")                                   \
 	X(FREE_SWAP_CACHE_TRYLOCK, "free_swap_cache:trylock_page")                                 \
 	X(SWAPON_MUTEX, "swapon_mutex")                                                            \
 	X(SWAPOFF_SWAP_LOCK, "swapoff:swap_lock")                                                  \

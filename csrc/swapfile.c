@@ -502,10 +502,11 @@ int free_swap_and_cache(struct pyksm *m, swp_entry_t entry)
 		return 0;
 	if (swap_entry_free(m, si, swp_offset(entry), 1) != SWAP_HAS_CACHE)
 		return 1;
-	page = find_get_page(m, entry);
+	page = __find_get_page(
+		m, entry); /* still under the lock: the slot cannot become another's before that */
 	if (!page)
 		return 1;
-	if (trylock_page(m, page, PT_FREE_SWAP_TRYLOCK)) {
+	if (__trylock_page(m, page)) {
 		if ((page->flags & PG_swapcache) && !(page->flags & PG_writeback) &&
 		    (!page_mapped(page) || vm_swap_full(m))) {
 			delete_from_swap_cache(m, page);
