@@ -44,9 +44,16 @@ __attribute__((format(printf, 3, 4))) static void wrong(struct census *c, const 
 
 /* ---- page tables ---- */
 static void check_ksm_pte(struct census *c, const struct vm_area_struct *vma, uint64_t addr,
-			  const struct page *page)
+			  pte_t pte)
 {
-	if (!PageKsm(page) || page_stable_node(page))
+	const struct page *page = pfn_to_page(c->m, pte_pfn(pte));
+
+	if (!PageKsm(page))
+		return;
+	if (pte & _PAGE_RW)
+		wrong(c, "ksm-writable", "pid %d 0x%llx may write to KSM page %llu",
+		      vma->vm_mm->pid, (unsigned long long)addr, (unsigned long long)pte_pfn(pte));
+	if (page_stable_node(page))
 		return;
 	if (!(page->flags & PG_uptodate))
 		return; /* not read: ksm_might_need_to_copy() leaves it to do_swap_page(), swapoff maps it */
@@ -59,16 +66,17 @@ static void check_ksm_pte(struct census *c, const struct vm_area_struct *vma, ui
 }
 
 static void count_pte(struct census *c, const struct vm_area_struct *vma, uint64_t addr, pte_t pte,
-		      int64_t *anon, int64_t *swapents)
+		      int64_t *anon, int64_t *swapents, int64_t *zero)
 {
 	swp_entry_t entry;
 
 	if (pte_present(pte)) {
+		*zero += is_ksm_zero_pte(c->m, pte);
 		if (pte & _PAGE_SPECIAL)
 			return;
 		(*anon)++;
 		c->ptes[pte_pfn(pte)]++;
-		check_ksm_pte(c, vma, addr, pfn_to_page(c->m, pte_pfn(pte)));
+		check_ksm_pte(c, vma, addr, pte);
 		return;
 	}
 	entry = pte_to_swp_entry(c->m, pte);
@@ -83,7 +91,7 @@ static void count_pte(struct census *c, const struct vm_area_struct *vma, uint64
 }
 
 static void count_vma(struct census *c, const struct vm_area_struct *vma, int64_t *anon,
-		      int64_t *swapents)
+		      int64_t *swapents, int64_t *zero)
 {
 	uint64_t addr, end = vma->vm_end;
 
@@ -92,7 +100,7 @@ static void count_vma(struct census *c, const struct vm_area_struct *vma, int64_
 		pte_t pte = *pte_lookup(vma->vm_mm, addr);
 
 		if (!pte_none(pte))
-			count_pte(c, vma, addr, pte, anon, swapents);
+			count_pte(c, vma, addr, pte, anon, swapents, zero);
 	}
 }
 
@@ -121,13 +129,33 @@ static void check_vma(struct census *c, const struct vm_area_struct *vma)
 		      (unsigned long long)vma->vm_start);
 }
 
+/* What a process counts for itself; copies of its parent's at first, until 6.18 (4d6fc29f3634). */
+static void check_ksm_mm(struct census *c, const struct mm_struct *mm, int64_t zero)
+{
+	const struct rmap_item *item = mm->mm_slot ? mm->mm_slot->rmap_list : NULL;
+	int64_t items = 0, merging = 0;
+
+	for (; item; item = item->rmap_list) {
+		items++;
+		merging += !!(item->address & STABLE_FLAG);
+	}
+	if (zero != mm->ksm_zero_pages)
+		wrong(c, "ksm-counts", "pid %d has %lld zero pages, counted %lld", mm->pid,
+		      (long long)mm->ksm_zero_pages, (long long)zero);
+	if (has(c->m, FEAT_KSM_COUNTS_START_AT_ZERO) &&
+	    (items != mm->ksm_rmap_items || merging != mm->ksm_merging_pages))
+		wrong(c, "ksm-counts", "pid %d has %lld items and %lld merged, counted %lld, %lld",
+		      mm->pid, (long long)mm->ksm_rmap_items, (long long)mm->ksm_merging_pages,
+		      (long long)items, (long long)merging);
+}
+
 static void count_mm(struct census *c, const struct mm_struct *mm)
 {
-	int64_t anon = 0, swapents = 0;
+	int64_t anon = 0, swapents = 0, zero = 0;
 
 	for (const struct vm_area_struct *vma = mm->mmap; vma; vma = vma->vm_next) {
 		check_vma(c, vma);
-		count_vma(c, vma, &anon, &swapents);
+		count_vma(c, vma, &anon, &swapents, &zero);
 	}
 	if (anon != mm->anon_rss || swapents != mm->swapents)
 		wrong(c, "mm-counter", "pid %d anon %lld swap %lld, counted %lld and %lld", mm->pid,
@@ -135,6 +163,7 @@ static void count_mm(struct census *c, const struct mm_struct *mm)
 		      (long long)swapents);
 	if (swapents && list_empty(&mm->mmlist))
 		wrong(c, "mmlist", "pid %d has swap ptes and is not on the list", mm->pid);
+	check_ksm_mm(c, mm, zero);
 }
 
 /* ---- frames ---- */
@@ -222,6 +251,11 @@ static void check_frame(struct census *c, uint64_t pfn)
 	if (!(page->flags & (PG_lru | PG_batched)) || (page->flags & PG_locked))
 		wrong(c, "lru", "page %llu is %s", (unsigned long long)pfn,
 		      page->flags & PG_locked ? "locked" : "on no list");
+	/* Up to 5.7 one could end up mapped and nobody's: see memcontrol.c. */
+	if (page_mapped(page) && !(page->flags & PG_charged) &&
+	    has(c->m, FEAT_SWAPIN_CHARGED_AT_READ))
+		wrong(c, "charge", "page %llu is mapped and nobody pays for it",
+		      (unsigned long long)pfn);
 	if (cached && swap_cache_pfn(&c->m->swap.info[page->private >> 57],
 				     page->private & ((1ULL << 57) - 1)) != pfn)
 		wrong(c, "swap-cache", "page %llu is not where it says", (unsigned long long)pfn);
@@ -349,6 +383,33 @@ static void count_slot(struct census *c, const struct mm_slot *slot, struct ksm_
 		wrong(c, "ksm-rmap-item", "slot of pid %d", slot->mm->pid);
 }
 
+/* ksmd will come to item, and so to its page, with each scan. */
+static bool will_be_scanned(const struct census *c, const struct rmap_item *item,
+			    const struct page *page)
+{
+	const struct vm_area_struct *vma = find_mergeable_vma(item->mm, item->address & PAGE_MASK);
+	const pte_t *pte = vma ? pte_lookup(item->mm, item->address & PAGE_MASK) : NULL;
+
+	return pte && pte_present(*pte) && pte_pfn(*pte) == page_to_pfn(c->m, page);
+}
+
+/* A page of a node of the tree may have moved to another node, until ksmd comes by. */
+static void check_place(struct census *c, const struct stable_node *node)
+{
+	const struct page *page = pfn_to_page(c->m, node->kpfn);
+	const struct hlist_node *pos;
+
+	if (!c->strict || page_stable_node(page) != node ||
+	    get_kpfn_nid(c->m, node->kpfn) == node->nid)
+		return;
+	for (pos = node->hlist.first; pos; pos = pos->next)
+		if (will_be_scanned(c, container_of(pos, struct rmap_item, hlist), page)) {
+			wrong(c, "ksm-misplaced", "page %llu is in the tree of node %d",
+			      (unsigned long long)node->kpfn, node->nid);
+			return;
+		}
+}
+
 static void check_items(struct census *c, const struct stable_node *node, struct ksm_recount *r)
 {
 	const struct hlist_node *pos;
@@ -379,6 +440,7 @@ static const struct page *page_of_node(struct census *c, const struct stable_nod
 
 	if (!is_stable_node_chain(node)) {
 		check_items(c, node, r);
+		check_place(c, node);
 		page = pfn_to_page(c->m, node->kpfn);
 		return page_stable_node(page) == node ? page : NULL;
 	}
@@ -389,6 +451,7 @@ static const struct page *page_of_node(struct census *c, const struct stable_nod
 
 		r->dups++;
 		check_items(c, dup, r);
+		check_place(c, dup);
 		if (page_stable_node(of_dup) != dup)
 			continue;
 		if (page &&
@@ -400,9 +463,13 @@ static const struct page *page_of_node(struct census *c, const struct stable_nod
 	return page;
 }
 
-static void check_stable_tree(struct census *c, const struct rb_root *root, struct ksm_recount *r)
+static void check_stable_tree(struct census *c, uint32_t nid, struct ksm_recount *r)
 {
+	const struct rb_root *root = &c->m->ksm.root_stable_tree[nid];
 	const struct page *before = NULL;
+
+	if (root->node && nid >= c->m->ksm.nr_node_ids)
+		wrong(c, "ksm-tree", "the tree of node %u is out of use, and not empty", nid);
 
 	for (struct rb_node *n = rb_first(root); n; n = rb_next(n)) {
 		const struct stable_node *node = container_of(n, struct stable_node, node);
@@ -429,7 +496,7 @@ static void check_ksm(struct census *c)
 	list_for_each (pos, &ksm->ksm_mm_head.mm_list)
 		count_slot(c, container_of(pos, struct mm_slot, mm_list), &r);
 	for (uint32_t nid = 0; nid < c->m->nodes; nid++)
-		check_stable_tree(c, &ksm->root_stable_tree[nid], &r);
+		check_stable_tree(c, nid, &r);
 	list_for_each (pos, &ksm->migrate_nodes)
 		check_items(c, container_of(pos, struct stable_node, list), &r);
 	if (r.chains != ksm->stable_node_chains || r.dups != ksm->stable_node_dups)

@@ -5,6 +5,7 @@ Run by the build: ``gen_bugs.py pyksm/bugs.py kernel_bugs.h``.
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -15,7 +16,7 @@ WORDS = 2
 
 
 def constant(name: str) -> str:
-    return "BUG_" + name.replace("-", "_").replace("+", "_").upper()
+    return "BUG_" + re.sub(r"\W", "_", name).upper()
 
 
 def header(bugs: ModuleType) -> str:

@@ -64,7 +64,8 @@ int ksm_fork(struct pyksm *m, struct mm_struct *mm, const struct mm_struct *oldm
 {
 	if (!oldmm->mergeable)
 		return 0;
-	if (has(m, FEAT_KSM_COUNTS_START_AT_ZERO)) { /* c2dc78b86e08 */
+	if (has(m, FEAT_KSM_COUNTS_START_AT_ZERO) && /* 4d6fc29f3634 */
+	    !bugged(m, BUG_KSM_FORK_INHERITS_COUNTERS)) {
 		mm->ksm_merging_pages = 0;
 		mm->ksm_rmap_items = 0;
 		m->ksm.zero_pages += mm->ksm_zero_pages;
@@ -95,9 +96,26 @@ struct vm_area_struct *find_mergeable_vma(const struct mm_struct *mm, uint64_t a
 	return vma;
 }
 
+#define WATCHDOG_TRIES 1000
+
+/* What a fault may come to that ends the breaking of a page. Without OOM among it, it is tried for ever. */
+static int breaking_ends(struct pyksm *m, unsigned int *tries)
+{
+	if (!bugged(m, BUG_KSM_BREAK_COW_IGNORES_OOM))
+		return VM_FAULT_WRITE | VM_FAULT_SIGBUS | VM_FAULT_OOM;
+#ifdef PYKSM_TASKS
+	if (++*tries == WATCHDOG_TRIES)
+		oops(m, "soft lockup - break_ksm");
+#else
+	(void)tries;
+#endif
+	return VM_FAULT_WRITE | VM_FAULT_SIGBUS;
+}
+
 /* Until 6.2: a write fault, which makes the page our own whether the vma may be written or not. */
 static int break_by_writing(struct pyksm *m, struct vm_area_struct *vma, uint64_t addr)
 {
+	unsigned int tries = 0;
 	int ret = 0;
 
 	do {
@@ -106,7 +124,7 @@ static int break_by_writing(struct pyksm *m, struct vm_area_struct *vma, uint64_
 		if (!page || !PageKsm(page))
 			break; /* not there (swapped out, perhaps), or its own page already */
 		ret = handle_mm_fault(m, vma, addr, FAULT_FLAG_WRITE);
-	} while (!(ret & (VM_FAULT_WRITE | VM_FAULT_SIGBUS | VM_FAULT_OOM)));
+	} while (!(ret & breaking_ends(m, &tries)));
 	return ret;
 }
 
@@ -123,9 +141,10 @@ static bool maps_ksm(const struct pyksm *m, const struct mm_struct *mm, uint64_t
 /* Since 6.2 (6cce3314b928, d7c0e68dab98): the page becomes our own, but not written. */
 static int break_by_unsharing(struct pyksm *m, struct vm_area_struct *vma, uint64_t addr)
 {
+	unsigned int tries = 0;
 	int ret = 0;
 
-	while (!(ret & (VM_FAULT_SIGBUS | VM_FAULT_OOM)) && maps_ksm(m, vma->vm_mm, addr))
+	while (!(ret & breaking_ends(m, &tries)) && maps_ksm(m, vma->vm_mm, addr))
 		ret = handle_mm_fault(m, vma, addr, FAULT_FLAG_UNSHARE);
 	return ret;
 }

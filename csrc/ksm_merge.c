@@ -24,9 +24,13 @@ int memcmp_pages(struct pyksm *m, struct page *a, struct page *b)
 
 /* ---- merging ---- */
 /* Under its lock; the page's is held too, so that it neither leaves nor enters the swap cache. */
-static int write_protect_pte(struct page *page, pte_t *pte)
+static int write_protect_pte(const struct pyksm *m, struct page *page, pte_t *pte)
 {
-	if ((*pte & (_PAGE_RW | _PAGE_DIRTY)) || (page->flags & PG_anon_exclusive)) {
+	pte_t moved = _PAGE_RW | _PAGE_DIRTY; /* away from the pte */
+
+	if (bugged(m, BUG_KSM_LOST_DIRTY_ON_MERGE))
+		moved = _PAGE_RW;
+	if ((*pte & moved) || (page->flags & PG_anon_exclusive)) {
 		int swapped = page->flags & PG_swapcache ? 1 : 0;
 
 		/* More references than ptes, cache and ours: direct I/O may be under way. */
@@ -34,9 +38,9 @@ static int write_protect_pte(struct page *page, pte_t *pte)
 			return -EFAULT;
 		if ((page->flags & PG_anon_exclusive) && !page_try_share_anon_rmap(page))
 			return -EFAULT;
-		if (*pte & _PAGE_DIRTY)
+		if (*pte & moved & _PAGE_DIRTY)
 			page->flags |= PG_dirty;
-		*pte &= ~(_PAGE_RW | _PAGE_DIRTY);
+		*pte &= ~moved;
 	}
 	return 0;
 }
@@ -56,7 +60,7 @@ static int write_protect_page(struct pyksm *m, struct vm_area_struct *vma, struc
 				  : page_check_address(m, page, mm, addr, PT_WRITE_PROTECT_PTL);
 	if (!pte)
 		return -EFAULT;
-	err = write_protect_pte(page, pte);
+	err = write_protect_pte(m, page, pte);
 	if (!err)
 		*orig_pte = *pte;
 	pte_unlock(m, mm, addr);
@@ -74,7 +78,8 @@ static pte_t replacing_pte(struct pyksm *m, struct vm_area_struct *vma, struct p
 		page_add_anon_rmap(m, kpage, vma, addr);
 		return mk_pte(m, kpage, vma);
 	}
-	vma->vm_mm->anon_rss--;
+	if (!bugged(m, BUG_KSM_ZERO_PAGE_RSS))
+		vma->vm_mm->anon_rss--;
 	pte = vm_page_prot(vma) | _PAGE_SPECIAL;
 	if (has(m, FEAT_ZERO_PAGES_COUNTED)) {
 		pte = pte_mkdirty(m, pte);
@@ -125,6 +130,8 @@ static int try_to_merge_one_page(struct pyksm *m, struct vm_area_struct *vma, st
 	if (!(vma->vm_flags & VM_MERGEABLE) || !PageAnon(page) ||
 	    !trylock_page(m, page, PT_TRYLOCK_PAGE))
 		return -EFAULT;
+	if (bugged(m, BUG_KSM_WRITE_PROTECT_FAILURE_IGNORED))
+		err = 0; /* as the splitting of a huge page leaves it, here of every page */
 	if (write_protect_page(m, vma, page, &orig_pte) == 0) {
 		if (!kpage) {
 			upgrade_to_ksm_page(m, page);
@@ -230,7 +237,8 @@ static bool already_merged(struct pyksm *m, const struct rmap_item *item, struct
 {
 	if (!node)
 		return false;
-	if (!on_migrate_list(m, node) && get_kpfn_nid(m, node->kpfn) != node->nid) {
+	if (!on_migrate_list(m, node) && get_kpfn_nid(m, node->kpfn) != node->nid &&
+	    !bugged(m, BUG_KSM_MISPLACED_NODE_AFTER_MIGRATION)) {
 		stable_node_dup_del(m, node);
 		move_to_migrate_nodes(m, node);
 	}

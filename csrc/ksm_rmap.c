@@ -10,7 +10,8 @@ static bool may_be_mapped_here(struct pyksm *m, const struct page *page, struct 
 			       uint64_t addr)
 {
 	if (PageKsm(page)) {
-		if (switched(m, PYKSM_SW_NO_UNMERGE_CHECK))
+		if (switched(m, PYKSM_SW_NO_UNMERGE_CHECK) ||
+		    bugged(m, BUG_KSM_FAULT_IN_DURING_UNMERGE))
 			return true;
 		return page_stable_node(page) && !(m->ksm.run & KSM_RUN_UNMERGE);
 	}
@@ -63,7 +64,7 @@ static void indices_of(const struct pyksm *m, const struct rmap_item *item, uint
 		return;
 	*first = item->index;
 	/* The patch's first versions took the address for it, and missed what mremap had moved. */
-	if (switched(m, PYKSM_SW_RMAP_BY_ADDRESS))
+	if (switched(m, PYKSM_SW_RMAP_BY_ADDRESS) || bugged(m, BUG_KSM_RMAP_WALK_WRONG_PGOFF))
 		*first = item->address >> PAGE_SHIFT;
 	*last = *first;
 }
@@ -71,9 +72,11 @@ static void indices_of(const struct pyksm *m, const struct rmap_item *item, uint
 static int walk_item(struct pyksm *m, struct page *page, const struct rmap_item *item,
 		     bool new_forks, ksm_walk_fn fn, void *arg)
 {
-	uint64_t first, last;
+	uint64_t first, last, address = item->address & PAGE_MASK;
 	struct anon_vma_chain *avc;
 
+	if (bugged(m, BUG_KSM_RMAP_WALK_FLAGGED_ADDRESS))
+		address = item->address; /* whoever looks up a pte does not see the flags */
 	indices_of(m, item, &first, &last);
 	avc = anon_vma_interval_tree_first(m, item->anon_vma, first, last);
 	for (; avc; avc = anon_vma_interval_tree_next(m, avc, first, last)) {
@@ -85,7 +88,7 @@ static int walk_item(struct pyksm *m, struct page *page, const struct rmap_item 
 		/* First the item's own mm; then others, that were forked since ksmd came by. */
 		if ((item->mm == vma->vm_mm) == new_forks)
 			continue;
-		ret = fn(m, page, vma, item->address & PAGE_MASK, arg, new_forks);
+		ret = fn(m, page, vma, address, arg, new_forks);
 		if (ret != WALK_ON)
 			return ret;
 	}

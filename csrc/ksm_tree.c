@@ -72,7 +72,8 @@ void remove_rmap_item_from_tree(struct pyksm *m, struct rmap_item *item)
 		node->rmap_hlist_len--;
 		put_anon_vma(m, item->anon_vma);
 		forget_index(m, item);
-		if (has(m, FEAT_STABLE_HEAD_CLEARED)) /* c89a384e2551 */
+		if (has(m, FEAT_STABLE_HEAD_CLEARED) && /* c89a384e2551 */
+		    !bugged(m, BUG_KSM_MIGRATE_MISSING_RMAP_ITEM))
 			item->head = NULL;
 		item->address &= PAGE_MASK;
 	} else if (item->address & UNSTABLE_FLAG) {
@@ -144,6 +145,8 @@ int remove_all_stable_nodes(struct pyksm *m)
 	int err = 0;
 
 	sched_point(m, PT_REMOVE_STABLE_BEGIN);
+	if (bugged(m, BUG_KSM_STALE_NODES_ON_MODE_SWITCH))
+		return 0; /* who has no items left will be noticed to be stale one day */
 	for (uint32_t nid = 0; nid < ksm->nr_node_ids; nid++) {
 		struct rb_root *root = &ksm->root_stable_tree[nid];
 
@@ -347,7 +350,8 @@ struct page *stable_tree_search(struct pyksm *m, struct page *page)
 		return NULL; /* its like will be found in the unstable tree, and become a dup */
 	tree_page = get_ksm_page(m, at.found.dup);
 	assert(tree_page); /* nothing has run since it was compared */
-	if (get_kpfn_nid(m, at.found.dup->kpfn) == at.found.dup->nid)
+	if (get_kpfn_nid(m, at.found.dup->kpfn) == at.found.dup->nid ||
+	    bugged(m, BUG_KSM_MISPLACED_NODE_AFTER_MIGRATION))
 		return tree_page;
 	put_page(m, tree_page);
 	return replace_misplaced(m, page, page_node, nid, &at);

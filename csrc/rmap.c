@@ -405,6 +405,13 @@ bool page_try_share_anon_rmap(struct page *page)
 }
 
 /* ---- walks ---- */
+/* KVM has tables of its own and hears of each pte that is looked at; in whole pages, it insists on ARM. */
+static inline void mmu_notifier(struct pyksm *m, uint64_t addr)
+{
+	if (addr & ~PAGE_MASK)
+		event(m, "kvm_age_hva_handler WARN_ON size");
+}
+
 #define for_each_vma_of_page(m, avc, av, page)                                                     \
 	for ((avc) = anon_vma_interval_tree_first(m, av, (page)->index, (page)->index); (avc);     \
 	     (avc) = anon_vma_interval_tree_next(m, avc, (page)->index, (page)->index))
@@ -419,6 +426,7 @@ int page_referenced_one(struct pyksm *m, struct page *page, struct vm_area_struc
 	pte = page_check_address(m, page, vma->vm_mm, addr, PT_REFERENCED_PTL);
 	if (!pte)
 		return 0;
+	mmu_notifier(m, addr);
 	young = !!(*pte & _PAGE_ACCESSED);
 	*pte &= ~_PAGE_ACCESSED;
 	pte_unlock(m, vma->vm_mm, addr);

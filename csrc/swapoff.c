@@ -227,6 +227,11 @@ static void wait_on_unuse_writeback(struct pyksm *m, const struct page *page)
 	end_all_writeback(m);
 }
 
+static bool keeps_shared_cache(const struct pyksm *m)
+{
+	return has(m, FEAT_SWAPOFF_KEEPS_SHARED_CACHE) || bugged(m, BUG_KSM_SWAPOFF_LOOP_4_19_0);
+}
+
 /*
  * Whoever still needs the entry will find it in its slot: write what is only in the page, then let go
  * of the page, or two owners would have to share it. Kernel: the end of try_to_unuse's loop.
@@ -241,7 +246,7 @@ static void drop_from_cache(struct pyksm *m, const unsigned char *map, struct un
 		wait_on_unuse_writeback(m, page);
 	}
 	if ((page->flags & PG_swapcache) && page->private == u->entry.val &&
-	    !(in_use(map) && has(m, FEAT_SWAPOFF_KEEPS_SHARED_CACHE)))
+	    !(in_use(map) && keeps_shared_cache(m)))
 		delete_from_swap_cache(m, page);
 	page->flags |= PG_dirty; /* no pte was marked so: reclaim must not take it for clean */
 }
@@ -319,7 +324,7 @@ static int visit_entry(struct pyksm *m, struct swap_info_struct *si, uint64_t i,
  */
 static bool goes_for_ever(struct pyksm *m, const struct swap_info_struct *si, uint64_t idle)
 {
-	if (!has(m, FEAT_SWAPOFF_KEEPS_SHARED_CACHE) || idle <= si->inuse_pages)
+	if (!keeps_shared_cache(m) || idle <= si->inuse_pages)
 		return false;
 	event(m, "try_to_unuse makes no progress");
 	return true;

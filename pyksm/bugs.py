@@ -36,11 +36,95 @@ class Bug:
 
 
 BUGS: tuple[Bug, ...] = (
+    # ---- mm/ksm.c ----
+    Bug(
+        "ksm-lost-dirty-on-merge", "sequential", "mm/ksm.c: write_protect_page",
+        ("4e31635c367a",), "2.6.33", "2.6.36", ("I1",),
+        "a pte that is made read-only keeps its dirty bit, which the page never hears of",
+        lacks=("stable-page-dirty",),
+    ),
+    Bug(
+        "ksm-write-protect-failure-ignored", "sequential", "mm/ksm.c: try_to_merge_one_page",
+        (), "4.5", "4.12", ("I6", "I4"),
+        "the splitting of a huge page leaves no error behind, and that the pte then could not be "
+        "made read-only goes unnoticed",
+        corrected="the splitting stands for every page's here, and no failure has to be ordered, a "
+        "pin will do; the hash that the catalogue has "
+        "from memory could not be looked up",
+    ),
+    Bug(
+        "ksm-zero-page-rss", "sequential", "mm/ksm.c: replace_page",
+        (), "4.11", "4.17", ("I8",),
+        "a page that goes for the zero page is still counted as one of its process's",
+        needs=("zero-pages",),
+        corrected="the hash that the catalogue has from memory could not be looked up",
+    ),
+    Bug(
+        "ksm-fault-in-during-unmerge", "sequential", "mm/ksm.c: ksm_might_need_to_copy",
+        ("cbf86cfe04a6",), "2.6.33", "3.9", ("I7",),
+        "a KSM page that is in the swap cache is mapped as it is, whatever ksm/run says",
+    ),
+    Bug(
+        "ksm-stale-nodes-on-mode-switch", "sequential", "mm/ksm.c: merge_across_nodes_store",
+        ("cbf86cfe04a6",), "3.9", "3.9", ("I6", "I7"),
+        "what has no items left counts as gone when merge_across_nodes changes, nodes stay in "
+        "their trees",
+    ),
+    Bug(
+        "ksm-migrate-missing-rmap-item", "sequential",
+        "mm/ksm.c: remove_rmap_item_from_tree",
+        ("c89a384e2551",), "3.9", "5.13", ("I4", "I8"),
+        "an item that has left a stable node still looks as if it were on it",
+        needs=("stable-head-cleared",),
+        corrected="no failure has to be ordered: a KSM page is never replaced by another, so the "
+        "merge that fails does so by itself where the other node has a page of the same content",
+    ),
+    Bug(
+        "ksm-misplaced-node-after-migration", "sequential", "mm/ksm.c: stable_tree_search",
+        ("4146d2d673e8",), "3.9", "3.9", ("I6",),
+        "nobody looks whether a KSM page still is on the memory node that its tree is for",
+    ),
+    Bug(
+        "ksm-rmap-walk-flagged-address", "sequential", "mm/ksm.c: rmap_walk_ksm",
+        (), "2.6.33", "4.19", ("I4",),
+        "a walk hands an item's address on with the flags in its low bits",
+        corrected="no pte is missed by it: tables are looked up without those bits. What went "
+        "wrong was outside, in KVM on ARM, and that warned. The hash that the catalogue has from "
+        "memory could not be looked up",
+    ),
+    Bug(
+        "ksm-rmap-walk-wrong-pgoff", "sequential", "mm/ksm.c: rmap_walk_ksm",
+        (), "7.3", "7.3", ("I4",),
+        "a walk looks up the vmas at the page's address, which mremap has parted from its index",
+        needs=("ksm-rmap-by-index",),
+        corrected="of no release: the reviewers of the patch found it",
+    ),
+    Bug(
+        "ksm-break-cow-ignores-oom", "sequential+fault", "mm/ksm.c: break_ksm",
+        (), "2.6.32", "2.6.32", ("I9",),
+        "the breaking of a KSM page is tried again for ever where there is no memory for it",
+        corrected="a bug of the months before 2.6.32, of no release; the hash that the catalogue "
+        "has from memory could not be looked up",
+    ),
+    # ---- include/linux/ksm.h ----
+    Bug(
+        "ksm-fork-inherits-counters", "sequential", "include/linux/ksm.h: ksm_fork",
+        ("4d6fc29f3634",), "5.19", "6.18", ("I8",),
+        "a child's counts begin as its parent's, and its zero pages are not counted",
+        needs=("ksm-counts-start-at-zero",),
+    ),
     # ---- mm/swapfile.c ----
     Bug(
         "ksm-swapoff-resurrects-ksm-page", "sequential", "mm/swapfile.c: unuse_pte",
         ("9e16b7fb1d06",), "2.6.33", "3.9", ("I7", "I4"),
         "swapoff maps the page of the swap cache as it is, a KSM page too, whatever ksm/run says",
+    ),
+    Bug(
+        "ksm-swapoff-loop-4.19.0", "sequential", "mm/swapfile.c: try_to_unuse",
+        ("e07098294adf", "7af7a8e19f0c"), "4.14", "5.0", ("I9",),
+        "an entry that others need stays in the swap cache: of a KSM page it is found there again "
+        "for ever",
+        lacks=("swapoff-keeps-shared-cache", "swapoff-per-mm"),
     ),
     Bug(
         "swapoff-unuse-eio-garbage", "sequential+fault", "mm/swapfile.c: unuse_pte",

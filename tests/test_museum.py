@@ -34,6 +34,11 @@ INVARIANTS = {
     "mm-counter": "I8",
     "ksm-counts": "I8",
     "mmlist": "I9",
+    "ksm-writable": "I6",
+    "ksm-misplaced": "I6",
+    "charge": "I8",
+    "kvm": "I4",
+    "try": "I9",
     "result crc": "I1",
     "result errno": "I9",
     "result node": "I4",
@@ -68,6 +73,8 @@ def answers(scenario: Scenario) -> tuple[list[dict[str, Any]], set[str]]:
             dead = any(line.startswith("BUG:") for line in lines)
             lines += [] if dead else machine.census()
             said |= {line.partition(":")[0].partition(" ")[0].partition("_")[0] for line in lines}
+            if dead:
+                break
         if "soft-dirty" in machine.config.features and not dead:
             results.append({"soft_dirty": soft_dirty(run)})
     finally:

@@ -78,6 +78,9 @@ def _pages(m: Machine, tally: _Tally) -> Iterator[str]:
     free = Counter(pfn for node in m.nodes for pfn in node.free.used_before())
     for pfn, page in m.pages.items():
         mapcount = tally.mapped[page]
+        # Up to 5.7 one could end up mapped and nobody's: see memcontrol.py.
+        if mapcount and not page.charged and m.has("swapin-charged-at-read"):
+            yield f"charge: frame {pfn} is mapped and nobody pays for it"
         if page.mapcount != mapcount:
             yield f"page-mapcount: frame {pfn} says {page.mapcount}, {mapcount} ptes map it"
         wanted = mapcount + page.pins + (m.swap_cache.get(page.private or (-1, 0)) is page)
@@ -216,7 +219,8 @@ def _rmap(m: Machine, tally: _Tally) -> Iterator[str]:
 
 
 def _strict(m: Machine, tally: _Tally) -> Iterator[str]:
-    """Legal, but worth knowing: KSM pages that reclaim cannot unmap."""
+    """Legal, but worth knowing: KSM pages that reclaim cannot unmap, or in another node's tree."""
+    yield from census_ksm.misplaced(m)
     for page, mapcount in tally.mapped.items():
         if not page.ksm:
             continue

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from pyksm.oracle.ksm import is_ksm_zero_pte
-from pyksm.oracle.ksm_nodes import page_stable_node
-from pyksm.oracle.pgtable import SPECIAL, get_pte, pte_pfn, pte_present, table_ranges
-from pyksm.oracle.structs import PAGE_SHIFT, Machine, Mm, RmapItem, StableNode, Vma
+from pyksm.oracle.ksm_nodes import get_kpfn_nid, page_stable_node
+from pyksm.oracle.ksm_tree import find_mergeable_vma
+from pyksm.oracle.pgtable import RW, SPECIAL, get_pte, pte_pfn, pte_present, table_ranges
+from pyksm.oracle.structs import PAGE_SHIFT, Machine, Mm, Page, RmapItem, StableNode, Vma
 
 
 def census(m: Machine, mms: list[Mm]) -> Iterator[str]:
@@ -32,13 +33,22 @@ def census(m: Machine, mms: list[Mm]) -> Iterator[str]:
     yield from _ksm_zero_pages(m, mms)
     yield from _ksm_nodes(m)
     yield from _ksm_items(m, items, nodes)
+    yield from _ksm_writable(m, mms)
     yield from _ksm_unmerged(m, mms)
 
 
 def _ksm_zero_pages(m: Machine, mms: list[Mm]) -> Iterator[str]:
-    """Each process's own count. The sum of all may be wrong, by what fork does until 4d6fc29f3634
+    """Each process's own counts. The sum of all may be wrong, by what fork does until 4d6fc29f3634
     and by a fork that fails half way ever since."""
+    own = {slot.mm: slot.rmap_list for slot in m.ksm.mm_slots}
     for mm in mms:
+        items = own.get(mm, [])
+        counted = (len(items), sum(item.stable for item in items))
+        if m.has("ksm-counts-start-at-zero") and counted != (
+            mm.ksm_rmap_items,
+            mm.ksm_merging_pages,
+        ):
+            yield f"ksm-counts: mm {mm.pid} against its items"
         ptes = (pte for table in mm.tables.values() for pte in table)
         there = sum(pte_present(pte) and is_ksm_zero_pte(m, pte) for pte in ptes)
         if mm.ksm_zero_pages != there:
@@ -48,6 +58,8 @@ def _ksm_zero_pages(m: Machine, mms: list[Mm]) -> Iterator[str]:
 def _ksm_nodes(m: Machine) -> Iterator[str]:
     """A node that is not stale is where its page's content wants it; dups are of one content."""
     for nid, root in enumerate(m.ksm.stable):
+        if nid >= m.ksm.nr_node_ids and any(True for _ in root):
+            yield f"ksm-tree: node {nid} has a tree that is out of use"
         last: bytes | None = None
         for node in root:
             dups = node.dups if node.is_chain else [node]
@@ -82,10 +94,37 @@ def _ksm_items(m: Machine, items: list[RmapItem], nodes: list[StableNode]) -> It
             yield f"ksm-rmap-item: the items of mm {slot.mm.pid} are out of order"
 
 
+def misplaced(m: Machine) -> Iterator[str]:
+    """For a strict census: what ksmd would have put right on its way."""
+    for root in m.ksm.stable:
+        for node in root:
+            for dup in node.dups if node.is_chain else [node]:
+                page = m.pages[dup.kpfn]
+                if page_stable_node(page) is not dup or get_kpfn_nid(m, dup.kpfn) == dup.nid:
+                    continue
+                if any(_will_be_scanned(item, page) for item in dup.hlist):
+                    yield f"ksm-misplaced: frame {dup.kpfn} is in the tree of node {dup.nid}"
+
+
+def _will_be_scanned(item: RmapItem, page: Page) -> bool:
+    if find_mergeable_vma(item.mm, item.address) is None:
+        return False
+    pte = get_pte(item.mm, item.address)
+    return pte_present(pte) and pte_pfn(pte) == page.pfn
+
+
 def _mapped(mm: Mm, vma: Vma) -> Iterator[int]:
     """The addresses of a vma that have a page table."""
     for _, low, high in table_ranges(mm, vma.start, vma.end):
         yield from range(low, high, 1 << PAGE_SHIFT)
+
+
+def _ksm_writable(m: Machine, mms: list[Mm]) -> Iterator[str]:
+    for mm in mms:
+        for table in mm.tables.values():
+            for pte in table:
+                if pte_present(pte) and pte & RW and m.pages[pte_pfn(pte)].ksm:
+                    yield f"ksm-writable: mm {mm.pid} may write to frame {pte_pfn(pte)}"
 
 
 def _ksm_unmerged(m: Machine, mms: list[Mm]) -> Iterator[str]:
