@@ -296,14 +296,18 @@ static int choose_and_note(void *arg, struct sched *s, uint32_t enabled)
 {
 	struct follow *f = arg;
 	int next = follow(arg, s, enabled);
-	/* The first choice is made before it is counted. */
-	uint64_t step = s->steps ? s->steps - 1 : 0;
 
-	if (next >= 0 && f->out->trace && step < f->out->max_trace)
-		f->out->trace[step] = (struct pyksm_step){ (uint8_t)next, 0,
-							   (uint16_t)s->task[next].point,
-							   f->op[next] };
+	if (next >= 0)
+		record_choice(f->out, s, next, enabled, f->op[next]);
 	return next;
+}
+
+static void note_step(void *arg, struct sched *s, int task)
+{
+	const struct follow *f = arg;
+
+	(void)task;
+	record_step(f->out, s, f->program);
 }
 
 static int check_schedule(const struct pyksm_segment *schedule, uint32_t nr_segments, uint32_t nr)
@@ -333,6 +337,7 @@ int pyksm_run_tasks(struct pyksm *m, struct pyksm_program *program, struct pyksm
 		return -ENOMEM;
 	s->choose = choose_and_note;
 	s->choose_arg = &f;
+	s->stepped = note_step;
 	if (out->max_steps)
 		s->max_steps = out->max_steps;
 	for (uint32_t i = 0; i < nr && !err; i++) {
@@ -341,8 +346,10 @@ int pyksm_run_tasks(struct pyksm *m, struct pyksm_program *program, struct pyksm
 		err = sched_add(s, run_ops, &f);
 	}
 	if (!err) {
+		record_begin(out, m, program);
 		current_machine = m;
 		sched_run(s);
+		record_end(out, s);
 		out->end = (int32_t)s->end;
 		out->steps = s->steps;
 		out->preemptions = s->preemptions;

@@ -70,4 +70,12 @@ int draw(uint64_t *state, uint32_t enabled);
 void fill_pattern(unsigned char *page, size_t page_size, uint64_t value);
 void op_run(struct pyksm *m, struct pyksm_program *p, struct pyksm_op *op);
 
+/* record.c: what is left of a run to be looked at. op: what the chosen task is in. */
+void record_begin(struct pyksm_outcome *out, struct pyksm *m, const struct pyksm_program *program);
+void record_choice(struct pyksm_outcome *out, const struct sched *s, int next, uint32_t enabled,
+		   uint32_t op);
+void record_step(struct pyksm_outcome *out, const struct sched *s,
+		 const struct pyksm_program *program);
+void record_end(struct pyksm_outcome *out, const struct sched *s);
+
 #endif

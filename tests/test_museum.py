@@ -11,6 +11,7 @@ from pyksm.bugs import BUGS, Bug, exists_in
 from pyksm.profiles import DEFAULT, effective
 from pyksm.scenario import Run, Scenario, engines, parse
 from pyksm.scenario.observe import raw
+from pyksm.scenario.statements import parts
 
 #: What a line of the census, an event or a result that differs says is broken.
 INVARIANTS = {
@@ -39,6 +40,8 @@ INVARIANTS = {
     "charge": "I8",
     "kvm": "I4",
     "try": "I9",
+    "deadlock": "I9",
+    "livelock": "I9",
     "result crc": "I1",
     "result errno": "I9",
     "result node": "I4",
@@ -63,19 +66,20 @@ def answers(scenario: Scenario) -> tuple[list[dict[str, Any]], set[str]]:
     """The results, and the codes of what a census after each statement and the events say."""
     machine = engines.build(engines.TASKS, engines.config(scenario.machine, None))
     said: set[str] = set()
-    results, dead = [], False
+    results: list[dict[str, Any]] = []
     try:
         run = Run(machine)
-        for statement in scenario.body:
-            result = run.step(statement)
-            results.append(result)
-            lines = [*result.get("violations", []), *result.get("events", [])]
-            dead = any(line.startswith("BUG:") for line in lines)
-            lines += [] if dead else machine.census()
+        for part in parts(scenario.body):
+            made = run.part(part)
+            results += made
+            lines = [] if run.dead else machine.census()
+            for result in made:
+                lines += [*result.get("violations", []), *result.get("events", [])]
+                lines += [result["end"]] if result.get("end", "done") != "done" else []
             said |= {line.partition(":")[0].partition(" ")[0].partition("_")[0] for line in lines}
-            if dead:
+            if run.dead:
                 break
-        if "soft-dirty" in machine.config.features and not dead:
+        if "soft-dirty" in machine.config.features and not run.dead:
             results.append({"soft_dirty": soft_dirty(run)})
     finally:
         machine.close()

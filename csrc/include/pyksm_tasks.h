@@ -112,11 +112,44 @@ enum pyksm_end {
 	PYKSM_END_MISFIT = 4, /* the schedule does not fit: text says where */
 };
 
+/* What was said of a step. */
+enum pyksm_step_flag {
+	PYKSM_STEP_PREEMPTS = 1, /* the task of the step before could have gone on */
+};
+
 struct pyksm_step {
 	uint8_t task;
-	uint8_t pad;
+	uint8_t flags; /* enum pyksm_step_flag */
 	uint16_t point; /* the one that it passed */
 	uint32_t op; /* of the task's ops */
+	uint32_t locks; /* where in log it is said which are held when it has been made */
+	uint32_t pad;
+};
+
+/* A pte to be looked at after each step, of a process of the program. */
+struct pyksm_watch {
+	uint64_t addr;
+	int32_t process;
+	uint32_t pad;
+};
+
+enum pyksm_seen_flag {
+	PYKSM_SEEN_LOCKED = 1,
+	PYKSM_SEEN_DIRTY = 2,
+	PYKSM_SEEN_WRITEBACK = 4,
+	PYKSM_SEEN_UPTODATE = 8,
+	PYKSM_SEEN_NODE = 16, /* a KSM page that its stable node knows of */
+};
+
+struct pyksm_seen {
+	struct pyksm_page page; /* state 0: there is no such process */
+	uint64_t word; /* the first one of a present page's contents */
+	uint64_t flags; /* enum pyksm_seen_flag, of a present page */
+	int64_t slot; /* of the swap pte, or of the present page in the swap cache; or -1 */
+	int32_t slot_type; /* its area, or -1 */
+	int32_t slot_map; /* its byte of swap_map, or -1 */
+	int32_t refs; /* of a present page, or -1 */
+	int32_t pad;
 };
 
 struct pyksm_outcome {
@@ -128,6 +161,16 @@ struct pyksm_outcome {
 	uint64_t seed;
 	struct pyksm_step *trace; /* the first max_trace of them, or NULL */
 	uint64_t max_trace;
+	/* The schedule that replays it: the first max_taken pieces, or NULL; nr_taken is how many there were. */
+	struct pyksm_segment *taken;
+	uint32_t max_taken, nr_taken;
+	/* With trace: nr_watch of seen before the first step, and as many again after each of max_trace; or NULL. */
+	const struct pyksm_watch *watch;
+	struct pyksm_seen *seen;
+	uint32_t nr_watch, log_size;
+	/* Texts that end in 0, as "0w page lock of frame 5; 1r ...": task, reading or writing, lock; or NULL. What
+	 * does not fit is left out, from some step on: its locks are UINT32_MAX. */
+	char *log;
 	char text[PYKSM_TEXT];
 };
 

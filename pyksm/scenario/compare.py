@@ -6,8 +6,8 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-#: Says who answered, or how long it took: never compared.
-IGNORED = frozenset({"engine", "ms"})
+#: Says who answered, how long it took, or in which steps a group of tasks ran: never compared.
+IGNORED = frozenset({"engine", "ms", "steps", "preemptions", "schedule"})
 
 #: Calls of swapoff that a model must make exactly as often as the kernel did, where swapoff goes
 #: entry by entry. The later kernels' swapoff is another one, with most of these inlined.

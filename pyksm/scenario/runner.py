@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from pyksm import profiles
 from pyksm.engine import (
@@ -20,12 +20,15 @@ from pyksm.engine import (
     Engine,
     ksm_value,
 )
-from pyksm.errors import MachineError
+from pyksm.errors import InputError, MachineError
 from pyksm.scenario import contents, engines
 from pyksm.scenario import statements as st
 from pyksm.scenario.kinds import PAGE_BYTES, Setting, Value
 from pyksm.scenario.observe import observation, raw
 from pyksm.scenario.world import Process, World
+
+if TYPE_CHECKING:
+    from pyksm.tasks.run import Recording
 
 ADVICE = {
     "mergeable": MADV_MERGEABLE,
@@ -51,6 +54,9 @@ CALLS = (
 COUNTED = (st.Swapout, st.Swapoff, st.Scan, st.Ksm, st.Migrate)
 
 _NAMES = {errno.EDEADLK: "EDEADLK", errno.EOPNOTSUPP: "EOPNOTSUPP", 133: "EHWPOISON"}
+
+#: How the event begins that says what a kernel would have died of; the machine is dead then.
+OOPS = "BUG:"
 
 #: Pages that one read or write statement hands to the engine at a time.
 _CHUNK = 1024
@@ -83,6 +89,9 @@ def run(
     *,
     profile: str | None = None,
     work: bool = False,
+    recordings: list[Recording] | None = None,
+    watch: Sequence[tuple[str, str, int]] = (),
+    max_steps: int = 0,
 ) -> dict[str, Any]:
     """Run on a fresh machine and answer as the contract says.
 
@@ -90,13 +99,23 @@ def run(
     before the file's own. With ``work`` each result also has the deltas of all work counters
     (``work``), the raw ptes (``raw``), the codes of a census (``census``), the free frames
     (``frames``) and ``pages_to_scan``: what two engines are compared by. The machine statement
-    itself has no result, as in the recordings. Raises :class:`pyksm.errors.InputError` where the
-    engine, the profile or the machine asked for is not to be had.
+    itself has no result, as in the recordings.
+
+    A scenario with tasks runs on the core that has them where the engine is ``core``. Of each group
+    of tasks a recording is added to ``recordings``, which follows the pages ``watch`` (process,
+    region, index; a choice of its own where there are none); a group is given up after
+    ``max_steps`` (1,000,000 where it is 0).
+
+    Raises :class:`pyksm.errors.InputError` where the engine, the profile or the machine asked for
+    is not to be had, and where a schedule does not fit.
     """
     wanted = engines.config(scenario.machine, profile)
-    machine = engines.build(engine, wanted)
+    machine = engines.build(engine, wanted, tasks=bool(scenario.groups))
     try:
-        results = Run(machine, work=work).all(scenario.body)
+        under_way = Run(machine, work=work)
+        under_way.recordings, under_way.watch = recordings, watch
+        under_way.max_steps = max_steps
+        results = under_way.all(scenario.body)
     finally:
         machine.close()
     name = profile or scenario.machine.profile or profiles.DEFAULT
@@ -112,23 +131,49 @@ class Run:
         self.work = work
         self.vmstat = dict(engine.vmstat())
         self.armed: list[st.At] = []
+        self.dead = False  # an oops, or tasks that did not end: each further statement is EIO
+        self.recordings: list[Recording] | None = None
+        self.watch: Sequence[tuple[str, str, int]] = ()
+        self.max_steps = 0
 
     def all(self, statements: Sequence[st.Statement]) -> list[dict[str, Any]]:
         """The results of statements, in order."""
-        return [self.step(statement) for statement in statements]
+        return [result for part in st.parts(statements) for result in self.part(part)]
+
+    def part(self, part: st.Statement | st.Group) -> list[dict[str, Any]]:
+        """Carry out a statement, or tasks at the same time, and give the results."""
+        return self._group(part) if isinstance(part, st.Group) else [self.step(part)]
+
+    def _group(self, group: st.Group) -> list[dict[str, Any]]:
+        """The result of the group, then those of its statements."""
+        from pyksm.tasks.group import run_group  # it knows this module
+
+        if self.armed:
+            raise InputError(f"{self.armed[0]}: expected a statement after it and no tasks")
+        if self.dead:
+            head = {"line": group.line, "op": "tasks", "errno": errno_name(errno.EIO)}
+            inner = [each for task in group.tasks for each in task.statements]
+            return [head, *(result_of(each, Outcome(errno.EIO)) for each in inner)]
+        before = dict(self.engine.counters()) if self.work else None
+        results = run_group(self, group)
+        if before is not None and not self.dead:
+            results[0] |= self._watch(before)
+        return results
 
     def step(self, statement: st.Statement) -> dict[str, Any]:
         """Carry out one statement, with what waits for it, and give its result."""
+        if self.dead:
+            return result_of(statement, Outcome(errno.EIO))
         if isinstance(statement, st.At):
             self.armed.append(statement)
-            return _result(statement, Outcome())
+            return result_of(statement, Outcome())
         before = dict(self.engine.counters()) if self.work else None
         if self.armed:
             armed, self.armed = self.armed, []
             result = self._step_hooked(statement, armed)
         else:
             result = self._carry_out(statement)
-        if before is not None:
+        if before is not None and not self.dead:
             result |= self._watch(before)
         return result
 
@@ -184,7 +229,8 @@ class Run:
         events = self.engine.events()
         if events:
             outcome.extra["events"] = events
-        return _result(statement, outcome)
+            self.dead = any(event.startswith(OOPS) for event in events)
+        return result_of(statement, outcome)
 
     def _watch(self, before: Mapping[str, int]) -> dict[str, Any]:
         now = self.engine.counters()
@@ -206,7 +252,8 @@ class Run:
         return process.next_addr(npages)
 
 
-def _result(statement: st.Statement, outcome: Outcome) -> dict[str, Any]:
+def result_of(statement: st.Statement, outcome: Outcome) -> dict[str, Any]:
+    """A statement's result as the contract has it."""
     label = getattr(statement, "label", None)
     name = errno_name(outcome.code) if outcome.code else None
     head = {"line": statement.line, "op": statement.op}

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import errno
 from collections.abc import Sequence
 from typing import Any
 
 from pyksm.scenario.schedule import Piece
-from pyksm.tasks.compile import Done, Op, Program, Step
+from pyksm.tasks.compile import UNTOUCHED, Done, Op, Program, Step
 from pyksm.tasks.core import ffi, lib
 from pyksm.tasks.points import index_of
 
@@ -21,9 +20,6 @@ _KINDS = {
 }  # fmt: skip
 #: Kinds whose calls say something of each page.
 _STATUS = frozenset({"WRITE", "READ", "MIGRATE"})
-
-#: What C leaves in a status that it did not come to.
-_UNTOUCHED = 1
 
 _U64 = 2**64
 
@@ -56,7 +52,7 @@ class Ops:
         c.key = op.key.encode("ascii")[: lib.PYKSM_OP_KEY - 1]
         c.err = 1
         if keep and op.kind in _STATUS:
-            c.status = self._keep(ffi.new("int32_t[]", [_UNTOUCHED] * op.npages))
+            c.status = self._keep(ffi.new("int32_t[]", [UNTOUCHED] * op.npages))
         if keep and op.kind == "READ":
             c.data = self._keep(ffi.new("unsigned char[]", op.npages * self._page_size))
 
@@ -135,13 +131,3 @@ def segments(pieces: Sequence[Piece], names: Sequence[str]) -> Any:
         c.point = index_of(piece.point) if piece.point else -1
         c.count = piece.count
     return made
-
-
-def first_error(done: Sequence[Done]) -> int:
-    """The errno of a statement with more than one op."""
-    return next((each.code for each in done if each.code), 0)
-
-
-def unreachable(done: Sequence[Done]) -> bool:
-    """Whether there was no such process any more when the statement ran."""
-    return bool(done) and all(each.code == errno.ESRCH for each in done)

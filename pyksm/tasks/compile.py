@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from pyksm.engine import FAULT_KINDS, ksm_value
@@ -22,6 +22,9 @@ from pyksm.scenario.world import Process, Region, Span, World
 
 #: Pages that one read of a task may have: what it reads is kept until the tasks have ended.
 READ_LIMIT = 65536
+
+#: What stays in the status of a page that a call did not come to.
+UNTOUCHED = 1
 
 
 @dataclass(frozen=True)
@@ -358,11 +361,3 @@ class Done:
     ended: bool = True
     begin: int = 0
     end: int = 0
-
-
-@dataclass
-class Result:
-    """A step with what each of its ops came to."""
-
-    step: Step
-    done: list[Done] = field(default_factory=list)

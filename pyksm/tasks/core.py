@@ -40,3 +40,9 @@ else:
 
 class TasksCore(Core):
     """One machine of the core that runs tasks."""
+
+    runs_tasks = True
+
+    def run_tasks(self, *args: Any) -> None:
+        """``pyksm_run_tasks()``, its arguments after the machine; see :mod:`pyksm.tasks.run`."""
+        self._call("tasks", lib.pyksm_run_tasks, *args)

@@ -1,0 +1,185 @@
+"""Tasks run: their results, schedules that replay, deadlocks, and what engines agree on."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from pyksm.errors import InputError
+from pyksm.hunt.fuzz import examine
+from pyksm.profiles import PROFILES
+from pyksm.scenario import Scenario, parse, run
+from pyksm.tasks.run import Recording
+
+#: Nobody has to wait for anybody when these run one after the other.
+IN_ORDER = {
+    "swapoff | unmerge | fork": """
+        swapon S 64
+        swapout *
+        task off:
+          swapoff S
+        task unmerge:
+          ksm run=2
+        task c:
+          read A r
+          fork A C
+          mmap C q 2
+          write C q 5+
+          mremap C q[1] q2
+          read C q2
+        read C q
+    """,
+    "scan | reclaim | write | poke": """
+        task ksmd:
+          scan 1
+        task reclaim:
+          swapon S 32 priority=1
+          swapout *
+          swapon S 8
+          swapout B r[0:2]
+        task writer:
+          write A r[1:3] 9+
+          poke B r[0] 17 3
+          read B r
+          madvise B r[2:4] unmergeable
+          mprotect B r[3] r
+          write B r[3] 1
+        swapoff S
+    """,
+    "exit | spawn | errors": """
+        task a:
+          exit A
+          exit A
+        task b:
+          read A r
+          write A nowhere 1
+          fork A D
+          migrate A r 0
+          migrate B r 7
+          spawn A
+          mmap A r 2
+          write A r 3
+        task c:
+          inject page 1
+          write A r[0] 4
+          mmap B r 2
+          swapoff S
+          ksm run=3 sleep_millisecs=foo pages_to_scan=10
+          pin B r[0]
+          unpin B r[0]
+          clear_refs B 1
+          sleep 5
+          munmap B r[1]
+          read B r
+        write A r 8
+    """,
+}
+SETUP = """
+    machine frames=400
+    spawn A
+    spawn B
+    mmap A r 4
+    mmap B r 4
+    write A r 7
+    write B r 7
+    madvise A r mergeable
+    madvise B r mergeable
+    scan 2
+"""
+
+
+def scenario(text: str) -> Scenario:
+    return parse(SETUP + text + "\nobserve end\ncensus strict\n")
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+@pytest.mark.parametrize("name", IN_ORDER)
+def test_engines_agree_where_nobody_waits(name: str, profile: str) -> None:
+    """The core runs the tasks at the same time, the others run their statements."""
+    if profile == "4.19.0-unfixed" and "swapoff" in name:
+        pytest.skip("that kernel's swapoff does not end")
+    wanted = scenario(IN_ORDER[name])
+    assert examine(wanted, ("core", "oracle", "core+all"), profile) == []
+
+
+def results_of(wanted: Scenario, **how: Any) -> list[dict[str, Any]]:
+    results: list[dict[str, Any]] = run(wanted, "core", **how)["results"]
+    return results
+
+
+def test_results_in_the_order_of_the_text() -> None:
+    wanted = scenario(IN_ORDER["swapoff | unmerge | fork"])
+    results = results_of(wanted)
+    assert [each["line"] for each in results] == [each.line for each in wanted.answered]
+    (group,) = (each for each in results if each["op"] == "tasks")
+    assert group["tasks"] == ["off", "unmerge", "c"]
+    assert (group["end"], group["errno"], group["preemptions"]) == ("done", None, 0)
+    assert group["schedule"] == "off unmerge c"
+    assert group["steps"] >= 9
+    assert "swapoff" in [each["op"] for each in results]
+    assert len(next(each for each in results if each["op"] == "read")["crc"]) == 4
+
+
+def test_a_schedule_replays() -> None:
+    """What a run says it did gives that run again, trace and all."""
+    text = IN_ORDER["swapoff | unmerge | fork"].replace(
+        "task off:", "schedule off:2 unmerge:1 c@task:next_op off:1 c:1\n        task off:"
+    )
+    first: list[Recording] = []
+    answer = results_of(scenario(text), recordings=first)
+    (group,) = (each for each in answer if each["op"] == "tasks")
+    assert group["preemptions"] >= 3
+    said = text.replace("off:2 unmerge:1 c@task:next_op off:1 c:1", group["schedule"])
+    second: list[Recording] = []
+    assert results_of(scenario(said), recordings=second) == answer
+    assert second[0].trace == first[0].trace
+    assert second[0].seen == first[0].seen
+    assert len(first[0].trace) == group["steps"]
+
+
+MISFITS = {
+    "a:100": "task a has ended before that",
+    "a@trylock_page": "task a has ended before that",
+    "a a:1": "task a has ended before that",
+}
+
+
+@pytest.mark.parametrize("schedule", MISFITS)
+def test_a_schedule_that_does_not_fit(schedule: str) -> None:
+    text = f"schedule {schedule}\ntask a:\n  spawn C\ntask b:\n  spawn D\n"
+    with pytest.raises(InputError, match=f"piece [12] of the schedule: {MISFITS[schedule]}"):
+        results_of(scenario(text))
+
+
+def test_only_the_core_has_schedules() -> None:
+    wanted = scenario("schedule a\ntask a:\n  spawn C\n")
+    with pytest.raises(InputError, match="schedule a: engine oracle runs tasks one after the"):
+        run(wanted, "oracle")
+    assert examine(wanted, ("core", "core+tasks")) == []
+
+
+def test_no_end() -> None:
+    """A bound of steps: the machine is dead, statements that did not end say so."""
+    wanted = scenario("task a:\n  spawn C\n  spawn D\ntask b:\n  spawn E\n")
+    results = results_of(wanted, max_steps=2)
+    head, *rest = results[-6:]
+    assert (head["end"], head["steps"]) == ("livelock", 3)
+    assert [each.get("ended") for each in rest[:3]] == [None, None, False]
+    assert [each["errno"] for each in rest] == [None, None, None, "EIO", "EIO"]
+
+
+def test_regions_of_the_text_whoever_is_first() -> None:
+    """B's child is made before the region that the text has before it: it lies where it would."""
+    wanted = parse(
+        "spawn B\nschedule b a\ntask a:\n  mmap B r 2\n  write B r 1\n"
+        "task b:\n  fork B C\nread C r\nread B r\n"
+    )
+    *_, child, parent = results_of(wanted)
+    assert (child["errno"], child["crc"]) == ("EFAULT", [None, None])
+    assert parent["errno"] is None
+
+
+def test_a_group_needs_no_at() -> None:
+    with pytest.raises(InputError, match="expected a statement after it and no tasks"):
+        run(parse("at shrink_zone:begin 1 scan 1\ntask a:\n  scan 1\n"), "core")
