@@ -104,6 +104,8 @@ static void check_errno(struct pyksm_judge *j, const struct pyksm *m, struct jud
 	bool page = has_fired(j, m, f, PYKSM_FAIL_PAGE), kmem = has_fired(j, m, f, PYKSM_FAIL_KMEM);
 	bool signal = has_fired(j, m, f, PYKSM_FAIL_SIGNAL), fine = true;
 
+	if (m->dead)
+		return; /* and all that follows fails */
 	switch (err) {
 	case -EIO:
 	case -EHWPOISON:
@@ -442,8 +444,12 @@ static void check_event(struct pyksm_judge *j, const struct pyksm *m, const char
 {
 	if (!strncmp(event, "BUG: lock order", 15))
 		judge_wrong(j, 9, 0, "lock-order", "%s", event);
+	else if (!strncmp(event, "BUG: soft lockup", 16))
+		judge_wrong(j, 9, 0, "livelock", "%s", event);
 	else if (!strncmp(event, "BUG: ", 5))
 		judge_wrong(j, 5, 0, "oops", "%s", event);
+	else if (!strncmp(event, "kvm_age_hva_handler", 19))
+		judge_wrong(j, 4, 0, "mmu-notifier", "%s", event);
 	else if (!strncmp(event, "BUG_ON", 6))
 		judge_wrong(j, 4, 0, "bug-on", "%s", event);
 	else if (!strncmp(event, "WARN_ON_ONCE remove_stable_node", 31)) {

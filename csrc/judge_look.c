@@ -308,7 +308,8 @@ static const struct {
 } codes[] = {
 	{ "swap-inuse", 8 },  { "mm-counter", 8 },    { "ksm-counts", 8 },   { "mmlist", 9 },
 	{ "vma", 5 },	      { "rmap", 4 },	      { "ksm-rmap", 4 },     { "ksm-tree", 6 },
-	{ "ksm-no-node", 6 }, { "ksm-rmap-item", 6 }, { "ksm-unmerged", 7 },
+	{ "ksm-no-node", 6 }, { "ksm-rmap-item", 6 }, { "ksm-unmerged", 7 }, { "ksm-writable", 6 },
+	{ "charge", 8 },
 };
 
 /* What is not in the table is a count: I3. */
@@ -445,6 +446,8 @@ static void check_ksm_rmap(struct pyksm_judge *j, struct pyksm *m)
 		*end = '\0';
 		if (sscanf(at, "ksm-rmap: page %llu", &pfn) == 1 && should_be_found(j, m, pfn))
 			judge_wrong(j, 4, 0, "ksm-rmap", "%s, after quiet scans", at + 10);
+		if (!strncmp(at, "ksm-misplaced: ", 15))
+			judge_wrong(j, 6, 0, "ksm-misplaced", "%s, after quiet scans", at + 15);
 	}
 }
 
