@@ -310,7 +310,6 @@ static inline uint64_t migration_entry_pfn(swp_entry_t e)
 	return swp_offset(e) & (SWP_MIG_YOUNG - 1);
 }
 bool is_migration_entry(const struct pyksm *m, swp_entry_t e, enum migration_kind *kind);
-void migration_entry_wait(struct pyksm *m, struct mm_struct *mm, uint64_t addr); /* migrate.c */
 /* What swapoff leaves where it could not read (9f186f9e5fa9, a marker since af19487f00f3). */
 swp_entry_t make_swapin_error_entry(const struct pyksm *m, const struct page *page);
 bool is_swapin_error_entry(const struct pyksm *m, swp_entry_t e);
@@ -430,6 +429,8 @@ int count_rmap(struct pyksm *m, const struct mm_struct *mm, uint64_t addr);
 int handle_mm_fault(struct pyksm *m, struct vm_area_struct *vma, uint64_t addr, unsigned int flags);
 struct page *present_page(const struct pyksm *m, const struct mm_struct *mm, uint64_t addr);
 struct page *follow_page(const struct pyksm *m, const struct mm_struct *mm, uint64_t addr);
+struct page *follow_page_get(struct pyksm *m, struct mm_struct *mm, uint64_t addr,
+			     enum sched_point point);
 int access_vma(struct pyksm *m, struct vm_area_struct *vma, uint64_t addr, bool write,
 	       struct page **ret);
 int user_access(struct pyksm *m, struct mm_struct *mm, uint64_t addr, bool write,
@@ -677,6 +678,8 @@ void mlock_exit(struct pyksm *m, struct mm_struct *mm);
 bool cull_mlocked(struct pyksm *m, struct page *page);
 
 /* migrate.c */
+struct page *migration_entry_page(const struct pyksm *m, pte_t pte);
+void migration_entry_wait(struct pyksm *m, struct mm_struct *mm, uint64_t addr);
 void remove_migration_ptes(struct pyksm *m, struct page *old, struct page *new);
 int do_move_pages(struct pyksm *m, struct mm_struct *mm, uint64_t addr, uint64_t npages, int node,
 		  int32_t *status);

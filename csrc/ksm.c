@@ -30,6 +30,7 @@ int __ksm_enter(struct pyksm *m, struct mm_struct *mm)
 
 	if (!slot)
 		return -ENOMEM;
+	sched_point(m, PT_KSM_ENTER);
 	slot->mm = mm;
 	mm->mm_slot = slot;
 	/* Behind the cursor: to be scanned last. But an unmerge under way must still come to it. */
@@ -73,17 +74,29 @@ int ksm_fork(struct pyksm *m, struct mm_struct *mm, const struct mm_struct *oldm
 	return __ksm_enter(m, mm);
 }
 
-/* mm has no users left. Its slot goes now if that is simple, else ksmd finds it next. */
+/*
+ * mm has no users left. Its slot goes now if that is simple, else ksmd finds it next; ksmd may have found it already.
+ * Whoever is at work in mm for KSM has mmap_sem: no page table goes before he has seen that nobody uses it.
+ */
 void ksm_exit(struct pyksm *m, struct mm_struct *mm)
 {
-	struct mm_slot *slot = mm->mm_slot, *cursor = m->ksm.scan.mm_slot;
+	struct mm_slot *slot, *cursor;
 
-	if (!mm->mergeable || !slot || slot == cursor)
+	if (!mm->mergeable)
 		return;
-	if (!slot->rmap_list)
+	sched_point(m, PT_KSM_EXIT);
+	slot = mm->mm_slot;
+	cursor = m->ksm.scan.mm_slot;
+	if (!slot)
+		return;
+	if (slot != cursor && !slot->rmap_list) {
 		forget_mm(m, slot);
-	else
+		return;
+	}
+	if (slot != cursor)
 		list_move(&slot->mm_list, &cursor->mm_list);
+	down_write(m, mm, PT_KSM_EXIT_MMAP_SEM);
+	up_write(m, mm);
 }
 
 /* ---- breaking sharing ---- */
@@ -112,6 +125,19 @@ static int breaking_ends(struct pyksm *m, unsigned int *tries)
 	return VM_FAULT_WRITE | VM_FAULT_SIGBUS;
 }
 
+/* The present page at addr with a reference. One that is on its way to another frame is waited for (5117b3b835f2). */
+static struct page *follow_page_migrated(struct pyksm *m, struct mm_struct *mm, uint64_t addr)
+{
+	for (;;) {
+		struct page *page = follow_page_get(m, mm, addr, PT_BREAK_KSM_PTL);
+		const pte_t *pte = in_task(m) && !page ? pte_lookup(mm, addr) : NULL;
+
+		if (!pte || !migration_entry_page(m, *pte))
+			return page;
+		migration_entry_wait(m, mm, addr);
+	}
+}
+
 /* Until 6.2: a write fault, which makes the page our own whether the vma may be written or not. */
 static int break_by_writing(struct pyksm *m, struct vm_area_struct *vma, uint64_t addr)
 {
@@ -119,23 +145,38 @@ static int break_by_writing(struct pyksm *m, struct vm_area_struct *vma, uint64_
 	int ret = 0;
 
 	do {
-		struct page *page = follow_page(m, vma->vm_mm, addr);
+		struct page *page = follow_page_migrated(m, vma->vm_mm, addr);
 
-		if (!page || !PageKsm(page))
-			break; /* not there (swapped out, perhaps), or its own page already */
-		ret = handle_mm_fault(m, vma, addr, FAULT_FLAG_WRITE);
+		if (!page)
+			break; /* not there (swapped out, perhaps) */
+		ret = VM_FAULT_WRITE; /* its own page already */
+		if (PageKsm(page))
+			ret = handle_mm_fault(m, vma, addr, FAULT_FLAG_WRITE);
+		put_page(m, page);
 	} while (!(ret & breaking_ends(m, &tries)));
 	return ret;
 }
 
-/* Is there a KSM page, or a zero page that KSM has put there? (kernel: break_ksm_pmd_entry) */
-static bool maps_ksm(const struct pyksm *m, const struct mm_struct *mm, uint64_t addr)
+/*
+ * Is there a KSM page, or a zero page that KSM has put there? One on its way to another frame is one too: the fault
+ * will wait for it. (kernel: break_ksm_pmd_entry)
+ */
+static bool maps_ksm(struct pyksm *m, const struct mm_struct *mm, uint64_t addr)
 {
 	const pte_t *pte = pte_lookup(mm, addr);
+	const struct page *page = NULL;
+	bool ret;
 
-	if (!pte || !pte_present(*pte))
+	if (!pte)
 		return false;
-	return is_ksm_zero_pte(m, *pte) || PageKsm(pfn_to_page(m, pte_pfn(*pte)));
+	pte_lock(m, mm, addr, PT_BREAK_KSM_PTL);
+	if (pte_present(*pte))
+		page = pfn_to_page(m, pte_pfn(*pte));
+	else if (in_task(m))
+		page = migration_entry_page(m, *pte);
+	ret = page && (is_ksm_zero_pte(m, *pte) || PageKsm(page));
+	pte_unlock(m, mm, addr);
+	return ret;
 }
 
 /* Since 6.2 (6cce3314b928, d7c0e68dab98): the page becomes our own, but not written. */
@@ -166,9 +207,11 @@ void break_cow(struct pyksm *m, struct rmap_item *item)
 
 	put_anon_vma(m, item->anon_vma);
 	forget_index(m, item);
+	down_read(m, item->mm, PT_BREAK_COW_MMAP_SEM);
 	vma = find_mergeable_vma(item->mm, item->address);
 	if (vma)
 		break_ksm(m, vma, item->address);
+	up_read(m, item->mm);
 }
 
 int unmerge_ksm_pages(struct pyksm *m, struct vm_area_struct *vma, uint64_t start, uint64_t end)
@@ -203,28 +246,43 @@ static int unmerge_mm(struct pyksm *m, struct mm_struct *mm)
 	return err;
 }
 
+/* All that is KSM's in the address space at the cursor, which keeps its slot, and so its mm. On to the next one. */
+static int unmerge_slot(struct pyksm *m, struct mm_slot *slot)
+{
+	struct ksm *ksm = &m->ksm;
+	struct mm_struct *mm = slot->mm;
+	int err;
+
+	down_read(m, mm, PT_UNMERGE_MMAP_SEM);
+	err = unmerge_mm(m, mm);
+	if (err) {
+		up_read(m, mm);
+		sched_point(m, PT_UNMERGE_MMLIST);
+		ksm->scan.mm_slot = &ksm->ksm_mm_head;
+		return err;
+	}
+	remove_trailing_rmap_items(m, &slot->rmap_list);
+	sched_point(m, PT_UNMERGE_MMLIST);
+	ksm->scan.mm_slot = slot_of(slot->mm_list.next);
+	up_read(m, mm); /* while the list cannot change: else slot and mm could go first */
+	if (ksm_test_exit(mm))
+		forget_mm(m, slot);
+	return 0;
+}
+
 int unmerge_and_remove_all_rmap_items(struct pyksm *m)
 {
 	struct ksm *ksm = &m->ksm;
-	int err;
+	int err = 0;
 
 	sched_point(m, PT_UNMERGE_BEGIN);
 	ksm->scan.mm_slot = slot_of(ksm->ksm_mm_head.mm_list.next);
-	while (ksm->scan.mm_slot != &ksm->ksm_mm_head) {
-		struct mm_slot *slot;
-
+	while (!err && ksm->scan.mm_slot != &ksm->ksm_mm_head) {
 		sched_point(m, PT_UNMERGE_NEXT_MM);
-		slot = ksm->scan.mm_slot;
-		err = unmerge_mm(m, slot->mm);
-		if (err) {
-			ksm->scan.mm_slot = &ksm->ksm_mm_head;
-			return err;
-		}
-		remove_trailing_rmap_items(m, &slot->rmap_list);
-		ksm->scan.mm_slot = slot_of(slot->mm_list.next);
-		if (ksm_test_exit(slot->mm))
-			forget_mm(m, slot);
+		err = unmerge_slot(m, ksm->scan.mm_slot);
 	}
+	if (err)
+		return err;
 	remove_all_stable_nodes(m); /* some may be in use still: never mind */
 	ksm->scan.seqnr = 0;
 	return 0;

@@ -131,7 +131,7 @@ static struct stable_node *choose_dup(struct pyksm *m, struct stable_node *chain
 		struct page *page;
 
 		next = pos->next;
-		page = get_ksm_page(m, dup);
+		page = get_ksm_page(m, dup, KSM_PAGE_NOLOCK);
 		if (!page)
 			continue;
 		put_page(m, page);

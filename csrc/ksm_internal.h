@@ -85,7 +85,20 @@ void stable_node_dup(struct pyksm *m, struct rb_root *root, struct chain_place *
 
 /* ksm_tree.c */
 int get_kpfn_nid(const struct pyksm *m, uint64_t kpfn);
-struct page *get_ksm_page(struct pyksm *m, struct stable_node *node);
+/* What of its lock get_ksm_page() takes; without tasks nobody has it, and none is taken. */
+enum ksm_page_lock { KSM_PAGE_NOLOCK, KSM_PAGE_LOCK, KSM_PAGE_TRYLOCK };
+#define KSM_PAGE_BUSY ((struct page *)-1) /* somebody else has it; for KSM_PAGE_TRYLOCK alone */
+struct page *get_ksm_page(struct pyksm *m, struct stable_node *node, enum ksm_page_lock lock);
+static inline void lock_ksm_page(struct pyksm *m, struct page *page, enum sched_point point)
+{
+	if (in_task(m))
+		lock_page(m, page, point);
+}
+static inline void unlock_ksm_page(struct pyksm *m, struct page *page)
+{
+	if (in_task(m))
+		unlock_page(m, page);
+}
 void move_to_migrate_nodes(struct pyksm *m, struct stable_node *node);
 void remove_node_from_stable_tree(struct pyksm *m, struct stable_node *node);
 void remove_rmap_item_from_tree(struct pyksm *m, struct rmap_item *item);

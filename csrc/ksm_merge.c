@@ -97,13 +97,19 @@ static int replace_page(struct pyksm *m, struct vm_area_struct *vma, struct page
 	COUNT(m, replace_page);
 	addr = page_address_in_vma(m, page, vma);
 	pte = addr == BAD_ADDRESS ? NULL : pte_lookup(vma->vm_mm, addr);
-	if (!pte || *pte != orig_pte)
+	if (!pte)
 		return -EFAULT;
+	pte_lock(m, vma->vm_mm, addr, PT_REPLACE_PAGE_PTL);
+	if (*pte != orig_pte) {
+		pte_unlock(m, vma->vm_mm, addr);
+		return -EFAULT;
+	}
 	*pte = replacing_pte(m, vma, kpage, addr);
 	page_remove_rmap(m, page);
 	if (!page_mapped(page))
 		try_to_free_swap(m, page);
 	put_page(m, page);
+	pte_unlock(m, vma->vm_mm, addr);
 	return 0;
 }
 
@@ -128,7 +134,7 @@ static int try_to_merge_one_page(struct pyksm *m, struct vm_area_struct *vma, st
 	if (page == kpage) /* a forked KSM page */
 		return 0;
 	if (!(vma->vm_flags & VM_MERGEABLE) || !PageAnon(page) ||
-	    !trylock_page(m, page, PT_TRYLOCK_PAGE))
+	    !trylock_page(m, page, PT_MERGE_TRYLOCK_PAGE))
 		return -EFAULT;
 	if (bugged(m, BUG_KSM_WRITE_PROTECT_FAILURE_IGNORED))
 		err = 0; /* as the splitting of a huge page leaves it, here of every page */
@@ -157,19 +163,22 @@ static struct vm_area_struct *vma_of_item(const struct pyksm *m, const struct rm
 static int try_to_merge_with_ksm_page(struct pyksm *m, struct rmap_item *item, struct page *page,
 				      struct page *kpage)
 {
-	struct vm_area_struct *vma = vma_of_item(m, item);
-	int err;
+	struct vm_area_struct *vma;
+	int err = -EFAULT;
 
-	if (!vma)
-		return -EFAULT;
-	err = try_to_merge_one_page(m, vma, page, kpage);
-	if (err)
-		return err;
-	remove_rmap_item_from_tree(m, item); /* before anon_vma, which shares its place with nid */
-	item->anon_vma = vma->anon_vma;
-	get_anon_vma(vma->anon_vma);
-	keep_index(m, item, vma);
-	return 0;
+	down_read(m, item->mm, PT_MERGE_MMAP_SEM);
+	vma = vma_of_item(m, item);
+	if (vma)
+		err = try_to_merge_one_page(m, vma, page, kpage);
+	if (!err) {
+		/* First, as anon_vma shares its place with what that looks at; mmap_sem keeps it until then. */
+		remove_rmap_item_from_tree(m, item);
+		item->anon_vma = vma->anon_vma;
+		get_anon_vma(vma->anon_vma);
+		keep_index(m, item, vma);
+	}
+	up_read(m, item->mm);
+	return err;
 }
 
 /* The page under scan becomes the KSM page, the one found in the tree goes. */
@@ -191,11 +200,15 @@ static bool try_to_merge_with_zero_page(struct pyksm *m, const struct rmap_item 
 					struct page *page)
 {
 	struct vm_area_struct *vma;
+	bool done;
 
 	if (!m->ksm.use_zero_pages || item->oldchecksum != m->ksm.zero_checksum)
 		return false;
+	down_read(m, item->mm, PT_MERGE_ZERO_MMAP_SEM);
 	vma = find_mergeable_vma(item->mm, item->address);
-	return !vma || !try_to_merge_one_page(m, vma, page, zero_page(m));
+	done = !vma || !try_to_merge_one_page(m, vma, page, zero_page(m));
+	up_read(m, item->mm);
+	return done;
 }
 
 /* ---- ksmd's look at one page ---- */
@@ -222,14 +235,27 @@ static void merge_with_tree_item(struct pyksm *m, struct page *page, struct rmap
 	put_page(m, tree_page);
 	if (!kpage)
 		return;
+	lock_ksm_page(m, kpage, PT_MERGED_LOCK_PAGE);
 	node = stable_tree_insert(m, kpage);
 	if (node) {
 		stable_tree_append(m, tree_item, node);
 		stable_tree_append(m, item, node);
-	} else {
+	}
+	unlock_ksm_page(m, kpage);
+	if (!node) {
 		break_cow(m, tree_item);
 		break_cow(m, item);
 	}
+}
+
+static void merge_with_stable_page(struct pyksm *m, struct page *page, struct rmap_item *item,
+				   struct page *kpage)
+{
+	if (try_to_merge_with_ksm_page(m, item, page, kpage))
+		return;
+	lock_ksm_page(m, kpage, PT_STABLE_LOCK_PAGE);
+	stable_tree_append(m, item, page_stable_node(kpage));
+	unlock_ksm_page(m, kpage);
 }
 
 /* Returns whether page is where it belongs and item with it. */
@@ -276,9 +302,10 @@ void cmp_and_merge_page(struct pyksm *m, struct page *page, struct rmap_item *it
 		return;
 	}
 	remove_rmap_item_from_tree(m, item);
+	if (kpage == KSM_PAGE_BUSY)
+		return;
 	if (kpage) {
-		if (!try_to_merge_with_ksm_page(m, item, page, kpage))
-			stable_tree_append(m, item, page_stable_node(kpage));
+		merge_with_stable_page(m, page, item, kpage);
 		put_page(m, kpage);
 		return;
 	}

@@ -28,7 +28,8 @@ static __attribute__((noinline)) struct page *copy_for(struct pyksm *m, const st
 	if (!copy)
 		return NULL;
 	copy_user_highpage(m, copy, page);
-	copy->flags |= PG_dirty | PG_uptodate | PG_locked;
+	__set_page_locked(m, copy);
+	copy->flags |= PG_dirty | PG_uptodate;
 	m->vm[KSM_SWPIN_COPY]++;
 	return copy;
 }
@@ -74,14 +75,15 @@ static int walk_item(struct pyksm *m, struct page *page, const struct rmap_item 
 {
 	uint64_t first, last, address = item->address & PAGE_MASK;
 	struct anon_vma_chain *avc;
+	int ret = WALK_ON;
 
 	if (bugged(m, BUG_KSM_RMAP_WALK_FLAGGED_ADDRESS))
 		address = item->address; /* whoever looks up a pte does not see the flags */
 	indices_of(m, item, &first, &last);
+	anon_vma_lock_read(m, item->anon_vma, PT_RMAP_WALK_KSM);
 	avc = anon_vma_interval_tree_first(m, item->anon_vma, first, last);
 	for (; avc; avc = anon_vma_interval_tree_next(m, avc, first, last)) {
 		struct vm_area_struct *vma = avc->vma;
-		int ret;
 
 		if (item->address < vma->vm_start || item->address >= vma->vm_end)
 			continue;
@@ -90,9 +92,10 @@ static int walk_item(struct pyksm *m, struct page *page, const struct rmap_item 
 			continue;
 		ret = fn(m, page, vma, address, arg, new_forks);
 		if (ret != WALK_ON)
-			return ret;
+			break;
 	}
-	return WALK_ON;
+	anon_vma_unlock(m, item->anon_vma);
+	return ret;
 }
 
 /* Every vma in which the page may be mapped, as far as ksmd has items for it. */

@@ -39,8 +39,8 @@ static void begin_scan(struct pyksm *m)
 	/* Nodes in the trees are pruned by searches; those that wait for a place only here. */
 	if (!ksm->merge_across_nodes) {
 		list_for_each_safe (pos, next, &ksm->migrate_nodes) {
-			struct page *page =
-				get_ksm_page(m, container_of(pos, struct stable_node, list));
+			struct page *page = get_ksm_page(
+				m, container_of(pos, struct stable_node, list), KSM_PAGE_NOLOCK);
 
 			if (page)
 				put_page(m, page);
@@ -49,8 +49,9 @@ static void begin_scan(struct pyksm *m)
 	for (uint32_t nid = 0; nid < m->nodes; nid++)
 		ksm->root_unstable_tree[nid].node = NULL;
 	/* Begun once more, after a broken unmerge: the erasing of items may bring the last trees back. */
-	ksm->unstable_sure = !m->hook && ksm->unstable_seqnr != ksm->scan.seqnr;
+	ksm->unstable_sure = !m->hook && !in_task(m) && ksm->unstable_seqnr != ksm->scan.seqnr;
 	ksm->unstable_seqnr = ksm->scan.seqnr;
+	sched_point(m, PT_SCAN_BEGIN);
 	ksm->scan.mm_slot = slot_of(ksm->ksm_mm_head.mm_list.next);
 }
 
@@ -95,7 +96,33 @@ static bool should_skip_rmap_item(struct pyksm *m, const struct page *page, stru
 }
 
 /* ---- the next page ---- */
-/* The next anonymous page of a vma at or after the cursor. *item NULL with a page: no memory for it. */
+static struct page *anon_page_of(const struct pyksm *m, pte_t pte)
+{
+	struct page *page = pte_present(pte) ? pfn_to_page(m, pte_pfn(pte)) : NULL;
+
+	return page && PageAnon(page) ? page : NULL;
+}
+
+/* The anonymous page at addr with a reference, NULL: none. Only for one that seems to be there is the lock taken. */
+static struct page *get_anon_page(struct pyksm *m, struct mm_struct *mm, uint64_t addr,
+				  const pte_t *pte)
+{
+	struct page *page = anon_page_of(m, *pte);
+
+	if (!page)
+		return NULL;
+	pte_lock(m, mm, addr, PT_SCAN_PTL);
+	page = anon_page_of(m, *pte);
+	if (page)
+		get_page(page);
+	pte_unlock(m, mm, addr);
+	return page;
+}
+
+/*
+ * The next anonymous page of a vma at or after the cursor, with a reference if there is an item. *item NULL with a
+ * page: no memory for it.
+ */
 static struct page *next_page_in_vma(struct pyksm *m, struct vm_area_struct *vma,
 				     struct rmap_item **item)
 {
@@ -111,15 +138,21 @@ static struct page *next_page_in_vma(struct pyksm *m, struct vm_area_struct *vma
 
 		if (!pte)
 			break;
-		page = pte_present(*pte) ? pfn_to_page(m, pte_pfn(*pte)) : NULL;
-		if (!page || !PageAnon(page))
+		if (in_task(m) && ksm_test_exit(vma->vm_mm))
+			return NULL;
+		page = get_anon_page(m, vma->vm_mm, scan->address, pte);
+		if (!page)
 			continue;
 		*item = get_next_rmap_item(m, scan->mm_slot, scan->rmap_list, scan->address);
-		if (!*item)
+		if (!*item) {
+			put_page(m, page);
 			return page;
+		}
 		scan->rmap_list = &(*item)->rmap_list;
-		if (should_skip_rmap_item(m, page, *item))
+		if (should_skip_rmap_item(m, page, *item)) {
+			put_page(m, page);
 			continue;
+		}
 		scan->address += PAGE_SIZE;
 		return page;
 	}
@@ -143,13 +176,21 @@ static struct page *next_page_in_mm(struct pyksm *m, struct mm_struct *mm, struc
 	return NULL;
 }
 
-/* An address space is through: drop what is behind the cursor, and itself if nothing was mergeable. */
+/*
+ * An address space is through: drop what is behind the cursor, and itself if nothing was mergeable, which mmap_sem
+ * has kept so. That is let go while the list cannot change: a slot that is no longer at the cursor goes with its
+ * process, and so does the mm (4.7, 7496fea9a6bf).
+ */
 static void end_slot(struct pyksm *m, struct mm_slot *slot)
 {
-	if (ksm_test_exit(slot->mm))
+	struct mm_struct *mm = slot->mm;
+
+	if (ksm_test_exit(mm))
 		begin_slot(m);
 	remove_trailing_rmap_items(m, m->ksm.scan.rmap_list);
+	sched_point(m, PT_SCAN_END_SLOT);
 	m->ksm.scan.mm_slot = slot_of(slot->mm_list.next);
+	up_read(m, mm);
 	if (m->ksm.scan.address == 0)
 		forget_mm(m, slot);
 }
@@ -164,15 +205,17 @@ static struct rmap_item *scan_get_next_rmap_item(struct pyksm *m, struct page **
 		return NULL;
 	if (ksm->scan.mm_slot == &ksm->ksm_mm_head) {
 		begin_scan(m);
+		if (ksm->scan.mm_slot == &ksm->ksm_mm_head)
+			return NULL; /* the last process has exited meanwhile */
 		begin_slot(m);
 	}
 	for (;;) {
 		struct mm_slot *slot = ksm->scan.mm_slot;
 
+		down_read(m, slot->mm, PT_SCAN_MMAP_SEM);
 		*page = next_page_in_mm(m, slot->mm, &item);
 		if (*page) {
-			if (item)
-				get_page(*page);
+			up_read(m, slot->mm);
 			return item;
 		}
 		end_slot(m, slot);
@@ -195,7 +238,7 @@ uint64_t ksm_do_scan(struct pyksm *m, uint64_t npages)
 		struct rmap_item *item;
 		struct page *page;
 
-		if (!ahead)
+		if (!ahead && !in_task(m))
 			ahead = ksm_look_ahead(m, npages - done);
 		ahead -= ahead ? 1 : 0;
 		sched_point(m, PT_SCAN_NEXT_ITEM);

@@ -234,6 +234,29 @@ static int advisor_mode_store(struct pyksm *m, int64_t value)
 	return 0;
 }
 
+/*
+ * ksm_thread_mutex: false where a hook asks for what whoever called it has. Only tasks can wait for it.
+ */
+static bool lock_thread_mutex(struct pyksm *m, enum sched_point point)
+{
+	if (in_task(m)) {
+		mutex_lock(m, LOCK_KSM_THREAD, point);
+		return true;
+	}
+	if (m->ksm.mutex)
+		return false;
+	m->ksm.mutex = true;
+	return true;
+}
+
+static void unlock_thread_mutex(struct pyksm *m)
+{
+	if (in_task(m))
+		mutex_unlock(m, LOCK_KSM_THREAD);
+	else
+		m->ksm.mutex = false;
+}
+
 static int mutex_store(struct pyksm *m, enum store store, int64_t value)
 {
 	int err;
@@ -244,16 +267,15 @@ static int mutex_store(struct pyksm *m, enum store store, int64_t value)
 		return -EINVAL;
 	if (store == STORE_MAX_SHARING && m->ksm.max_page_sharing == value)
 		return 0;
-	if (m->ksm.mutex)
+	if (!lock_thread_mutex(m, PT_STORE_THREAD_MUTEX))
 		return -EDEADLK;
-	m->ksm.mutex = true;
 	if (store == STORE_RUN)
 		err = run_store(m, (uint64_t)value);
 	else if (store == STORE_ACROSS_NODES)
 		err = merge_across_nodes_store(m, (uint64_t)value);
 	else
 		err = max_page_sharing_store(m, (uint64_t)value);
-	m->ksm.mutex = false;
+	unlock_thread_mutex(m);
 	return err;
 }
 
@@ -295,25 +317,51 @@ int ksm_store(struct pyksm *m, const char *key, int64_t value)
 	}
 }
 
-static uint64_t scan_batch(struct pyksm *m, uint64_t npages)
-{
-	uint64_t done;
-
-	m->ksm.mutex = true;
-	done = ksm_do_scan(m, npages);
-	m->ksm.mutex = false;
-	return done;
-}
-
 /* ksmd's batch. Its run=1 is implied; while unmerged pages must stay so it does nothing. */
 int ksm_scan_batch(struct pyksm *m, uint64_t npages)
 {
-	if (m->ksm.mutex)
+	int err = 0;
+
+	if (!lock_thread_mutex(m, PT_KSMD_THREAD_MUTEX))
 		return -EDEADLK;
 	if (m->ksm.run & KSM_RUN_UNMERGE)
-		return -EBUSY;
-	scan_batch(m, npages);
+		err = -EBUSY;
+	else
+		ksm_do_scan(m, npages);
+	unlock_thread_mutex(m);
+	return err;
+}
+
+/* ksmd as it is when run is 1. A task is ksmd in batches, and others may have their turn with the mutex between. */
+static uint64_t scan_once(struct pyksm *m)
+{
+	uint64_t done = 0;
+
+	if (!lock_thread_mutex(m, PT_KSMD_THREAD_MUTEX))
+		return 0;
+	if (m->ksm.run & KSM_RUN_MERGE)
+		done = ksm_do_scan(m, in_task(m) ? m->ksm.pages_to_scan : UINT64_MAX);
+	unlock_thread_mutex(m);
+	return done;
+}
+
+static int begin_full_scans(struct pyksm *m)
+{
+	if (!lock_thread_mutex(m, PT_STORE_THREAD_MUTEX))
+		return -EDEADLK;
+	m->ksm.run = KSM_RUN_MERGE;
+	unlock_thread_mutex(m);
 	return 0;
+}
+
+static void end_full_scans(struct pyksm *m)
+{
+	if (!lock_thread_mutex(m, PT_STORE_THREAD_MUTEX))
+		return;
+	/* What another task has written meanwhile stays. */
+	if (m->ksm.run == KSM_RUN_MERGE)
+		m->ksm.run = KSM_RUN_STOP;
+	unlock_thread_mutex(m);
 }
 
 /* run=1, n full scans as far as there is anything to walk, run=0. How many really ended. */
@@ -321,14 +369,12 @@ int ksm_full_scans(struct pyksm *m, uint32_t n)
 {
 	struct ksm *ksm = &m->ksm;
 	uint32_t scans = 0;
-	int idle = 0;
+	int idle = 0, err = begin_full_scans(m);
 
-	if (ksm->mutex)
-		return -EDEADLK;
-	ksm->run = KSM_RUN_MERGE;
+	if (err)
+		return err;
 	while (scans < n && idle < 2 && !list_empty(&ksm->ksm_mm_head.mm_list)) {
-		uint64_t seqnr = ksm->scan.seqnr;
-		uint64_t done = scan_batch(m, UINT64_MAX);
+		uint64_t seqnr = ksm->scan.seqnr, done = scan_once(m);
 
 		if (ksm->scan.seqnr != seqnr) {
 			scans++;
@@ -338,6 +384,6 @@ int ksm_full_scans(struct pyksm *m, uint32_t n)
 			idle = done ? 0 : idle + 1;
 		}
 	}
-	ksm->run = KSM_RUN_STOP;
+	end_full_scans(m);
 	return (int)scans;
 }

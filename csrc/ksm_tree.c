@@ -34,18 +34,60 @@ void remove_node_from_stable_tree(struct pyksm *m, struct stable_node *node)
 	free_stable_node(m, node);
 }
 
+/* The lock that is asked for; false: the page, which has a reference, is no longer node's. */
+static bool lock_page_of_node(struct pyksm *m, struct page **page, const struct stable_node *node,
+			      enum ksm_page_lock lock)
+{
+	if (lock == KSM_PAGE_NOLOCK || !in_task(m))
+		return true;
+	if (lock == KSM_PAGE_LOCK) {
+		lock_page(m, *page, PT_GET_KSM_PAGE_LOCK);
+	} else if (!trylock_page(m, *page, PT_GET_KSM_PAGE_TRYLOCK)) {
+		put_page(m, *page);
+		*page = KSM_PAGE_BUSY;
+		return true;
+	}
+	if (page_stable_node(*page) == node)
+		return true;
+	unlock_page(m, *page);
+	return false;
+}
+
+/* A reference to what was node's page when its frame was read; NULL: it is not, or no longer. */
+static struct page *get_page_of_node(struct pyksm *m, struct page *page,
+				     const struct stable_node *node, enum ksm_page_lock lock)
+{
+	if (page_stable_node(page) != node)
+		return NULL;
+	sched_point(m, PT_GET_KSM_PAGE);
+	if (page_count(page) <= 0)
+		return NULL;
+	get_page(page);
+	/* Before there was a reference it may have been freed, and be anybody's by now. */
+	if ((!in_task(m) || page_stable_node(page) == node) &&
+	    lock_page_of_node(m, &page, node, lock))
+		return page;
+	put_page(m, page);
+	return NULL;
+}
+
 /*
  * The page of a node with a reference, although the node holds none: the page's mapping says whether it
- * is still that one. If it is not the node is stale, goes, and NULL is returned.
+ * is still that one. If it is not the node is stale, goes, and NULL is returned; unless the page has migrated
+ * meanwhile, of which the node is told before the page's mapping changes.
  */
-struct page *get_ksm_page(struct pyksm *m, struct stable_node *node)
+struct page *get_ksm_page(struct pyksm *m, struct stable_node *node, enum ksm_page_lock lock)
 {
-	struct page *page = pfn_to_page(m, node->kpfn);
+	uint64_t kpfn;
 
-	if (page_stable_node(page) == node && page_count(page) > 0) {
-		get_page(page);
-		return page;
-	}
+	do {
+		struct page *page;
+
+		kpfn = node->kpfn;
+		page = get_page_of_node(m, pfn_to_page(m, kpfn), node, lock);
+		if (page)
+			return page;
+	} while (in_task(m) && node->kpfn != kpfn);
 	m->ksm.stale_nodes--;
 	remove_node_from_stable_tree(m, node);
 	return NULL;
@@ -58,11 +100,12 @@ void remove_rmap_item_from_tree(struct pyksm *m, struct rmap_item *item)
 	COUNT(m, remove_rmap_item_from_tree);
 	if (item->address & STABLE_FLAG) {
 		struct stable_node *node = item->head;
-		struct page *page = get_ksm_page(m, node);
+		struct page *page = get_ksm_page(m, node, KSM_PAGE_LOCK);
 
 		if (!page)
 			return; /* the node went, and this item's flag with it */
-		hlist_del(&item->hlist);
+		hlist_del(&item->hlist); /* walks over the items hold the page's lock */
+		unlock_ksm_page(m, page);
 		put_page(m, page);
 		if (node->hlist.first)
 			ksm->pages_sharing--;
@@ -105,7 +148,7 @@ void remove_trailing_rmap_items(struct pyksm *m, struct rmap_item **list)
 
 static int remove_stable_node(struct pyksm *m, struct stable_node *node)
 {
-	struct page *page = get_ksm_page(m, node);
+	struct page *page = get_ksm_page(m, node, KSM_PAGE_LOCK);
 	int err = 0;
 
 	if (!page)
@@ -119,6 +162,7 @@ static int remove_stable_node(struct pyksm *m, struct stable_node *node)
 		set_page_stable_node(page, NULL);
 		remove_node_from_stable_tree(m, node);
 	}
+	unlock_ksm_page(m, page);
 	put_page(m, page);
 	return err;
 }
@@ -195,7 +239,7 @@ static struct page *chain_lookup(struct pyksm *m, struct rb_root *root, struct c
 	place->dup = place->node;
 	if (is_stable_node_chain(place->node))
 		stable_node_dup(m, root, place, prune);
-	return place->dup ? get_ksm_page(m, place->dup) : NULL;
+	return place->dup ? get_ksm_page(m, place->dup, KSM_PAGE_NOLOCK) : NULL;
 }
 
 /*
@@ -207,7 +251,7 @@ static void descend_by_key(struct pyksm *m, struct tree_place *at, uint64_t key)
 	struct rb_node **link = at->link, *parent = at->parent;
 	uint64_t compared = 0;
 
-	if (m->ksm.stale_nodes)
+	if (m->ksm.stale_nodes || in_task(m))
 		return;
 	for (; *link; compared++) {
 		const struct stable_node *node = container_of(*link, struct stable_node, node);
@@ -318,7 +362,24 @@ static struct page *chain_append(struct pyksm *m, struct page *page, struct stab
 	return if_candidate(m, page, page_node);
 }
 
-/* The KSM page of page's content, with a reference; page itself where it is one. NULL: none. */
+/*
+ * The page that was found, with a reference, of which its migration must know: its lock is taken and let go. Since 5.1
+ * it is not waited for. NULL: meanwhile it has gone, and the tree has changed.
+ */
+static struct page *get_found_page(struct pyksm *m, struct stable_node *node)
+{
+	bool waits = !has(m, FEAT_SWAPOFF_PER_MM); /* which came with the same release */
+	struct page *page = get_ksm_page(m, node, waits ? KSM_PAGE_LOCK : KSM_PAGE_TRYLOCK);
+
+	if (page && page != KSM_PAGE_BUSY)
+		unlock_ksm_page(m, page);
+	return page;
+}
+
+/*
+ * The KSM page of page's content, with a reference; page itself where it is one. NULL: none; KSM_PAGE_BUSY: it is
+ * another time's work.
+ */
 struct page *stable_tree_search(struct pyksm *m, struct page *page)
 {
 	struct stable_node *page_node = page_stable_node(page);
@@ -348,8 +409,12 @@ struct page *stable_tree_search(struct pyksm *m, struct page *page)
 		return chain_append(m, page, page_node, nid, &at);
 	if (!is_page_sharing_candidate(m, at.found.dup))
 		return NULL; /* its like will be found in the unstable tree, and become a dup */
-	tree_page = get_ksm_page(m, at.found.dup);
-	assert(tree_page); /* nothing has run since it was compared */
+	tree_page = get_found_page(m, at.found.dup);
+	if (tree_page == KSM_PAGE_BUSY)
+		return tree_page;
+	if (!tree_page)
+		return page_node || has(m, FEAT_MAX_PAGE_SHARING) ? stable_tree_search(m, page)
+								  : NULL;
 	if (get_kpfn_nid(m, at.found.dup->kpfn) == at.found.dup->nid ||
 	    bugged(m, BUG_KSM_MISPLACED_NODE_AFTER_MIGRATION))
 		return tree_page;
@@ -409,15 +474,17 @@ void stable_tree_append(struct pyksm *m, struct rmap_item *item, struct stable_n
 /* The page at an item's address if it is still there to be merged, with a reference. */
 static struct page *get_mergeable_page(struct pyksm *m, const struct rmap_item *item)
 {
-	struct page *page;
+	struct page *page = NULL;
 
-	if (!find_mergeable_vma(item->mm, item->address))
-		return NULL;
-	page = follow_page(m, item->mm, item->address & PAGE_MASK);
-	if (!page || !PageAnon(page))
-		return NULL;
-	get_page(page);
-	return page;
+	down_read(m, item->mm, PT_GET_MERGEABLE_MMAP_SEM);
+	if (find_mergeable_vma(item->mm, item->address))
+		page = follow_page_get(m, item->mm, item->address & PAGE_MASK,
+				       PT_GET_MERGEABLE_PTL);
+	up_read(m, item->mm);
+	if (!page || PageAnon(page))
+		return page;
+	put_page(m, page);
+	return NULL;
 }
 
 /*
@@ -496,7 +563,7 @@ struct rmap_item *unstable_tree_search_insert(struct pyksm *m, struct rmap_item 
 	item->address |= UNSTABLE_FLAG | (ksm->scan.seqnr & SEQNR_MASK);
 	item->nid = (uint8_t)nid;
 	item->key = key;
-	if (follow_page(m, item->mm, item->address & PAGE_MASK) != page)
+	if (ksm->unstable_sure && follow_page(m, item->mm, item->address & PAGE_MASK) != page)
 		ksm->unstable_sure = false; /* PROT_NONE: searches will end at it */
 	rb_link_node(&item->node, parent, link);
 	rb_insert_color(&item->node, root);

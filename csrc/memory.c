@@ -26,6 +26,22 @@ struct page *follow_page(const struct pyksm *m, const struct mm_struct *mm, uint
 	return present_page(m, mm, addr);
 }
 
+/* The same with a reference, which is taken before the pte can change. mmap_sem is held. */
+struct page *follow_page_get(struct pyksm *m, struct mm_struct *mm, uint64_t addr,
+			     enum sched_point point)
+{
+	struct page *page;
+
+	if (in_task(m) && !pte_lookup(mm, addr))
+		return NULL;
+	pte_lock(m, mm, addr, point);
+	page = follow_page(m, mm, addr);
+	if (page)
+		get_page(page);
+	pte_unlock(m, mm, addr);
+	return page;
+}
+
 /* Has another task changed it since it was read? (kernel: !pte_same()) */
 static inline bool pte_raced(const struct pyksm *m, const pte_t *pte, pte_t orig)
 {

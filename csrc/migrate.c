@@ -6,7 +6,8 @@
 #define FORCE_AFTER_PASS 2 /* from then on wait for writeback */
 #define MOVE_CHUNK (4096 / 24 - 1) /* as many page_to_node records as one kernel page takes */
 
-static struct page *migration_entry_page(const struct pyksm *m, pte_t pte)
+/* The page whose migration a pte waits for, NULL where that is no such pte. */
+struct page *migration_entry_page(const struct pyksm *m, pte_t pte)
 {
 	swp_entry_t entry = pte_to_swp_entry(m, pte);
 	enum migration_kind kind;

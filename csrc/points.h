@@ -70,8 +70,34 @@
 	X(REFERENCED_TRYLOCK, "page_referenced:trylock_page")                                      \
 	X(REFERENCED_PTL, "page_referenced_one:pte_lock")                                          \
 	X(UNMAP_PTL, "try_to_unmap_one:pte_lock")                                                  \
-	/* ksm_merge.c */                                                                          \
+	/* ksm.c, ksm_scan.c, ksm_sysfs.c */                                                       \
+	X(KSM_ENTER, "__ksm_enter:mmlist_lock")                                                    \
+	X(KSM_EXIT, "__ksm_exit:mmlist_lock")                                                      \
+	X(KSM_EXIT_MMAP_SEM, "__ksm_exit:mmap_sem")                                                \
+	X(BREAK_KSM_PTL, "break_ksm:pte_lock")                                                     \
+	X(BREAK_COW_MMAP_SEM, "break_cow:mmap_sem")                                                \
+	X(UNMERGE_MMAP_SEM, "unmerge_and_remove_all_rmap_items:mmap_sem")                          \
+	X(UNMERGE_MMLIST, "unmerge_and_remove_all_rmap_items:mmlist_lock")                         \
+	X(SCAN_BEGIN, "scan_get_next_rmap_item:first_slot")                                        \
+	X(SCAN_MMAP_SEM, "scan_get_next_rmap_item:mmap_sem")                                       \
+	X(SCAN_PTL, "scan_get_next_rmap_item:pte_lock")                                            \
+	X(SCAN_END_SLOT, "scan_get_next_rmap_item:mmlist_lock")                                    \
+	X(STORE_THREAD_MUTEX, "run_store:ksm_thread_mutex")                                        \
+	X(KSMD_THREAD_MUTEX, "ksm_scan_thread:ksm_thread_mutex")                                   \
+	/* ksm_merge.c, ksm_tree.c, ksm_rmap.c */                                                  \
 	X(WRITE_PROTECT_PTL, "write_protect_page:pte_lock")                                        \
+	X(REPLACE_PAGE_PTL, "replace_page:pte_lock")                                               \
+	X(MERGE_TRYLOCK_PAGE, "try_to_merge_one_page:trylock_page")                                \
+	X(MERGE_MMAP_SEM, "try_to_merge_with_ksm_page:mmap_sem")                                   \
+	X(MERGE_ZERO_MMAP_SEM, "try_to_merge_with_zero_page:mmap_sem")                             \
+	X(MERGED_LOCK_PAGE, "cmp_and_merge_page:lock_new_kpage")                                   \
+	X(STABLE_LOCK_PAGE, "cmp_and_merge_page:lock_kpage")                                       \
+	X(GET_KSM_PAGE, "get_ksm_page:get_page")                                                   \
+	X(GET_KSM_PAGE_LOCK, "get_ksm_page:lock_page")                                             \
+	X(GET_KSM_PAGE_TRYLOCK, "get_ksm_page:trylock_page")                                       \
+	X(GET_MERGEABLE_MMAP_SEM, "get_mergeable_page:mmap_sem")                                   \
+	X(GET_MERGEABLE_PTL, "get_mergeable_page:pte_lock")                                        \
+	X(RMAP_WALK_KSM, "rmap_walk_ksm:anon_vma_lock")                                            \
 	/* elsewhere */                                                                            \
 	X(TRYLOCK_PAGE, "trylock_page")                                                            \
 	X(LOCK_PAGE, "lock_page")
