@@ -454,7 +454,7 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     Mutant(
         "ksm_tree.c",
-        "if (m->ksm.stale_nodes)",
+        "if (m->ksm.stale_nodes || in_task(m))",
         "if (0)",
         "a search goes past a node whose page has gone",
     ),
