@@ -450,6 +450,8 @@ static void check_event(struct pyksm_judge *j, const struct pyksm *m, const char
 		judge_wrong(j, 5, 0, "oops", "%s", event);
 	else if (!strncmp(event, "kvm_age_hva_handler", 19))
 		judge_wrong(j, 4, 0, "mmu-notifier", "%s", event);
+	else if (!strcmp(event, "copy of a page that is not uptodate"))
+		judge_wrong(j, 1, 0, "not-uptodate", "%s", event);
 	else if (!strncmp(event, "BUG_ON", 6))
 		judge_wrong(j, 4, 0, "bug-on", "%s", event);
 	else if (!strncmp(event, "WARN_ON_ONCE remove_stable_node", 31)) {

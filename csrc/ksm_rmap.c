@@ -34,6 +34,17 @@ static __attribute__((noinline)) struct page *copy_for(struct pyksm *m, const st
 	return copy;
 }
 
+/* What could not be read is left to the caller, who will say so. */
+static bool may_be_copied(struct pyksm *m, const struct page *page)
+{
+	if (page->flags & PG_uptodate)
+		return true;
+	if (!bugged(m, BUG_KSM_COPY_NOT_UPTODATE))
+		return false;
+	event(m, "copy of a page that is not uptodate"); /* nobody will know it as that any more */
+	return true;
+}
+
 /*
  * The page to map at addr for what is in swap cache: itself, a copy (locked, not in any list) where its
  * owner is of another family or unmerging forbids it, or NULL for want of memory.
@@ -42,7 +53,7 @@ struct page *ksm_might_need_to_copy(struct pyksm *m, struct page *page, struct v
 				    uint64_t addr)
 {
 	COUNT(m, ksm_might_need_to_copy);
-	if (may_be_mapped_here(m, page, vma, addr) || !(page->flags & PG_uptodate))
+	if (may_be_mapped_here(m, page, vma, addr) || !may_be_copied(m, page))
 		return page;
 	return copy_for(m, page, vma);
 }

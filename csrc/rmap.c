@@ -362,7 +362,10 @@ void page_add_anon_rmap(struct pyksm *m, struct page *page, struct vm_area_struc
 void page_add_new_anon_rmap(struct pyksm *m, struct page *page, struct vm_area_struct *vma,
 			    uint64_t addr)
 {
-	page->flags |= PG_swapbacked | PG_charged;
+	page->flags |= PG_swapbacked;
+	/* Of all new pages only ksm_might_need_to_copy()'s are locked. */
+	if (!(page->flags & PG_locked) || !bugged(m, BUG_KSM_COPIED_PAGE_UNCHARGED))
+		page->flags |= PG_charged;
 	if (!has(m, FEAT_KEEP_YOUNG_ONCE))
 		page->flags |= PG_active;
 	if (has(m, FEAT_ANON_EXCLUSIVE))

@@ -65,6 +65,20 @@ BUGS: tuple[Bug, ...] = (
         "a KSM page that is in the swap cache is mapped as it is, whatever ksm/run says",
     ),
     Bug(
+        "ksm-copy-not-uptodate", "sequential+fault", "mm/ksm.c: ksm_does_need_to_copy",
+        ("cbf86cfe04a6",), "2.6.33", "3.9", ("I1",),
+        "of a page that could not be read a copy is made, which passes for one that was",
+        needs=("swapoff-keeps-shared-cache",),
+        corrected="such a page must have been mapped by somebody and stayed in the swap cache: "
+        "only 4.14 to 5.0 leave it there (swapoff-keeps-shared-cache)",
+    ),
+    Bug(
+        "ksm-copied-page-uncharged", "sequential", "mm/ksm.c: ksm_might_need_to_copy",
+        ("62fdb1632bcb",), "5.8", "5.9", ("I8",),
+        "the copy that a process gets of a page of the swap cache is charged to nobody",
+        needs=("swapin-charged-at-read",),
+    ),
+    Bug(
         "ksm-stale-nodes-on-mode-switch", "sequential", "mm/ksm.c: merge_across_nodes_store",
         ("cbf86cfe04a6",), "3.9", "3.9", ("I6", "I7"),
         "what has no items left counts as gone when merge_across_nodes changes, nodes stay in "
