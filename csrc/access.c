@@ -190,28 +190,57 @@ int pyksm_read(struct pyksm *m, int pid, uint64_t addr, void *data, size_t len)
 }
 
 /* ---- pins ---- */
-static int pin_page(struct pyksm *m, int pid, uint64_t addr)
+void put_pin(struct pyksm *m, const struct pin *pin)
+{
+	struct page *page = pfn_to_page(m, pin->pfn);
+
+	page->_count -= (int32_t)(pin->refs - 1);
+	put_page(m, page);
+}
+
+/* What they were taken of is there no more. Only the census wants to know. */
+void forget_pins(struct pyksm *m, int pid, uint64_t addr, uint64_t npages)
 {
 	struct process *p = find_process(m, pid);
+
+	for (size_t i = 0; p && i < p->nr_pins; i++)
+		if (p->pins[i].vpn - (addr >> PAGE_SHIFT) < npages)
+			p->pins[i].gone = true;
+}
+
+/* So many references that the count might run over: there is no memory for that. */
+static bool too_many_references(const struct page *page)
+{
+	return page_count(page) > INT32_MAX - 2 * GUP_PIN_COUNTING_BIAS;
+}
+
+static int pin_page(struct pyksm *m, int pid, uint64_t addr, bool write)
+{
+	struct process *p = find_process(m, pid);
+	uint32_t refs = write && has(m, FEAT_PINS_COUNTED) ? GUP_PIN_COUNTING_BIAS : 1;
 	struct page *page;
 	struct pin *pins;
 	int err;
 
 	if (in_task(m))
-		err = task_access(m, pid, addr, false, &page);
+		err = task_access(m, pid, addr, write, &page);
 	else
-		err = p ? access_page(m, p->mm, addr, false, &page) : -ESRCH;
+		err = p ? access_page(m, p->mm, addr, write, &page) : -ESRCH;
 	if (err)
 		return err;
 	p = find_process(m, pid);
 	if (!p)
 		return -ESRCH;
+	if (too_many_references(page))
+		return -ENOMEM;
 	pins = grow(p->pins, &p->max_pins, p->nr_pins + 1, sizeof(*pins));
 	if (!pins)
 		return -ENOMEM;
 	p->pins = pins;
-	pins[p->nr_pins++] = (struct pin){ addr >> PAGE_SHIFT, page_to_pfn(m, page) };
-	get_page(page);
+	pins[p->nr_pins++] =
+		(struct pin){ addr >> PAGE_SHIFT, page_to_pfn(m, page), refs, write, false };
+	page->_count += (int32_t)refs;
+	p->mm->has_pinned |= write;
 	return 0;
 }
 
@@ -219,13 +248,13 @@ static int pin_page(struct pyksm *m, int pid, uint64_t addr)
 static int unpin_page(struct pyksm *m, struct process *p, uint64_t addr)
 {
 	for (size_t i = p->nr_pins; i-- > 0;) {
-		uint64_t pfn = p->pins[i].pfn;
+		struct pin pin = p->pins[i];
 
-		if (p->pins[i].vpn != addr >> PAGE_SHIFT)
+		if (pin.vpn != addr >> PAGE_SHIFT)
 			continue;
 		p->nr_pins--;
 		memmove(&p->pins[i], &p->pins[i + 1], (p->nr_pins - i) * sizeof(*p->pins));
-		put_page(m, pfn_to_page(m, pfn));
+		put_pin(m, &pin);
 		return 0;
 	}
 	return -EINVAL;
@@ -234,9 +263,8 @@ static int unpin_page(struct pyksm *m, struct process *p, uint64_t addr)
 #define PINS_MAX (1u << 28) /* of one call: a terabyte of zero pages is a wrong number */
 
 /* All or nothing: as vmsplice() would leave no half of a request in the pipe here. */
-int pyksm_pin(struct pyksm *m, int pid, uint64_t addr, uint64_t npages)
+static int pin_pages(struct pyksm *m, int pid, uint64_t addr, uint64_t npages, bool write)
 {
-	ENTER(m);
 	struct process *p;
 	int err = find_for_read(m, pid, &p);
 	uint64_t i;
@@ -246,13 +274,25 @@ int pyksm_pin(struct pyksm *m, int pid, uint64_t addr, uint64_t npages)
 	if (!err && npages > PINS_MAX)
 		err = -ENOMEM;
 	for (i = 0; !err && i < npages; i++)
-		err = pin_page(m, pid, addr + (i << PAGE_SHIFT));
+		err = pin_page(m, pid, addr + (i << PAGE_SHIFT), write);
 	if (!err || !i)
 		return err;
 	p = find_process(m, pid);
 	for (i--; p && i-- > 0;)
 		unpin_page(m, p, addr + (i << PAGE_SHIFT));
 	return err;
+}
+
+int pyksm_pin(struct pyksm *m, int pid, uint64_t addr, uint64_t npages)
+{
+	ENTER(m);
+	return pin_pages(m, pid, addr, npages, false);
+}
+
+int pyksm_pin_user_pages(struct pyksm *m, int pid, uint64_t addr, uint64_t npages)
+{
+	ENTER(m);
+	return pin_pages(m, pid, addr, npages, true);
 }
 
 /* latest[i]: 1 + the index of the latest pin of the range's page i, 0 where it has none. */
@@ -290,7 +330,7 @@ int pyksm_unpin(struct pyksm *m, int pid, uint64_t addr, uint64_t npages)
 	for (uint64_t i = 0; !err && i < npages; i++) {
 		struct pin *pin = &p->pins[latest[i] - 1];
 
-		put_page(m, pfn_to_page(m, pin->pfn));
+		put_pin(m, pin);
 		pin->pfn = UINT64_MAX;
 	}
 	free(latest);

@@ -42,6 +42,46 @@ __attribute__((format(printf, 3, 4))) static void wrong(struct census *c, const 
 	}
 }
 
+/* ---- pins ---- */
+static void count_pins(struct census *c)
+{
+	for (size_t i = 0; i < c->m->nr_procs; i++)
+		for (size_t k = 0; k < c->m->procs[i].nr_pins; k++)
+			c->pins[c->m->procs[i].pins[k].pfn] += c->m->procs[i].pins[k].refs;
+}
+
+/* What I/O brings to the page is to be seen where its owner looks, in mm or not yet in memory. */
+static void check_own_pins(struct census *c, const struct process *p)
+{
+	for (size_t k = 0; k < p->nr_pins; k++) {
+		const struct pin *pin = &p->pins[k];
+		const pte_t *pte = pte_lookup(p->mm, pin->vpn << PAGE_SHIFT);
+
+		if (!pin->write || pin->gone || !pte || !pte_present(*pte) ||
+		    pte_pfn(*pte) == pin->pfn)
+			continue;
+		wrong(c, "pin", "pid %d 0x%llx maps page %llu, page %llu is pinned for I/O", p->pid,
+		      (unsigned long long)pin->vpn << PAGE_SHIFT, (unsigned long long)pte_pfn(*pte),
+		      (unsigned long long)pin->pfn);
+	}
+}
+
+/* Nobody writes to a page that somebody else, who once shared it, still reads by a pin. */
+static void check_foreign_pins(struct census *c, const struct vm_area_struct *vma, uint64_t addr,
+			       uint64_t pfn)
+{
+	for (size_t i = 0; i < c->m->nr_procs; i++) {
+		const struct process *p = &c->m->procs[i];
+
+		for (size_t k = 0; k < p->nr_pins && p->mm != vma->vm_mm; k++)
+			if (p->pins[k].pfn == pfn)
+				wrong(c, "pin",
+				      "pid %d 0x%llx is writable, pid %d has its page %llu pinned",
+				      vma->vm_mm->pid, (unsigned long long)addr, p->pid,
+				      (unsigned long long)pfn);
+	}
+}
+
 /* ---- page tables ---- */
 static void check_ksm_pte(struct census *c, const struct vm_area_struct *vma, uint64_t addr,
 			  pte_t pte)
@@ -77,6 +117,8 @@ static void count_pte(struct census *c, const struct vm_area_struct *vma, uint64
 		(*anon)++;
 		c->ptes[pte_pfn(pte)]++;
 		check_ksm_pte(c, vma, addr, pte);
+		if (pte & _PAGE_RW && c->pins[pte_pfn(pte)] && has(c->m, FEAT_REUSE_BY_REFCOUNT))
+			check_foreign_pins(c, vma, addr, pte_pfn(pte));
 		return;
 	}
 	entry = pte_to_swp_entry(c->m, pte);
@@ -595,9 +637,9 @@ int census(struct pyksm *m, bool strict, char *buf, size_t len)
 		release(&c);
 		return -ENOMEM;
 	}
-	for (size_t i = 0; i < m->nr_procs; i++)
-		for (size_t k = 0; k < m->procs[i].nr_pins; k++)
-			c.pins[m->procs[i].pins[k].pfn]++;
+	count_pins(&c);
+	for (size_t i = 0; i < m->nr_procs && has(m, FEAT_PINS_COUNTED); i++)
+		check_own_pins(&c, &m->procs[i]);
 	for (const struct mm_struct *mm = m->all_mms; mm; mm = mm->all_next)
 		count_mm(&c, mm);
 	for (uint32_t nid = 0; nid < m->nodes; nid++) {

@@ -406,6 +406,8 @@ void page_add_new_anon_rmap(struct pyksm *m, struct page *page, struct vm_area_s
 			    uint64_t addr);
 void page_move_anon_rmap(struct pyksm *m, struct page *page, struct vm_area_struct *vma);
 void page_remove_rmap(struct pyksm *m, struct page *page);
+/* FOLL_PIN counts this many references at once, so that such a page can be told, more or less. */
+#define GUP_PIN_COUNTING_BIAS 1024
 bool page_maybe_dma_pinned(const struct page *page);
 bool page_try_share_anon_rmap(struct page *page);
 int page_referenced(struct pyksm *m, struct page *page, bool locked);
@@ -464,6 +466,10 @@ struct vm_area_struct *copy_vma(struct pyksm *m, struct vm_area_struct **vmap, u
 				uint64_t len, uint64_t pgoff);
 struct anon_vma *find_mergeable_anon_vma(struct vm_area_struct *vma);
 void exit_mmap(struct pyksm *m, struct mm_struct *mm);
+
+/* access.c */
+void put_pin(struct pyksm *m, const struct pin *pin);
+void forget_pins(struct pyksm *m, int pid, uint64_t addr, uint64_t npages);
 
 /* fork.c */
 /* A user more, where another task may be the last one otherwise. */

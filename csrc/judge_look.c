@@ -309,7 +309,7 @@ static const struct {
 	{ "swap-inuse", 8 },  { "mm-counter", 8 },    { "ksm-counts", 8 },   { "mmlist", 9 },
 	{ "vma", 5 },	      { "rmap", 4 },	      { "ksm-rmap", 4 },     { "ksm-tree", 6 },
 	{ "ksm-no-node", 6 }, { "ksm-rmap-item", 6 }, { "ksm-unmerged", 7 }, { "ksm-writable", 6 },
-	{ "charge", 8 },
+	{ "charge", 8 },      { "pin", 10 },
 };
 
 /* What is not in the table is a count: I3. */

@@ -254,7 +254,7 @@ int pyksm_exit(struct pyksm *m, int pid)
 	memmove(p, p + 1, (size_t)(&m->procs[m->nr_procs] - p) * sizeof(*p));
 	mmput(m, gone.mm);
 	for (size_t i = 0; i < gone.nr_pins; i++) /* memory goes first, then the pipes */
-		put_page(m, pfn_to_page(m, gone.pins[i].pfn));
+		put_pin(m, &gone.pins[i]);
 	free(gone.pins);
 	return 0;
 }
@@ -301,6 +301,8 @@ int pyksm_munmap(struct pyksm *m, int pid, uint64_t addr, uint64_t npages)
 		return err;
 	err = check_range(addr, npages);
 	if (!err)
+		forget_pins(m, pid, addr, npages);
+	if (!err)
 		err = do_munmap(m, mm, addr, npages << PAGE_SHIFT);
 	return leave_mm(m, mm, err);
 }
@@ -334,6 +336,10 @@ int pyksm_mremap(struct pyksm *m, int pid, uint64_t addr, uint64_t npages, uint6
 	err = check_range(addr, npages);
 	if (!err)
 		err = check_range(new_addr, npages);
+	if (!err) {
+		forget_pins(m, pid, addr, npages);
+		forget_pins(m, pid, new_addr, npages);
+	}
 	if (!err)
 		err = do_mremap(m, mm, addr, npages << PAGE_SHIFT, new_addr);
 	return leave_mm(m, mm, err);
@@ -349,6 +355,8 @@ int pyksm_madvise(struct pyksm *m, int pid, uint64_t addr, uint64_t npages, int 
 	if (err)
 		return err;
 	err = check_range(addr, npages);
+	if (!err && advice == PYKSM_MADV_DONTNEED)
+		forget_pins(m, pid, addr, npages);
 	if (!err)
 		err = do_madvise(m, mm, addr, npages << PAGE_SHIFT, advice);
 	return leave_mm(m, mm, err);

@@ -246,6 +246,8 @@ static bool reuse_exclusive(struct pyksm *m, struct vm_area_struct *vma, struct 
 static bool wp_can_reuse(struct pyksm *m, struct vm_area_struct *vma, uint64_t addr, pte_t *pte,
 			 struct page *page, bool *raced)
 {
+	if (bugged(m, BUG_COW_GUP_WRONG_SIDE))
+		return reuse_by_mapcount(m, vma, addr, pte, page, raced);
 	if (has(m, FEAT_ANON_EXCLUSIVE))
 		return reuse_exclusive(m, vma, page);
 	if (has(m, FEAT_REUSE_BY_REFCOUNT))
@@ -672,6 +674,36 @@ static uint64_t copy_one_pte(struct pyksm *m, struct mm_struct *dst, struct mm_s
 	return wants;
 }
 
+/* Might the page be pinned for I/O by the parent? Then what the I/O brings has to stay in the parent's sight. */
+static struct page *page_needs_cow_for_dma(const struct pyksm *m, const struct mm_struct *src,
+					   pte_t pte)
+{
+	struct page *page;
+
+	if (!src->has_pinned || !pte_present(pte) || !has(m, FEAT_PINS_COUNTED))
+		return NULL;
+	page = vm_normal_page(m, pte);
+	if (!page || !page_maybe_dma_pinned(page))
+		return NULL;
+	return page->flags & PG_anon_exclusive || !has(m, FEAT_ANON_EXCLUSIVE) ? page : NULL;
+}
+
+/* The child's own copy at once; the parent's pte is left as it is. */
+static RARELY int copy_present_page(struct pyksm *m, struct mm_struct *dst, uint64_t addr,
+				    pte_t *dst_pte, const struct page *old)
+{
+	struct vm_area_struct *vma = find_vma(dst, addr);
+	struct page *page = wp_new_page(m, vma, old);
+
+	if (!page)
+		return -ENOMEM;
+	page_add_new_anon_rmap(m, page, vma, addr);
+	dst->anon_rss++;
+	*dst_pte = maybe_mkwrite(pte_mkdirty(m, mk_pte(m, page, vma)), vma);
+	COUNT(m, copy_one_pte);
+	return 0;
+}
+
 static int copy_pte_range(struct pyksm *m, struct mm_struct *dst, struct mm_struct *src,
 			  uint64_t addr, uint64_t end)
 {
@@ -682,10 +714,16 @@ static int copy_pte_range(struct pyksm *m, struct mm_struct *dst, struct mm_stru
 	pte_lock(m, dst, addr, PT_COPY_PTE_PTL);
 	pte_lock(m, src, addr, PT_COPY_PTE_PTL);
 	while (addr < end) {
-		swp_entry_t entry = { pte_none(*src_pte)
+		const struct page *pinned = page_needs_cow_for_dma(m, src, *src_pte);
+		swp_entry_t entry = { pinned || pte_none(*src_pte)
 					      ? 0
 					      : copy_one_pte(m, dst, src, dst_pte, src_pte) };
 
+		if (pinned && copy_present_page(m, dst, addr, dst_pte, pinned)) {
+			pte_unlock(m, src, addr);
+			pte_unlock(m, dst, addr);
+			return -ENOMEM;
+		}
 		if (entry.val) {
 			/* The locks are dropped for an allocation that may sleep, then the same pte again. */
 			pte_unlock(m, src, addr);

@@ -129,6 +129,7 @@ struct mm_struct {
 	int64_t anon_rss, swapents;
 	pte_t *pgd;
 	bool forked;
+	bool has_pinned; /* MMF_HAS_PINNED: it has once had a page pinned for I/O */
 	struct page *agent_pages; /* see mlock.c; NULL until they first show */
 	uint32_t agent_listed; /* how many of them are on the LRU */
 	struct mm_struct *all_next, *all_prev; /* every mm that still has memory, for the census */
@@ -154,6 +155,9 @@ struct anon_vma_chain {
 
 struct pin {
 	uint64_t vpn, pfn;
+	uint32_t refs;
+	bool write; /* for I/O to the page: what its owner sees there has to stay that page */
+	bool gone; /* its owner has unmapped or moved what was there */
 };
 
 struct process {

@@ -149,7 +149,8 @@ static int carry_out(struct pyksm *m, struct pyksm_program *p, struct pyksm_op *
 	case PYKSM_OP_MIGRATE:
 		return pyksm_migrate(m, pid, op->addr, op->npages, op->arg, op->status);
 	case PYKSM_OP_PIN:
-		return pyksm_pin(m, pid, op->addr, op->npages);
+		return op->arg ? pyksm_pin_user_pages(m, pid, op->addr, op->npages)
+			       : pyksm_pin(m, pid, op->addr, op->npages);
 	case PYKSM_OP_UNPIN:
 		return pyksm_unpin(m, pid, op->addr, op->npages);
 	case PYKSM_OP_SWAPON:

@@ -390,9 +390,6 @@ void page_remove_rmap(struct pyksm *m, struct page *page)
 	uncharge_page(m, page);
 }
 
-/* FOLL_PIN counts this many references at once, so that such a page can be told, more or less. */
-#define GUP_PIN_COUNTING_BIAS 1024
-
 bool page_maybe_dma_pinned(const struct page *page)
 {
 	return page_count(page) >= GUP_PIN_COUNTING_BIAS;
@@ -494,7 +491,8 @@ static int unmap_to_swap(struct pyksm *m, struct page *page, struct mm_struct *m
 		return SWAP_FAIL;
 	}
 	if (exclusive && !page_try_share_anon_rmap(page)) {
-		swap_free(m, entry);
+		if (!bugged(m, BUG_UNMAP_FAILURE_LEAKS_SWAP_COUNT))
+			swap_free(m, entry);
 		*pte = old;
 		return SWAP_FAIL;
 	}

@@ -93,8 +93,13 @@ static enum verdict shrink_locked_page(struct pyksm *m, struct page *page, bool 
 	verdict = page_check_references(m, page);
 	if (verdict != RECLAIM)
 		return verdict;
-	if (PageAnon(page) && !(page->flags & PG_swapcache) && !add_to_swap(m, page))
-		return ACTIVATE;
+	if (PageAnon(page) && !(page->flags & PG_swapcache)) {
+		if (has(m, FEAT_PINS_COUNTED) && page_maybe_dma_pinned(page) &&
+		    !bugged(m, BUG_COW_PINNED_PAGE_SWAPCACHE))
+			return KEEP;
+		if (!add_to_swap(m, page))
+			return ACTIVATE;
+	}
 	if (page_mapped(page) && (page->flags & PG_swapcache)) {
 		int ret = try_to_unmap(m, page, TTU_UNMAP);
 
@@ -481,11 +486,19 @@ static bool swapout_done(struct pyksm *m, struct pressure *out)
 	return out->n ? all_ranges_out(m, out) : all_processes_out(m, out);
 }
 
+struct progress {
+	int64_t rss; /* of all */
+	uint64_t done;
+};
+
 /* What shows that a turn has brought something: ptes unmapped, pages written, frames freed. */
-static uint64_t progress(const struct pyksm *m)
+static struct progress progress(const struct pyksm *m)
 {
-	return m->count[CNT_swap_duplicate] + m->count[CNT___swap_writepage] +
-	       m->count[CNT_free_page];
+	struct progress ret = { 0, m->count[CNT___swap_writepage] + m->count[CNT_free_page] };
+
+	for (size_t i = 0; i < m->nr_procs; i++)
+		ret.rss += m->procs[i].mm->anon_rss;
+	return ret;
 }
 
 void swapout(struct pyksm *m, const struct pyksm_range *ranges, int n)
@@ -501,12 +514,13 @@ void swapout(struct pyksm *m, const struct pyksm_range *ranges, int n)
 				   PYKSM_MADV_PAGEOUT);
 	}
 	while (idle < IDLE_TURNS && !swapout_done(m, &out)) {
-		uint64_t before = progress(m);
+		struct progress before = progress(m), after;
 
 		clear_young_of_all(m, &out);
 		lru_add_drain(m);
 		try_to_free_mem_cgroup_pages(m);
 		end_all_writeback(m);
-		idle = before == progress(m) ? idle + 1 : 0;
+		after = progress(m);
+		idle = before.rss == after.rss && before.done == after.done ? idle + 1 : 0;
 	}
 }

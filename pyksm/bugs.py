@@ -127,6 +127,32 @@ BUGS: tuple[Bug, ...] = (
         "a child's counts begin as its parent's, and its zero pages are not counted",
         needs=("ksm-counts-start-at-zero",),
     ),
+    # ---- mm/memory.c, mm/vmscan.c ----
+    Bug(
+        "cow-gup-wrong-side", "sequential", "mm/memory.c: do_wp_page",
+        ("17839856fd58", "09854ba94c6a"), "2.6", "5.9", ("I10",),
+        "a write goes to a page that is mapped here alone, though another process has it pinned",
+        needs=("reuse-by-refcount",),
+        corrected="17839856fd58 (5.8) was withdrawn for 09854ba94c6a (5.9), whose rule this undoes",
+    ),
+    Bug(
+        "cow-pinned-page-swapcache", "sequential", "mm/vmscan.c: shrink_page_list",
+        ("feb889fb40fa",), "5.9", "5.11", ("I10",),
+        "reclaim puts a page pinned for I/O into the swap cache and unmaps it: mapped again to "
+        "read, it is copied by the next write",
+        needs=("pins-counted",), lacks=("anon-exclusive",),
+        corrected="a write alone, without a read before it, takes the page over where it is; since "
+        "5.19 such a page's pte does not go at all",
+    ),
+    # ---- mm/rmap.c ----
+    Bug(
+        "unmap-failure-leaks-swap-count", "sequential", "mm/rmap.c: try_to_unmap_one",
+        ("322842ea3c72",), "4.17", "5.19", ("I3", "I9"),
+        "where unmapping fails after the slot's count was raised, the count stays raised",
+        needs=("anon-exclusive", "pins-counted"),
+        corrected="arch_unmap_one(), which failed then, does nothing on x86; the test for a pinned "
+        "page, which came with the same series, fails at the same place without an injection",
+    ),
     # ---- mm/swapfile.c ----
     Bug(
         "ksm-swapoff-resurrects-ksm-page", "sequential", "mm/swapfile.c: unuse_pte",

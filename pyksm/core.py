@@ -179,6 +179,7 @@ _MREMAP = _Op("mremap", lib.pyksm_mremap, _id, _addr, _count, _addr)
 _MADVISE = _Op("madvise", lib.pyksm_madvise, _id, _addr, _count, _i32)
 _CLEAR_REFS = _Op("clear_refs", lib.pyksm_clear_refs, _id, _i32)
 _PIN = _Op("pin", lib.pyksm_pin, _id, _addr, _count)
+_PIN_USER_PAGES = _Op("pin", lib.pyksm_pin_user_pages, _id, _addr, _count)
 _UNPIN = _Op("unpin", lib.pyksm_unpin, _id, _addr, _count)
 _TOUCH = _Op("touch", lib.pyksm_touch, _id, _addr, _count, _bool)
 _SWAPOFF = _Op("swapoff", lib.pyksm_swapoff, _id)
@@ -619,8 +620,8 @@ class Core:
             "touch", lib.pyksm_touch, _id(pid), _addr(addr), pages, int(bool(write)), npages=pages
         )
 
-    def pin(self, pid: int, addr: int, npages: int) -> None:
-        self._do(_PIN, pid, addr, npages)
+    def pin(self, pid: int, addr: int, npages: int, write: bool = False) -> None:
+        self._do(_PIN_USER_PAGES if write else _PIN, pid, addr, npages)
 
     def unpin(self, pid: int, addr: int, npages: int) -> None:
         self._do(_UNPIN, pid, addr, npages)

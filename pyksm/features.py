@@ -100,6 +100,11 @@ FEATURES: tuple[Feature, ...] = (
         "ksm-event-counts", "fault", "5.19", ("94bfe85bde18", "4d45c3aff5eb"),
         "vmstat counts cow_ksm and (already 5.18) ksm_swpin_copy",
     ),
+    Feature(
+        "pins-counted", "fault", "5.11", ("3faa52c03f44", "70e806e4e645", "feb889fb40fa"),
+        "a pin for I/O counts 1024 references (5.7), so that a page so pinned can be told: fork "
+        "copies it at once (5.9), reclaim leaves it alone (5.11)",
+    ),
     # ---- anon_vma ----
     Feature(
         "anon-vma-reuse", "rmap", "3.19", ("7a3ef208e662",),

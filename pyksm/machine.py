@@ -225,9 +225,10 @@ class Region:
         self._engine.mremap(self._pid, self.addr, self.npages, target)
         return self.process._named(name, target, self.npages)
 
-    def pin(self) -> None:
-        """Take an extra reference on the resident pages, as vmsplice() into a pipe does."""
-        self._engine.pin(self._pid, self.addr, self.npages)
+    def pin(self, write: bool = False) -> None:
+        """Take an extra reference on the pages, as vmsplice() into a pipe does; or ``write``, to
+        have a device write to them."""
+        self._engine.pin(self._pid, self.addr, self.npages, write)
 
     def unpin(self) -> None:
         """Drop the references that :meth:`pin` took."""

@@ -141,6 +141,7 @@ OPERATIONS: list[tuple[str, tuple[Any, ...]]] = [
     ("read", (1, 4 << 30, 1)),
     ("touch", (1, 4 << 30, 1, True)),
     ("pin", (1, 4 << 30, 1)),
+    ("pin", (1, 4 << 30, 1, True)),
     ("unpin", (1, 4 << 30, 1)),
     ("migrate", (1, 4 << 30, 1, 0)),
     ("swapon", (16, 5)),

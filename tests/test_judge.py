@@ -109,6 +109,8 @@ def test_bad_input() -> None:
     at = parse(START + "at shrink_zone:begin 1 write A r 1\nswapout *")
     with pytest.raises(InputError, match="at"):
         judge(at)
-    misfit = parse(START + "schedule a@syscall:mmap_sem b\ntask a:\n  sleep 1\ntask b:\n  sleep 1\n")
+    misfit = parse(
+        START + "schedule a@syscall:mmap_sem b\ntask a:\n  sleep 1\ntask b:\n  sleep 1\n"
+    )
     with pytest.raises(InputError, match="does not fit"):
         judge(misfit)

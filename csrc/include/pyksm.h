@@ -200,7 +200,10 @@ PYKSM_API int pyksm_read(struct pyksm *m, int pid, uint64_t addr, void *data, si
 /* Fault the pages in without looking at them: write != 0 as a write. */
 PYKSM_API int pyksm_touch(struct pyksm *m, int pid, uint64_t addr, uint64_t npages, int write,
 			  int32_t *errs);
+/* A reference to each page: as vmsplice(2) takes them. */
 PYKSM_API int pyksm_pin(struct pyksm *m, int pid, uint64_t addr, uint64_t npages);
+/* For I/O to them: pages are made the process's own first. pyksm_unpin drops the latest of either kind. */
+PYKSM_API int pyksm_pin_user_pages(struct pyksm *m, int pid, uint64_t addr, uint64_t npages);
 PYKSM_API int pyksm_unpin(struct pyksm *m, int pid, uint64_t addr, uint64_t npages);
 /* status: a page each, the node afterwards or -errno; may be NULL. */
 PYKSM_API int pyksm_migrate(struct pyksm *m, int pid, uint64_t addr, uint64_t npages, int node,

@@ -61,7 +61,8 @@ struct pyksm_op {
 	int32_t child; /* FORK: which process it becomes */
 	int32_t area;
 	/* MMAP, MIGRATE: node; MADVISE: advice; MPROTECT: prot; SWAPON: priority; PRCTL: on;
-	 * CLEAR_REFS: what; INJECT: enum pyksm_fault_kind; WRITE: 1 where page k gets value + k */
+	 * CLEAR_REFS: what; INJECT: enum pyksm_fault_kind; WRITE: 1 where page k gets value + k;
+	 * PIN: 1 for I/O */
 	int32_t arg;
 	uint32_t line; /* the caller's */
 	uint64_t addr,

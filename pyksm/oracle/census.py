@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 from pyksm.oracle import census_ksm, interval_tree, ksm_rmap, rmap
 from pyksm.oracle.pgtable import (
+    RW,
     SPECIAL,
     get_pte,
     non_swap_entry,
@@ -65,7 +66,7 @@ def census(m: Machine, strict: bool) -> list[str]:
     before = m.counters.copy()
     tally = _Tally(m)
     lines: list[str] = []
-    for check in (_pages, _lru, _swap, _mms, _anon_vmas, _vmas, _rmap):
+    for check in (_pages, _lru, _swap, _mms, _anon_vmas, _vmas, _rmap, _pins):
         lines += check(m, tally)
     lines += census_ksm.census(m, tally.mms)
     if strict:
@@ -216,6 +217,24 @@ def _rmap(m: Machine, tally: _Tally) -> Iterator[str]:
             reached = _reached(m, page)
             if reached < mapcount:
                 yield f"rmap: {reached} of {mapcount} ptes of frame {page.pfn} are found"
+
+
+def _pins(m: Machine, tally: _Tally) -> Iterator[str]:
+    """Their owners still see the pages that are pinned for I/O, and nobody else writes to any."""
+    writers: dict[int, set[int]] = {}
+    for mm in tally.mms if m.pins else ():
+        for table in mm.tables.values():
+            for pte in table:
+                if pte_present(pte) and pte & RW:
+                    writers.setdefault(pte_pfn(pte), set()).add(mm.pid)
+    for (pid, address), pins in m.pins.items():
+        pte = get_pte(m.mms[pid], address)
+        for pin in pins:
+            pfn, told = pin.page.pfn, pin.write and m.has("pins-counted")
+            if told and not pin.gone and pte_present(pte) and pte_pfn(pte) != pfn:
+                yield f"pin: {address:#x} of mm {pid} maps another page than frame {pfn}"
+            if m.has("reuse-by-refcount") and writers.get(pfn, set()) - {pid}:
+                yield f"pin: frame {pfn}, which mm {pid} has pinned, is writable elsewhere"
 
 
 def _strict(m: Machine, tally: _Tally) -> Iterator[str]:

@@ -18,6 +18,7 @@ from errno import (
 
 from pyksm.engine import (
     FAULT_KINDS,
+    MADV_DONTNEED,
     MADV_MERGEABLE,
     MADV_PAGEOUT,
     MADV_UNMERGEABLE,
@@ -48,7 +49,7 @@ from pyksm.oracle import (
     vmscan,
 )
 from pyksm.oracle.census import census
-from pyksm.oracle.page_alloc import get_page, put_page
+from pyksm.oracle.page_alloc import put_page
 from pyksm.oracle.pgtable import (
     SPECIAL,
     get_pte,
@@ -69,6 +70,7 @@ from pyksm.oracle.structs import (
     Mm,
     Node,
     Page,
+    Pin,
     SwapInfo,
 )
 from pyksm.oracle.swap import lru_add_drain
@@ -151,6 +153,8 @@ BULK_MAX = 1 << 32
 PAGE_RECORD = 48
 #: Most milliseconds that one sleep takes.
 SLEEP_MAX = (1 << 31) - 1
+#: So many that a count of them might run over: no more are given.
+MANY_REFERENCES = 2**31 - 1 - 2 * rmap.GUP_PIN_COUNTING_BIAS
 #: Most pages that one call pins.
 PINS_MAX = 1 << 28
 
@@ -273,8 +277,8 @@ class Oracle:
         del m.mms[pid]
         fork.mmput(m, mm)
         held = [pin for key in list(m.pins) if key[0] == pid for pin in m.pins.pop(key)]
-        for _, page in sorted(held, key=lambda pin: pin[0]):  # in the order they were taken
-            _unpin(m, page)
+        for pin in sorted(held, key=lambda pin: pin.number):  # in the order they were taken
+            _unpin(m, pin)
 
     def processes(self) -> list[int]:
         return list(self._m().mms)
@@ -290,6 +294,7 @@ class Oracle:
 
     def munmap(self, pid: int, addr: int, npages: int) -> None:
         m, mm, end = self._range(pid, addr, npages, write=True)
+        _forget_pins(m, pid, addr, npages)
         _check(mmap.do_munmap(m, mm, addr, end), "munmap")
 
     def mprotect(self, pid: int, addr: int, npages: int, prot: int) -> None:
@@ -301,11 +306,15 @@ class Oracle:
     def mremap(self, pid: int, addr: int, npages: int, new_addr: int) -> None:
         m, mm, end = self._range(pid, addr, npages, write=True)
         self._range(pid, new_addr, npages)
+        _forget_pins(m, pid, addr, npages)
+        _forget_pins(m, pid, new_addr, npages)
         _check(mremap.mremap_to(m, mm, addr, end, new_addr), "mremap")
 
     def madvise(self, pid: int, addr: int, npages: int, advice: int) -> None:
         write = advice in (MADV_MERGEABLE, MADV_UNMERGEABLE)
         m, mm, end = self._range(pid, addr, npages, write)
+        if advice == MADV_DONTNEED:
+            _forget_pins(m, pid, addr, npages)
         _check(madvise.sys_madvise(m, mm, addr, end, advice), "madvise")
 
     def write_pages(self, pid: int, addr: int, data: bytes) -> list[int]:
@@ -370,24 +379,28 @@ class Oracle:
         m, mm, end = self._range(pid, addr, npages)
         return [memory.access_page(m, mm, at, write)[1] for at in range(addr, end, PAGE_SIZE)]
 
-    def pin(self, pid: int, addr: int, npages: int) -> None:
-        """As get_user_pages() for reading: what is not there is faulted in. All pages or none."""
+    def pin(self, pid: int, addr: int, npages: int, write: bool = False) -> None:
+        """As get_user_pages(): what is not there is faulted in, to ``write`` what is not the
+        process's own. All pages or none."""
         m, mm, end = self._range(pid, addr, npages)
         if npages > PINS_MAX:
             raise MachineError(ENOMEM, f"pin of {npages} pages")
-        pages: list[Page] = []
+        refs = rmap.GUP_PIN_COUNTING_BIAS if write and m.has("pins-counted") else 1
+        pins: list[Pin] = []
         for address in range(addr, end, PAGE_SIZE):
-            page, err = memory.access_page(m, mm, address, False)
-            if page is None:
-                for pinned in reversed(pages):
-                    _unpin(m, pinned)
-                raise MachineError(err, f"pin at {address:#x}")
-            get_page(page)
-            page.pins += 1
-            pages.append(page)
-        for i, page in enumerate(pages):
+            page, err = memory.access_page(m, mm, address, write)
+            if page is None or page.count > MANY_REFERENCES:
+                for pin in reversed(pins):
+                    _unpin(m, pin)
+                raise MachineError(err or ENOMEM, f"pin at {address:#x}")
+            page.count += refs
+            page.pins += refs
+            mm.has_pinned |= write
+            pins.append(Pin(page, refs, write))
+        for i, pin in enumerate(pins):
             m.pins_taken += 1
-            m.pins.setdefault((pid, addr + i * PAGE_SIZE), []).append((m.pins_taken, page))
+            pin.number = m.pins_taken
+            m.pins.setdefault((pid, addr + i * PAGE_SIZE), []).append(pin)
 
     def unpin(self, pid: int, addr: int, npages: int) -> None:
         """The latest pin of each address goes, whatever is mapped there now."""
@@ -397,7 +410,7 @@ class Oracle:
                 raise MachineError(EINVAL, f"unpin at {address:#x}")
         for address in range(addr, end, PAGE_SIZE):
             key = (pid, address)
-            _unpin(m, m.pins[key].pop()[1])
+            _unpin(m, m.pins[key].pop())
             if not m.pins[key]:
                 del m.pins[key]
 
@@ -586,9 +599,18 @@ def _check(result: int, what: str) -> int:
     return result
 
 
-def _unpin(m: Machine, page: Page) -> None:
-    page.pins -= 1
-    put_page(m, page)
+def _unpin(m: Machine, pin: Pin) -> None:
+    pin.page.pins -= pin.refs
+    pin.page.count -= pin.refs - 1
+    put_page(m, pin.page)
+
+
+def _forget_pins(m: Machine, pid: int, addr: int, npages: int) -> None:
+    """What they were taken of is there no more. Only the census wants to know."""
+    for (owner, address), pins in m.pins.items():
+        if owner == pid and addr <= address < addr + npages * PAGE_SIZE:
+            for pin in pins:
+                pin.gone = True
 
 
 def _page_info(m: Machine, mm: Mm, address: int) -> PageInfo:

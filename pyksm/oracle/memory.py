@@ -371,13 +371,41 @@ def copy_pte_range(m: Machine, dst: Vma, src: Vma, address: int, end: int) -> in
     pte_alloc(dst.mm, address)
     while address < end:
         pte = get_pte(src.mm, address)
-        if pte and not copy_one_pte(m, dst, src, address, pte):
+        if page_needs_cow_for_dma(m, src, pte):
+            if not copy_present_page(m, dst, address, pfn_to_page(m, pte_pfn(pte))):
+                return -ENOMEM
+        elif pte and not copy_one_pte(m, dst, src, address, pte):
             # A second chance, now that no pte lock is held.
             if add_swap_count_continuation(m, pte_to_swp_entry(m, pte)) < 0:
                 return -ENOMEM
             continue
         address += PAGE_SIZE
     return 0
+
+
+def page_needs_cow_for_dma(m: Machine, src: Vma, pte: int) -> bool:
+    """A device may be about to write to it: the parent must not lose it to a copy on write."""
+    if not (m.has("pins-counted") and src.mm.has_pinned and pte_present(pte)):
+        return False
+    page = vm_normal_page(m, pte)
+    if page is None or not rmap.page_maybe_dma_pinned(page):
+        return False
+    return page.exclusive or not m.has("anon-exclusive")
+
+
+def copy_present_page(m: Machine, dst: Vma, address: int, page: Page) -> bool:
+    """A page of its own for the child, now; the parent's stays writable. False: no memory."""
+    new_page = alloc_page_vma(m, dst)
+    if new_page is None:
+        return False
+    copy_page(m, new_page, page)
+    new_page.uptodate = True
+    rmap.page_add_new_anon_rmap(m, new_page, dst, address)
+    dst.mm.anonpages += 1
+    m.counters["copy_one_pte"] += 1
+    pte = pte_mkdirty(m, mk_pte(new_page, vm_page_prot(dst)))
+    set_pte(dst.mm, address, maybe_mkwrite(pte, dst))
+    return True
 
 
 def copy_one_pte(m: Machine, dst: Vma, src: Vma, address: int, pte: int) -> bool:

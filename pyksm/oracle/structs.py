@@ -92,6 +92,17 @@ class Page:
 
 
 @dataclass(eq=False, slots=True)
+class Pin:
+    """References that somebody took to a page: by which page of whose is the key."""
+
+    page: Page
+    refs: int
+    write: bool  #: for I/O to the page: what its owner sees there has to stay that page
+    number: int = 0  #: the order in which they were taken
+    gone: bool = False  #: its owner has unmapped or moved what was there
+
+
+@dataclass(eq=False, slots=True)
 class Node:
     """A memory node: free frames (a stack) and the two anonymous LRU lists, newest last.
 
@@ -171,6 +182,7 @@ class Mm:
     ksm_rmap_items: int = 0
     ksm_zero_pages: int = 0
     readers: int = 0  #: faults that hold mmap_sem at a schedule point
+    has_pinned: bool = False  #: MMF_HAS_PINNED: it has once had a page pinned for I/O
     forked: bool = False
     agent_pages: list[Page] = field(default_factory=list)  #: of mlock.py, those on the LRU
 
@@ -326,7 +338,7 @@ class Machine:
     pages: dict[int, Page] = field(default_factory=dict)  #: struct pages by pfn, once used
     mms: dict[int, Mm] = field(default_factory=dict)  #: live processes by pid
     next_pid: int = 1
-    pins: dict[tuple[int, int], list[tuple[int, Page]]] = field(default_factory=dict)
+    pins: dict[tuple[int, int], list[Pin]] = field(default_factory=dict)
     pins_taken: int = 0  #: gives each pin its number
     # swapfile.c, swap_state.c, page_io.c
     swap_info: list[SwapInfo] = field(default_factory=list)

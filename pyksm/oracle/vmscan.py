@@ -69,8 +69,9 @@ def _resident(m: Machine, pid: int, start: int, npages: int) -> bool:
 
 
 def _progress(m: Machine) -> tuple[int, int, int]:
-    """ptes unmapped to swap, pages written, frames freed."""
-    return m.counters["swap_duplicate"], m.counters["__swap_writepage"], m.counters["free_page"]
+    """ptes unmapped, pages written, frames freed."""
+    rss = sum(mm.anonpages for mm in m.mms.values())
+    return rss, m.counters["__swap_writepage"], m.counters["free_page"]
 
 
 def _clear_young(m: Machine) -> None:
@@ -262,8 +263,11 @@ def _reclaim(m: Machine, page: Page) -> bool:
         return _activate(m, page)
     if references == "keep":
         return False
-    if page.anon and not page.swapcache and not swap_state.add_to_swap(m, page):
-        return _activate(m, page)
+    if page.anon and not page.swapcache:
+        if m.has("pins-counted") and rmap.page_maybe_dma_pinned(page):
+            return False
+        if not swap_state.add_to_swap(m, page):
+            return _activate(m, page)
     if page.mapcount and page.swapcache:
         unmapped = rmap.try_to_unmap(m, page, rmap.TTU_UNMAP)
         if unmapped == rmap.SWAP_FAIL:

@@ -143,10 +143,12 @@ class Recorder:
 def refuse_model_only(scenario: st.Scenario) -> None:
     """:class:`InputError` for statements that only engines know."""
     for statement in scenario.body:
-        if type(statement) not in _HANDLERS:
+        for_io = isinstance(statement, st.Pin) and statement.how is not None
+        if type(statement) not in _HANDLERS or for_io:
+            what = statement if for_io else statement.op
             place = f"{scenario.filename}:{statement.line}:1"
             raise InputError(
-                f"{place}: '{statement.op}' is for engines only, expected a statement that a"
+                f"{place}: '{what}' is for engines only, expected a statement that a"
                 " kernel can carry out"
             )
 

@@ -375,7 +375,7 @@ def _migrate(run: Run, statement: st.Migrate) -> Outcome:
 @_does(st.Pin)
 def _pin(run: Run, statement: st.Pin) -> None:
     span = run.world.span(statement.process, statement.pages)
-    run.engine.pin(span.pid, span.addr, span.npages)
+    run.engine.pin(span.pid, span.addr, span.npages, statement.how is not None)
 
 
 @_does(st.Unpin)

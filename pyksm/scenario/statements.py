@@ -249,11 +249,12 @@ class Migrate(Statement):
 
 @dataclass(frozen=True)
 class Pin(Statement):
-    """An extra reference on resident pages."""
+    """An extra reference on pages; ``write``: for I/O to them."""
 
     op = "pin"
     process: str = word(PROCESS)
     pages: Pages = word(PAGES)
+    how: str | None = last(Choice("nothing or", ("write",)))
 
 
 @dataclass(frozen=True)

@@ -284,7 +284,11 @@ def _migrate(to: Resolver, statement: st.Migrate) -> Op:
 
 
 def _pin(to: Resolver, statement: st.Pin) -> Op:
-    return Op("PIN", **_range(to.span(statement.process, statement.pages)))
+    return Op(
+        "PIN",
+        arg=int(statement.how is not None),
+        **_range(to.span(statement.process, statement.pages)),
+    )
 
 
 def _unpin(to: Resolver, statement: st.Unpin) -> Op:

@@ -174,7 +174,7 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     Mutant(
         "memory.c",
-        "mmlist_add(m, dst, &src->mmlist);",
+        "mmlist_add(m, dst, &src->mmlist); /* where a swapoff under way will come */",
         "mmlist_add(m, dst, &m->swap.init_mm.mmlist);",
         "a forked mm goes to the front of swapoff's ring instead of behind its parent",
     ),
