@@ -196,7 +196,8 @@ static void check_ksm(struct pyksm_judge *j, struct pyksm *m, const struct pyksm
 
 	if (mode && f->knob != (int64_t)op->value)
 		check_trees_empty(j, m, op);
-	if (!strcmp(op->key, "run") && op->value == KSM_RUN_UNMERGE) {
+	if (!strcmp(op->key, "run") && op->value == KSM_RUN_UNMERGE &&
+	    (!f->raced || j->flags & PYKSM_JUDGE_SWAPIN_RACE)) {
 		j->now.unmerged = true;
 		look_for_ksm_ptes(j, m, p, op->line);
 	}
@@ -296,6 +297,26 @@ static bool reclaims(const struct pyksm_op *op)
 	       (op->kind == PYKSM_OP_MADVISE && op->arg == PYKSM_MADV_PAGEOUT);
 }
 
+/* Who brings a page in looks at run when it has locked the page, and maps it some steps later; unmerging, which finds
+ * nothing mapped, does not wait for it. So it is in Linux. */
+static bool brings_in(const struct pyksm_op *op)
+{
+	return op->kind == PYKSM_OP_SWAPOFF || op->kind == PYKSM_OP_READ ||
+	       op->kind == PYKSM_OP_WRITE || op->kind == PYKSM_OP_POKE || op->kind == PYKSM_OP_PIN;
+}
+
+static void note_company(struct pyksm_judge *j, const struct pyksm_op *op)
+{
+	for (uint32_t i = 0; j->nr_flights > 1 && i < j->nr_flights; i++) {
+		struct judge_flight *f = &j->flight[i];
+
+		f->overlapped = true;
+		f->unmerges &= !reclaims(op) && !reclaims(f->op);
+		for (uint32_t k = 0; k < j->nr_flights; k++)
+			f->raced |= brings_in(j->flight[k].op);
+	}
+}
+
 static void note_before(struct pyksm_judge *j, struct pyksm *m, const struct pyksm_program *p,
 			struct judge_flight *f)
 {
@@ -369,10 +390,7 @@ void judge_begin(struct pyksm_judge *j, struct pyksm *m, struct pyksm_program *p
 	}
 	note_before(j, m, p, f);
 	j->nr_flights++;
-	for (uint32_t i = 0; j->nr_flights > 1 && i < j->nr_flights; i++) {
-		j->flight[i].overlapped = true;
-		j->flight[i].unmerges &= !reclaims(op) && !reclaims(j->flight[i].op);
-	}
+	note_company(j, op);
 	map_begin(j, f);
 }
 

@@ -43,6 +43,7 @@ struct judge_flight {
 	uint64_t clock;
 	bool overlapped; /* another one was under way at the same time */
 	bool unmerges; /* MADVISE: the range was mergeable and in memory, and stays so */
+	bool raced; /* KSM: pages came in at the same time */
 	bool shortage; /* SWAPOFF: there is no room for what is out */
 	int64_t knob; /* KSM: what the file held before */
 	uint64_t inject[PYKSM_NR_FAULT_KINDS]; /* ordered failures to come */

@@ -347,6 +347,9 @@ int try_to_unuse(struct pyksm *m, unsigned int type)
 		idle = before == m->count[CNT_unuse_pte] - si->inuse_pages ? idle + 1 : 0;
 		if (!err && goes_for_ever(m, si, idle))
 			err = -ETIMEDOUT;
+		if (idle >
+		    si->inuse_pages) /* a round for nothing: who has the entries has to go on */
+			sched_yield_point(m, PT_UNUSE_RETRY);
 	}
 	mm_unpin(m, start_mm);
 	unuse_index_free(index);

@@ -199,6 +199,8 @@ enum pyksm_judge_flags {
 	PYKSM_JUDGE_HALF_KSM = 4,
 	/* so does an rmap_item that names a node which is gone, and is taken for another one's */
 	PYKSM_JUDGE_STALE_HEAD = 8,
+	/* so does a KSM page that comes back though run is 2, because it was looked at before that */
+	PYKSM_JUDGE_SWAPIN_RACE = 16,
 };
 
 struct pyksm_wrong {
@@ -214,6 +216,75 @@ PYKSM_API void pyksm_judge_free(struct pyksm_judge *j);
 PYKSM_API int pyksm_judge_finish(struct pyksm_judge *j, struct pyksm *m,
 				 struct pyksm_program *program, const struct pyksm_outcome *out);
 PYKSM_API const struct pyksm_wrong *pyksm_judge_wrong(const struct pyksm_judge *j, uint32_t index);
+
+/*
+ * The schedules of a program, run and judged one after the other: see explore.c. What config points to stays the
+ * caller's and has to last for as long as the exploration.
+ */
+enum pyksm_strategy {
+	PYKSM_EXPLORE_EXHAUSTIVE = 0, /* all that differ, up to so many preemptions */
+	PYKSM_EXPLORE_PCT = 1, /* priorities by lot, and depth steps at which they change */
+	PYKSM_EXPLORE_RANDOM = 2,
+};
+
+enum pyksm_explore_limits {
+	PYKSM_MAX_WORKERS = 8,
+	PYKSM_MAX_PREEMPTIONS = 15,
+};
+
+struct pyksm_explore_config {
+	const struct pyksm_config *machine;
+	const struct pyksm_op *setup, *after; /* one after the other, before and after the tasks */
+	const struct pyksm_task *tasks;
+	uint32_t nr_setup, nr_after, nr_tasks;
+	uint32_t nr_pids, nr_areas;
+	uint32_t judge; /* enum pyksm_judge_flags */
+	uint32_t strategy; /* enum pyksm_strategy */
+	uint32_t preemptions, depth; /* 0..PYKSM_MAX_PREEMPTIONS */
+	uint32_t stop; /* not 0: with the first schedule that is wrong */
+	uint64_t seed;
+	uint64_t max_steps; /* of one schedule; 0: 100,000 */
+};
+
+struct pyksm_explored {
+	uint64_t schedules; /* run to their end */
+	uint64_t pruned; /* left where the rest had been seen */
+	uint64_t steps; /* of all */
+	uint64_t longest; /* steps */
+	uint64_t ends; /* that differ: what had to come before what, 0 where that is not known */
+	uint64_t states; /* the same of all that tasks came to */
+	uint64_t deadlocks;
+	uint64_t waiting; /* schedules that are yet to be run */
+	uint32_t complete; /* there are no others within the bound */
+	uint32_t pad;
+};
+
+struct pyksm_finding {
+	struct pyksm_wrong wrong;
+	int32_t end; /* enum pyksm_end */
+	uint32_t preemptions;
+	uint64_t steps;
+	uint64_t schedules; /* run before it */
+	struct pyksm_segment *schedule; /* that shows it again */
+	uint32_t nr_segments;
+	uint32_t pad;
+};
+
+struct pyksm_explore;
+PYKSM_API struct pyksm_explore *pyksm_explore_new(const struct pyksm_explore_config *config,
+						  int *err);
+PYKSM_API void pyksm_explore_free(struct pyksm_explore *x);
+/*
+ * Go on for so many milliseconds and so many schedules at most. Workers (0..PYKSM_MAX_WORKERS - 1) share one
+ * exploration, each on a thread of its own. 0, or -errno.
+ */
+PYKSM_API int pyksm_explore_run(struct pyksm_explore *x, uint32_t worker, uint64_t ms,
+				uint64_t schedules);
+/* While no worker runs. */
+PYKSM_API void pyksm_explore_result(struct pyksm_explore *x, struct pyksm_explored *ret);
+/* One of each kind, the simplest that was found; NULL: there are no more. */
+PYKSM_API const struct pyksm_finding *pyksm_explore_finding(struct pyksm_explore *x,
+							    uint32_t index);
 
 PYKSM_API int pyksm_nr_task_points(void);
 PYKSM_API const char *pyksm_task_point_name(int index);

@@ -25,7 +25,6 @@ MODULES = {
     "capture": "pyksm.cli.targets",
     "bench": "pyksm.cli.bench",
     "profiles": "pyksm.cli.profiles",
-    "bugs": "pyksm.cli.bugs",
 }
 
 

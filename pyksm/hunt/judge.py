@@ -7,7 +7,8 @@ one quiet scan, then all processes exit and nothing may be left (``csrc/judge.c`
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+import re
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -49,13 +50,15 @@ def flags(
 
     ``each``: a census whenever no statement is under way, not only at the end. ``open_ends``:
     also what Linux gets wrong to this day, whichever profile: KSM pages without a stable node,
-    and rmap_items that name a node which is gone.
+    rmap_items that name a node which is gone, and a KSM page that comes back from swap while run
+    becomes 2.
     """
+    ends = lib.PYKSM_JUDGE_HALF_KSM | lib.PYKSM_JUDGE_STALE_HEAD | lib.PYKSM_JUDGE_SWAPIN_RACE
     return (
         (lib.PYKSM_JUDGE_EACH if each else 0)
         | (lib.PYKSM_JUDGE_QUIESCE if quiesce else 0)
-        | (lib.PYKSM_JUDGE_HALF_KSM if open_ends else 0)
-        | (lib.PYKSM_JUDGE_STALE_HEAD if open_ends or _STALE_HEAD & set(bugs) else 0)
+        | (ends if open_ends else 0)
+        | (lib.PYKSM_JUDGE_STALE_HEAD if _STALE_HEAD & set(bugs) else 0)
     )
 
 
@@ -113,7 +116,8 @@ class _Trial:
             self._sequence(arrays.after)
         found = lib.pyksm_judge_finish(self._judge, self._handle, arrays.table, outcome)
         arrays.table.judge = ffi.NULL
-        return wrongs(lib.pyksm_judge_wrong(self._judge, k) for k in range(found))
+        names = arrays.program.names
+        return [wrong_of(lib.pyksm_judge_wrong(self._judge, k), names) for k in range(found)]
 
     def _sequence(self, ops: Ops) -> None:
         for k in range(ops.nr):
@@ -137,14 +141,12 @@ class _Trial:
         return outcome
 
 
-def wrongs(found: Iterable[Any]) -> list[Wrong]:
-    """``struct pyksm_wrong`` in Python's terms."""
-    return [
-        Wrong(
-            f"I{each.invariant}",
-            ffi.string(each.code).decode(),
-            ffi.string(each.text).decode(errors="replace"),
-            each.line,
-        )
-        for each in found
-    ]
+_TASK = re.compile(r"\btask (\d+)\b")
+
+
+def wrong_of(c: Any, names: Sequence[str] = ()) -> Wrong:
+    """``struct pyksm_wrong``; ``names``: of the tasks, which C knows by numbers."""
+    text = ffi.string(c.text).decode(errors="replace")
+    if names:
+        text = _TASK.sub(lambda found: f"task {names[int(found[1])]}", text)
+    return Wrong(f"I{c.invariant}", ffi.string(c.code).decode(), text, c.line)

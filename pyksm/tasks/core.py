@@ -31,6 +31,8 @@ def _load() -> ModuleType:
 _module = _load()
 ffi: Any = _module.ffi
 lib: Any = _module.lib
+#: ``struct pyksm_config *`` of a :class:`pyksm.engine.Config`.
+c_config: Any = _module._c_config
 
 if TYPE_CHECKING:
     from pyksm.core import Core

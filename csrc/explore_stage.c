@@ -1,0 +1,128 @@
+/* SPDX-License-Identifier: MIT */
+/* The machine on which a worker runs schedules: set up once, and put back for each. */
+#include "explore.h"
+
+static struct pyksm_op *copy_ops(const struct pyksm_op *ops, uint32_t nr)
+{
+	struct pyksm_op *copy = calloc(nr ? nr : 1, sizeof(*copy));
+
+	for (uint32_t i = 0; copy && i < nr; i++) {
+		copy[i] = ops[i];
+		copy[i].status = NULL; /* the judge has arrays of its own */
+		copy[i].data = NULL;
+	}
+	return copy;
+}
+
+static int make_tables(struct pyksm_program *p, uint32_t nr_pids, uint32_t nr_areas)
+{
+	p->pids = calloc(nr_pids + 1, sizeof(*p->pids));
+	p->areas = calloc(nr_areas + 1, sizeof(*p->areas));
+	p->nr_pids = nr_pids;
+	p->nr_areas = nr_areas;
+	return p->pids && p->areas ? 0 : -ENOMEM;
+}
+
+static void copy_tables(struct pyksm_program *to, const struct pyksm_program *from)
+{
+	memcpy(to->pids, from->pids, from->nr_pids * sizeof(*to->pids));
+	memcpy(to->areas, from->areas, from->nr_areas * sizeof(*to->areas));
+}
+
+static int copy_program(struct worker *w)
+{
+	const struct pyksm_explore_config *c = &w->x->config;
+
+	w->setup = copy_ops(c->setup, c->nr_setup);
+	w->after = copy_ops(c->after, c->nr_after);
+	w->trace = malloc(MAX_TRACE * sizeof(*w->trace));
+	for (uint32_t i = 0; i < c->nr_tasks; i++) {
+		w->tasks[i].nr = c->tasks[i].nr;
+		w->tasks[i].ops = copy_ops(c->tasks[i].ops, c->tasks[i].nr);
+		if (!w->tasks[i].ops)
+			return -ENOMEM;
+	}
+	if (!w->setup || !w->after || !w->trace)
+		return -ENOMEM;
+	if (make_tables(&w->program, c->nr_pids, c->nr_areas))
+		return -ENOMEM;
+	return make_tables(&w->kept, c->nr_pids, c->nr_areas);
+}
+
+/* From nothing to where the tasks begin. */
+static int set_up(struct worker *w)
+{
+	const struct pyksm_explore_config *c = &w->x->config;
+	int err;
+
+	w->m = pyksm_new(c->machine, &err);
+	if (!w->m)
+		return err;
+	for (uint32_t i = 0; i < c->nr_pids; i++)
+		w->program.pids[i] = 0;
+	for (uint32_t i = 0; i < c->nr_areas; i++)
+		w->program.areas[i] = -1;
+	w->judge = pyksm_judge_new(w->m, c->judge);
+	if (!w->judge)
+		return -ENOMEM;
+	w->program.judge = w->judge;
+	for (uint32_t i = 0; i < c->nr_setup; i++)
+		op_run(w->m, &w->program, &w->setup[i]);
+	return 0;
+}
+
+int stage_new(struct worker *w)
+{
+	int err = copy_program(w);
+
+	if (!err)
+		err = set_up(w);
+	if (!err)
+		copy_tables(&w->kept, &w->program);
+	if (!err)
+		err = judge_keep(w->judge);
+	if (err)
+		stage_free(w);
+	return err;
+}
+
+void stage_free(struct worker *w)
+{
+	pyksm_judge_free(w->judge);
+	pyksm_free(w->m);
+	for (uint32_t i = 0; i < PYKSM_MAX_TASKS; i++)
+		free(w->tasks[i].ops);
+	free(w->setup);
+	free(w->after);
+	free(w->trace);
+	free(w->program.pids);
+	free(w->program.areas);
+	free(w->kept.pids);
+	free(w->kept.areas);
+	*w = (struct worker){ .x = w->x };
+}
+
+int stage_restore(struct worker *w)
+{
+	pyksm_judge_free(w->judge);
+	pyksm_free(w->m);
+	w->judge = NULL;
+	w->m = NULL;
+	return set_up(w);
+}
+
+void stage_record(struct worker *w, bool on)
+{
+	(void)w, (void)on;
+}
+
+uint64_t stage_fingerprint(struct worker *w)
+{
+	(void)w;
+	return 0;
+}
+
+void stage_step(struct worker *w, int task)
+{
+	(void)w, (void)task;
+}
