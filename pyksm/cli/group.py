@@ -25,6 +25,7 @@ MODULES = {
     "capture": "pyksm.cli.targets",
     "bench": "pyksm.cli.bench",
     "profiles": "pyksm.cli.profiles",
+    "bugs": "pyksm.cli.bugs",
 }
 
 

@@ -20,12 +20,24 @@ from pyksm.cli.common import (
 )
 from pyksm.cli.group import FINE, FOUND
 from pyksm.cli.record import Where, kernel_options, record
+from pyksm.cli.tasks import (
+    broken,
+    bug_option,
+    bugged,
+    pages_to_watch,
+    said_of_group,
+    scheduled,
+    write_page,
+)
 from pyksm.errors import InputError, PyksmError
 from pyksm.hunt.fuzz import examine
 from pyksm.recorder import check, stored
+from pyksm.recorder.recorder import refuse_model_only
 from pyksm.scenario import Scenario, engines, run
 from pyksm.scenario.compare import Difference
 from pyksm.scenario.parser import shown
+from pyksm.tasks.run import Recording
+from pyksm.tasks.timeline import draw
 
 _SHOWN = 20  # differing paths that diff prints
 
@@ -41,6 +53,15 @@ def register(group: click.Group) -> None:
 @click.option("--engine", default="core", show_default=True, help="core, oracle or kernel.")
 @click.option("--profile", default=None, help="Kernel profile; goes before the file's own.")
 @switch_options
+@bug_option
+@click.option(
+    "--schedule", "schedules", multiple=True, metavar="TEXT",
+    help="Which task goes when, as docs/tasks.md says; once for each group of tasks.",
+)  # fmt: skip
+@click.option("--timeline", "timeline", is_flag=True, help="Draw what the tasks did, step by step.")
+@click.option("--all", "every", is_flag=True, help="Each step of it, also where no task changes.")
+@click.option("--html", metavar="FILE", help="Draw that into a web page of its own.")
+@click.option("--watch", multiple=True, metavar="'P R[i]'", help="A page to follow; may repeat.")
 @kernel_options
 @click.option("--json", "as_json", is_flag=True, help="The contract's JSON on standard output.")
 def run_command(
@@ -49,27 +70,46 @@ def run_command(
     profile: str | None,
     on: tuple[str, ...],
     off: tuple[str, ...],
+    bug: tuple[str, ...],
+    schedules: tuple[str, ...],
+    timeline: bool,
+    every: bool,
+    html: str | None,
+    watch: tuple[str, ...],
     where: Where,
     as_json: bool,
 ) -> int:
-    """Run the scenario FILE (- for standard input) and print its answer."""
+    """Run the scenario FILE (- for standard input) and print its answer.
+
+    Exit status 1 where it could not be run to its end: tasks that wait for each other, or do
+    not end, or what a kernel would die of.
+    """
     if engine == engines.KERNEL:
         where.image()
     else:
         engines.factory(engine)
     if profile is not None:
         profiles.find(profile)
-    scenario = switched(read_scenario(file), on, off)
+    scenario = bugged(switched(read_scenario(file), on, off), bug, profile, [engine])
+    scenario = scheduled(scenario, schedules)
+    recordings: list[Recording] = []
     if engine == engines.KERNEL:
         with where.opened([scenario]) as recorder:
             answer = record(recorder, scenario)
     else:
-        answer = run(scenario, engine, profile=profile)
+        drawn = recordings if timeline or html else None
+        pages = pages_to_watch(watch)
+        answer = run(scenario, engine, profile=profile, recordings=drawn, watch=pages)
     if as_json:
         print_json(answer)
     else:
         _print_answer(scenario, answer)
-    return FINE
+        for recording in recordings if timeline else ():
+            console().print()
+            draw(console(), recording, every)
+    if html is not None:
+        write_page(html, scenario, recordings, every)
+    return FOUND if broken(answer) else FINE
 
 
 @click.command("diff", short_help="Hold engines against each other on a scenario.")
@@ -77,6 +117,7 @@ def run_command(
 @click.option("--engines", "names", default="core,oracle", show_default=True, help=engines.HELP)
 @click.option("--profile", default=None, help="Kernel profile; goes before the file's own.")
 @switch_options
+@bug_option
 @kernel_options
 def diff_command(
     file: str,
@@ -84,6 +125,7 @@ def diff_command(
     profile: str | None,
     on: tuple[str, ...],
     off: tuple[str, ...],
+    bug: tuple[str, ...],
     where: Where,
 ) -> int:
     """Run FILE on engines and compare all they say: results, raw ptes, work, census.
@@ -97,7 +139,7 @@ def diff_command(
         where.image()
     if profile is not None:
         profiles.find(profile)
-    scenario = switched(read_scenario(file), on, off)
+    scenario = bugged(switched(read_scenario(file), on, off), bug, profile, chosen)
     found = _examined(scenario, chosen, profile, where)
     if not found:
         click.echo(f"{' and '.join(chosen)} agree: {len(scenario.statements)} statements")
@@ -114,6 +156,7 @@ def _examined(
         raise InputError("--engines: expected core or oracle beside kernels and recordings")
     if len(models) == len(names):
         return examine(scenario, models, profile)
+    refuse_model_only(scenario)
     found: list[Difference] = []
     kernels = []
     for name in names:
@@ -150,8 +193,8 @@ def print_differences(names: tuple[str, ...], scenario: Scenario, found: list[Di
 
 def _where(scenario: Scenario, path: str) -> str:
     parts = path.split("/")
-    if len(parts) > 2 and parts[1] == "results" and int(parts[2]) < len(scenario.body):
-        statement = scenario.body[int(parts[2])]
+    if len(parts) > 2 and parts[1] == "results" and int(parts[2]) < len(scenario.answered):
+        statement = scenario.answered[int(parts[2])]
         return f"   # line {statement.line}: {statement}"
     return ""
 
@@ -162,8 +205,9 @@ def _print_answer(scenario: Scenario, answer: dict[str, Any]) -> None:
     table = Table(box=None, pad_edge=False)
     for column in ("line", "statement", "answer"):
         table.add_column(column, justify="right" if column == "line" else "left", overflow="fold")
-    for statement, result in zip(scenario.body, answer["results"], strict=True):
-        style = "red" if result["errno"] else ""
+    for statement, result in zip(scenario.answered, answer["results"], strict=True):
+        bad = result["errno"] or result.get("end", "done") != "done" or "ended" in result
+        style = "red" if bad else ""
         table.add_row(str(result["line"]), Text(str(statement)), Text(_said(result), style))
         for nested in result.get("nested", []):
             table.add_row(
@@ -177,7 +221,9 @@ def _print_answer(scenario: Scenario, answer: dict[str, Any]) -> None:
 
 def _said(result: dict[str, Any]) -> str:
     """A result in one cell: its errno or ok, then whatever else is worth a word."""
-    said = [result["errno"] or "ok"]
+    said = said_of_group(result) or [result["errno"] or "ok"]
+    if "ended" in result:
+        return "did not end"
     if "crc" in result:
         crcs = result["crc"]
         kinds = len({each for each in crcs if each is not None})

@@ -530,6 +530,21 @@ class Scenario:
                 answered += [inner for task in each.tasks for inner in task.statements]
         return tuple(answered)
 
+    def scheduled(self, schedules: Sequence[Schedule | None]) -> Scenario:
+        """The same with these schedules for its groups of tasks, from the first on."""
+        if not schedules:
+            return self
+        given = iter(schedules)
+        statements: list[Statement] = []
+        for part in parts(self.statements):
+            if isinstance(part, Group):
+                schedule = next(given, part.schedule)
+                statements += [schedule, *part.tasks] if schedule else part.tasks
+                statements.append(Join())
+            else:
+                statements.append(part)
+        return dataclasses.replace(self, statements=tuple(statements))
+
     def on(self, **changes: Any) -> Scenario:
         """The same on another machine: fields of :class:`Machine` by name."""
         machine = dataclasses.replace(self.machine, **changes)

@@ -30,7 +30,7 @@ def run_group(run: Run, group: st.Group) -> Results:
     program = resolver.program(group)
     before = dict(run.engine.counters())
     if getattr(run.engine, "runs_tasks", False):
-        head, done, pids, areas = _interleaved(run, program, resolver)
+        head, done, pids, areas = _interleaved(run, program, resolver, group.line)
     else:
         head, done, pids, areas = _in_order(run, program, resolver)
     result = {"line": group.line, "op": "tasks", "errno": None, "tasks": list(group.names)} | head
@@ -49,7 +49,7 @@ def run_group(run: Run, group: st.Group) -> Results:
 _Ran = tuple[dict[str, Any], list[list[Done]], list[int], list[int]]
 
 
-def _interleaved(run: Run, program: Program, resolver: Resolver) -> _Ran:
+def _interleaved(run: Run, program: Program, resolver: Resolver, line: int) -> _Ran:
     from pyksm.tasks.arrays import Arrays
     from pyksm.tasks.run import run_program, to_watch
 
@@ -59,7 +59,7 @@ def _interleaved(run: Run, program: Program, resolver: Resolver) -> _Ran:
     watch = to_watch(program, run.watch) if trace else ()
     recording = run_program(machine, arrays, max_steps=run.max_steps, trace=trace, watch=watch)
     if run.recordings is not None:
-        run.recordings.append(recording)
+        run.recordings.append(replace(recording, line=line))
     run.dead = recording.end != "done"
     done = [ops.done(index) for ops in arrays.tasks for index in range(len(ops.steps))]
     return _head(recording), done, arrays.pids, arrays.areas

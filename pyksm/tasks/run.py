@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,6 +26,7 @@ _LOG_BYTES = 8 << 20
 MAX_WATCH = 8
 
 _TASK = re.compile(r"\btask (\d+)\b")
+_OF_PID = re.compile(r"\bof pid (\d+)\b")
 
 
 @dataclass(frozen=True)
@@ -85,8 +86,7 @@ class Recording:
     trace: tuple[Taken, ...] = ()
     watched: tuple[Watched, ...] = ()
     seen: tuple[tuple[Seen, ...], ...] = ()
-    events: tuple[str, ...] = ()
-    line: int = 0
+    line: int = 0  #: of the group
 
 
 def run_program(
@@ -108,8 +108,10 @@ def run_program(
     if trace:
         kept += _room(out, watch)
     nr = len(arrays.tasks)
+    pids = arrays.pids
     machine.run_tasks(arrays.table, arrays.c_tasks, nr, arrays.schedule, arrays.nr_segments, out)
-    text = _named(ffi.string(out.text).decode("utf-8", "replace"), arrays.program.names)
+    names = _Names(arrays.program, [*enumerate(pids), *enumerate(arrays.pids)])
+    text = names.in_text(ffi.string(out.text).decode("utf-8", "replace"))
     end = ENDS[out.end]
     if end == "misfit":
         raise InputError(f"{text}, expected a schedule that fits")
@@ -120,7 +122,7 @@ def run_program(
         out.steps,
         out.preemptions,
         _taken(out, arrays.program.names),
-        _trace(out) if trace else (),
+        _trace(out, names) if trace else (),
         tuple(watch),
         _seen(out) if trace and watch else (),
     )
@@ -144,8 +146,22 @@ def _room(out: Any, watch: Sequence[Watched]) -> list[Any]:
     return [trace, log, watched, seen]
 
 
-def _named(text: str, names: Sequence[str]) -> str:
-    return _TASK.sub(lambda match: f"task {names[int(match[1])]}", text)
+class _Names:
+    """What the core knows by number only, in its texts."""
+
+    def __init__(self, program: Program, pids: Iterable[tuple[int, int]]) -> None:
+        """``pids``: (process, pid), before and after."""
+        self._tasks = program.names
+        self._processes = {str(pid): program.processes[index].name for index, pid in pids if pid}
+
+    def in_text(self, text: str) -> str:
+        return self.in_lock(_TASK.sub(lambda match: f"task {self._tasks[int(match[1])]}", text))
+
+    def in_lock(self, text: str) -> str:
+        """A process that came and went has no name here."""
+        return _OF_PID.sub(
+            lambda match: f"of {self._processes.get(match[1], f'pid {match[1]}')}", text
+        )
 
 
 def _taken(out: Any, names: Sequence[str]) -> tuple[Piece, ...] | None:
@@ -155,12 +171,12 @@ def _taken(out: Any, names: Sequence[str]) -> tuple[Piece, ...] | None:
     return tuple(Piece(names[each.task], each.count) for each in taken)
 
 
-def _trace(out: Any) -> tuple[Taken, ...]:
+def _trace(out: Any, names: _Names) -> tuple[Taken, ...]:
     said: dict[int, tuple[tuple[int, bool, str], ...] | None] = {2**32 - 1: None}
     trace = []
     for c in out.trace[0 : min(out.steps, out.max_trace)]:
         if c.locks not in said:
-            said[c.locks] = _locks(ffi.string(out.log + c.locks).decode("ascii"))
+            said[c.locks] = _locks(names.in_lock(ffi.string(out.log + c.locks).decode("ascii")))
         preempts = bool(c.flags & lib.PYKSM_STEP_PREEMPTS)
         trace.append(Taken(c.task, POINTS[c.point], c.op, preempts, said[c.locks]))
     return tuple(trace)
