@@ -717,16 +717,24 @@ static inline bool is_ksm_zero_pte(const struct pyksm *m, pte_t pte)
 	return has(m, FEAT_ZERO_PAGES_COUNTED) && pte_present(pte) && (pte & _PAGE_SPECIAL) &&
 	       (pte & _PAGE_DIRTY);
 }
+static inline void add_zero_pages(struct pyksm *m, int64_t n)
+{
+	int64_t before = m->ksm.zero_pages;
+
+	if (bugged(m, BUG_KSM_ZERO_PAGES_NONATOMIC))
+		sched_point(m, PT_ZERO_PAGES_ADD);
+	m->ksm.zero_pages = before + n;
+}
 static inline void ksm_map_zero_page(struct pyksm *m, struct mm_struct *mm)
 {
-	m->ksm.zero_pages++;
+	add_zero_pages(m, 1);
 	mm->ksm_zero_pages++;
 }
 static inline void ksm_might_unmap_zero_page(struct pyksm *m, struct mm_struct *mm, pte_t pte)
 {
 	if (!is_ksm_zero_pte(m, pte))
 		return;
-	m->ksm.zero_pages--;
+	add_zero_pages(m, -1);
 	mm->ksm_zero_pages--;
 }
 

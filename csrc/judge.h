@@ -76,6 +76,7 @@ struct judge_state {
 	bool unsure; /* what could not be read or written was dropped, as kernels did: contents are anybody's */
 	uint64_t tainted; /* bit k: process k has become mergeable since run=2 began */
 	uint64_t veiled; /* bit k: process k had memory without access */
+	uint64_t merge_any, merge_any_unsure; /* bit k: process k has asked for all to be merged */
 	uint32_t nr_wrong;
 	struct pyksm_wrong wrong[JUDGE_WRONGS];
 };
@@ -127,6 +128,8 @@ static inline bool cell_sure(const struct judge_cell *cell)
 /* judge_look.c */
 void look_at_contents(struct pyksm_judge *j, struct pyksm *m, const struct pyksm_program *p);
 void look_at_pages(struct pyksm_judge *j, struct pyksm *m);
+void look_at_merge_any(struct pyksm_judge *j, struct pyksm *m, const struct pyksm_program *p);
+void look_at_zero_pages(struct pyksm_judge *j, struct pyksm *m);
 void look_for_ksm_ptes(struct pyksm_judge *j, struct pyksm *m, const struct pyksm_program *p,
 		       uint32_t line);
 void look_at_census(struct pyksm_judge *j, struct pyksm *m, uint32_t line);

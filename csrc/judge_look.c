@@ -301,6 +301,34 @@ void look_at_pages(struct pyksm_judge *j, struct pyksm *m)
 	check_clean(j, m);
 }
 
+/* ---- what processes have asked for ---- */
+void look_at_merge_any(struct pyksm_judge *j, struct pyksm *m, const struct pyksm_program *p)
+{
+	for (uint32_t k = 0; k < p->nr_pids && k < 64; k++) {
+		const struct process *process = p->pids[k] > 0 ? find_process(m, p->pids[k]) : NULL;
+
+		if (process && j->now.merge_any & ~j->now.merge_any_unsure & 1ULL << k &&
+		    !process->mm->merge_any)
+			judge_wrong(j, 8, 0, "merge-any",
+				    "process %u has asked for all to be merged, and nobody knows", k);
+	}
+}
+
+/* A fork that fails half way leaves the count of all wrong to this day; until 6.18 every one did (4d6fc29f3634). */
+void look_at_zero_pages(struct pyksm_judge *j, struct pyksm *m)
+{
+	int64_t n = 0;
+
+	if (!has(m, FEAT_KSM_COUNTS_START_AT_ZERO) || j->now.fired[PYKSM_FAIL_KMEM] ||
+	    j->now.fired[PYKSM_FAIL_PAGE])
+		return;
+	for (const struct mm_struct *mm = m->all_mms; mm; mm = mm->all_next)
+		n += mm->ksm_zero_pages;
+	if (n != m->ksm.zero_pages)
+		judge_wrong(j, 8, 0, "zero-pages", "ksm_zero_pages says %lld, processes have %lld",
+			    (long long)m->ksm.zero_pages, (long long)n);
+}
+
 /* ---- the census ---- */
 static const struct {
 	const char *code;

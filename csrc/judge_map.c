@@ -602,10 +602,27 @@ static void clear_refs_ends(struct pyksm_judge *j, const struct pyksm_op *op)
 		cell->soft = false;
 }
 
+/* Whether the process has asked for all to be merged, or its child has that from it; unsure if both ran at once. */
+static void merge_any_ends(struct pyksm_judge *j, const struct judge_flight *f)
+{
+	const struct pyksm_op *op = f->op;
+	bool forks = op->kind == PYKSM_OP_FORK;
+	uint64_t of = process_bit(op->process), to = forks ? process_bit(op->child) : of;
+	bool on = forks ? (j->now.merge_any & of) != 0 : op->arg != 0;
+
+	j->now.merge_any = on ? j->now.merge_any | to : j->now.merge_any & ~to;
+	if (f->overlapped || (forks && j->now.merge_any_unsure & of))
+		j->now.merge_any_unsure |= to;
+	else
+		j->now.merge_any_unsure &= ~to;
+}
+
 void map_end(struct pyksm_judge *j, struct judge_flight *f)
 {
 	const struct pyksm_op *op = f->op;
 
+	if (!op->err && (op->kind == PYKSM_OP_PRCTL || op->kind == PYKSM_OP_FORK))
+		merge_any_ends(j, f);
 	switch (op->kind) {
 	case PYKSM_OP_MMAP:
 		if (op->err)

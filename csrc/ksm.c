@@ -27,6 +27,7 @@ void ksm_init(struct pyksm *m)
 int __ksm_enter(struct pyksm *m, struct mm_struct *mm)
 {
 	struct mm_slot *slot = kmem_alloc(m, POOL_KSM);
+	bool to_end;
 
 	if (!slot)
 		return -ENOMEM;
@@ -34,8 +35,9 @@ int __ksm_enter(struct pyksm *m, struct mm_struct *mm)
 	slot->mm = mm;
 	mm->mm_slot = slot;
 	/* Behind the cursor: to be scanned last. But an unmerge under way must still come to it. */
-	list_add_tail(&slot->mm_list, m->ksm.run & KSM_RUN_UNMERGE ? &m->ksm.ksm_mm_head.mm_list
-								   : &m->ksm.scan.mm_slot->mm_list);
+	to_end = m->ksm.run & KSM_RUN_UNMERGE && !bugged(m, BUG_KSM_ENTER_BEHIND_UNMERGE_CURSOR);
+	list_add_tail(&slot->mm_list,
+		      to_end ? &m->ksm.ksm_mm_head.mm_list : &m->ksm.scan.mm_slot->mm_list);
 	mm->mergeable = true;
 	mm->mm_count++;
 	return 0;
@@ -125,12 +127,18 @@ static int breaking_ends(struct pyksm *m, unsigned int *tries)
 	return VM_FAULT_WRITE | VM_FAULT_SIGBUS;
 }
 
+/* Only while a task runs can a page be on its way. */
+static bool sees_migration(const struct pyksm *m)
+{
+	return in_task(m) && !bugged(m, BUG_KSM_MIGRATION_HIDES_PAGE_FROM_UNMERGE);
+}
+
 /* The present page at addr with a reference. One that is on its way to another frame is waited for (5117b3b835f2). */
 static struct page *follow_page_migrated(struct pyksm *m, struct mm_struct *mm, uint64_t addr)
 {
 	for (;;) {
 		struct page *page = follow_page_get(m, mm, addr, PT_BREAK_KSM_PTL);
-		const pte_t *pte = in_task(m) && !page ? pte_lookup(mm, addr) : NULL;
+		const pte_t *pte = sees_migration(m) && !page ? pte_lookup(mm, addr) : NULL;
 
 		if (!pte || !migration_entry_page(m, *pte))
 			return page;
@@ -172,7 +180,7 @@ static bool maps_ksm(struct pyksm *m, const struct mm_struct *mm, uint64_t addr)
 	pte_lock(m, mm, addr, PT_BREAK_KSM_PTL);
 	if (pte_present(*pte))
 		page = pfn_to_page(m, pte_pfn(*pte));
-	else if (in_task(m))
+	else if (sees_migration(m))
 		page = migration_entry_page(m, *pte);
 	ret = page && (is_ksm_zero_pte(m, *pte) || PageKsm(page));
 	pte_unlock(m, mm, addr);

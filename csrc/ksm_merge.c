@@ -301,6 +301,8 @@ void cmp_and_merge_page(struct pyksm *m, struct page *page, struct rmap_item *it
 		put_page(m, kpage);
 		return;
 	}
+	if (kpage == KSM_PAGE_BUSY && bugged(m, BUG_KSM_EBUSY_PATH_KEEPS_UNSTABLE_ITEM))
+		return;
 	remove_rmap_item_from_tree(m, item);
 	if (kpage == KSM_PAGE_BUSY)
 		return;

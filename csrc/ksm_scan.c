@@ -191,8 +191,11 @@ static void end_slot(struct pyksm *m, struct mm_slot *slot)
 	sched_point(m, PT_SCAN_END_SLOT);
 	m->ksm.scan.mm_slot = slot_of(slot->mm_list.next);
 	up_read(m, mm);
-	if (m->ksm.scan.address == 0)
+	if (m->ksm.scan.address == 0) {
+		if (bugged(m, BUG_KSM_EXEC_FORK_FLAG_LOST))
+			mm->merge_any = false;
 		forget_mm(m, slot);
+	}
 }
 
 /* The next page to look at, with a reference, and its item. NULL: the end of the scan, or no memory. */

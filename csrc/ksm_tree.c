@@ -121,7 +121,12 @@ void remove_rmap_item_from_tree(struct pyksm *m, struct rmap_item *item)
 		item->address &= PAGE_MASK;
 	} else if (item->address & UNSTABLE_FLAG) {
 		/* An item of the last scan is in no tree any more: the trees were dropped whole. */
-		if ((unsigned char)(ksm->scan.seqnr - item->address) == 0)
+		unsigned char age = (unsigned char)(ksm->scan.seqnr - item->address);
+
+#ifdef PYKSM_TASKS
+		assert(age <= 1); /* older ones would have been met, and taken off, meanwhile */
+#endif
+		if (age == 0)
 			rb_erase(&item->node, &ksm->root_unstable_tree[item->nid]);
 		ksm->pages_unshared--;
 		item->address &= PAGE_MASK;
@@ -154,7 +159,8 @@ static int remove_stable_node(struct pyksm *m, struct stable_node *node)
 	if (!page)
 		return 0; /* it was stale and is gone */
 	if (page_mapped(page)) {
-		if (!has(m, FEAT_STABLE_NODE_BUSY_QUIET)) /* 9a63236f1ad8 */
+		if (!has(m, FEAT_STABLE_NODE_BUSY_QUIET) || /* 9a63236f1ad8 */
+		    bugged(m, BUG_KSM_UNMERGE_VS_EXIT_WARN))
 			event(m, "WARN_ON_ONCE remove_stable_node page_mapped");
 		err = -EBUSY;
 	} else {

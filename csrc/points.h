@@ -95,6 +95,7 @@
 	X(GET_KSM_PAGE, "get_ksm_page:get_page")                                                   \
 	X(GET_KSM_PAGE_LOCK, "get_ksm_page:lock_page")                                             \
 	X(GET_KSM_PAGE_TRYLOCK, "get_ksm_page:trylock_page")                                       \
+	X(ZERO_PAGES_ADD, "ksm_zero_pages:add")                                                    \
 	X(GET_MERGEABLE_MMAP_SEM, "get_mergeable_page:mmap_sem")                                   \
 	X(GET_MERGEABLE_PTL, "get_mergeable_page:pte_lock")                                        \
 	X(RMAP_WALK_KSM, "rmap_walk_ksm:anon_vma_lock")                                            \

@@ -120,12 +120,51 @@ BUGS: tuple[Bug, ...] = (
         corrected="a bug of the months before 2.6.32, of no release; the hash that the catalogue "
         "has from memory could not be looked up",
     ),
+    Bug(
+        "ksm-ebusy-path-keeps-unstable-item", "interleaving", "mm/ksm.c: cmp_and_merge_page",
+        (), "5.1", "5.1", ("I5", "I6"),
+        "where the KSM page that was found is locked, the item is left in the unstable tree",
+        needs=("swapoff-per-mm",), lacks=("checksum-first",),
+        corrected="of no release: the patch was mended while it was in mmotm",
+    ),
+    Bug(
+        "ksm-unmerge-vs-exit-warn", "interleaving", "mm/ksm.c: remove_stable_node",
+        ("9a63236f1ad8",), "3.9", "5.4", ("I7",),
+        "a stable node whose page a process that is just exiting still maps is warned of",
+        needs=("stable-node-busy-quiet",),
+    ),
+    Bug(
+        "ksm-migration-hides-page-from-unmerge", "interleaving", "mm/ksm.c: break_ksm",
+        ("5117b3b835f2",), "3.9", "3.9", ("I7",),
+        "a page that is on its way to another frame is taken for none, and is not unmerged",
+    ),
+    Bug(
+        "ksm-enter-behind-unmerge-cursor", "interleaving", "mm/ksm.c: __ksm_enter",
+        ("cbf86cfe04a6",), "2.6.32", "3.9", ("I7",),
+        "who registers while all is being unmerged is put where the unmerging has already been",
+    ),
+    Bug(
+        "ksm-exec-fork-flag-lost", "interleaving", "mm/ksm.c: scan_get_next_rmap_item",
+        ("590c03ca6a3f",), "6.4", "6.19", ("I8",),
+        "ksmd, which drops a process with nothing mergeable from its list, also forgets that all "
+        "of it was to be merged",
+        needs=("merge-any",),
+        corrected="neither exec nor fork is needed: a process that has asked before it has any "
+        "memory will do",
+    ),
     # ---- include/linux/ksm.h ----
     Bug(
         "ksm-fork-inherits-counters", "sequential", "include/linux/ksm.h: ksm_fork",
         ("4d6fc29f3634",), "5.19", "6.18", ("I8",),
         "a child's counts begin as its parent's, and its zero pages are not counted",
         needs=("ksm-counts-start-at-zero",),
+    ),
+    Bug(
+        "ksm-zero-pages-nonatomic", "interleaving",
+        "include/linux/ksm.h: ksm_might_unmap_zero_page",
+        ("c2dc78b86e08",), "6.6", "6.10", ("I8",),
+        "the count of zero pages is read, and written back when somebody else has changed it",
+        needs=("zero-pages-counted",),
     ),
     # ---- mm/memory.c, mm/vmscan.c ----
     Bug(
