@@ -454,8 +454,8 @@ struct vm_area_struct *find_vma(const struct mm_struct *mm, uint64_t addr);
 struct vm_area_struct *find_vma_prev(const struct mm_struct *mm, uint64_t addr,
 				     struct vm_area_struct **prev);
 struct vm_area_struct *vma_merge(struct pyksm *m, struct mm_struct *mm, struct vm_area_struct *prev,
-				 uint64_t addr, uint64_t end, uint32_t flags, struct anon_vma *av,
-				 uint64_t pgoff, int node);
+				 uint64_t addr, uint64_t end, uint32_t flags,
+				 struct vm_area_struct *src, uint64_t pgoff, int node);
 int split_vma(struct pyksm *m, struct vm_area_struct *vma, uint64_t addr, bool new_below);
 int vma_modify_flags(struct pyksm *m, struct vm_area_struct **vma, struct vm_area_struct *prev,
 		     uint64_t start, uint64_t end, uint32_t flags);

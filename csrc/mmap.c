@@ -133,31 +133,39 @@ struct anon_vma *find_mergeable_anon_vma(struct vm_area_struct *vma)
 	return av;
 }
 
-static bool is_mergeable_anon_vma(const struct anon_vma *a, const struct anon_vma *b,
-				  const struct vm_area_struct *vma)
+/* Was it forked, so that pages of ancestors may be in it? Such a vma is not to grow over others' pages. */
+static bool is_fork_child(const struct vm_area_struct *vma)
 {
-	if ((!a || !b) && (!vma || chain_is_singular(vma)))
-		return true;
-	return a == b;
+	return vma && vma->anon_vma && !chain_is_singular(vma);
 }
 
-static bool can_vma_merge(const struct vm_area_struct *vma, uint32_t flags,
-			  const struct anon_vma *av, int node)
+/*
+ * May pages of src (NULL: there are none yet) become vma's? Until 6.16 (879bca0a2c4f) a vma without an anon_vma
+ * was taken for a fork's child, whose chain is not singular either.
+ */
+static bool is_mergeable_anon_vma(const struct pyksm *m, const struct vm_area_struct *vma,
+				  const struct vm_area_struct *src)
+{
+	const struct anon_vma *av = src ? src->anon_vma : NULL;
+
+	if (av && vma->anon_vma)
+		return av == vma->anon_vma;
+	if (has(m, FEAT_MERGE_WITH_UNFAULTED))
+		return !is_fork_child(av ? src : vma);
+	return (!av && !vma->anon_vma) || chain_is_singular(vma);
+}
+
+/* Of two vmas around a range that each of them may take. */
+static bool are_anon_vmas_compatible(const struct vm_area_struct *a, const struct vm_area_struct *b)
+{
+	return !a->anon_vma || !b->anon_vma || a->anon_vma == b->anon_vma;
+}
+
+static bool can_vma_merge(const struct pyksm *m, const struct vm_area_struct *vma, uint32_t flags,
+			  const struct vm_area_struct *src, int node)
 {
 	return !((vma->vm_flags ^ flags) & ~VM_SOFTDIRTY) && vma->node == node &&
-	       is_mergeable_anon_vma(av, vma->anon_vma, vma);
-}
-
-static bool can_vma_merge_after(const struct vm_area_struct *vma, uint32_t flags,
-				const struct anon_vma *av, uint64_t pgoff, int node)
-{
-	return can_vma_merge(vma, flags, av, node) && vma->vm_pgoff + vma_pages(vma) == pgoff;
-}
-
-static bool can_vma_merge_before(const struct vm_area_struct *vma, uint32_t flags,
-				 const struct anon_vma *av, uint64_t pgoff, int node)
-{
-	return can_vma_merge(vma, flags, av, node) && vma->vm_pgoff == pgoff;
+	       is_mergeable_anon_vma(m, vma, src);
 }
 
 /* ---- changing the bounds ---- */
@@ -214,6 +222,17 @@ static int share_anon_vma(struct pyksm *m, struct vm_area_struct *importer,
 		return 0;
 	importer->anon_vma = exporter->anon_vma;
 	return anon_vma_clone(m, importer, exporter); /* which takes it back if it fails */
+}
+
+/* mremap's pages come from a vma that is neither neighbour; nobody else tells the one that gets them. */
+static int share_copied(struct pyksm *m, struct vm_area_struct *importer,
+			struct vm_area_struct *src, uint64_t addr)
+{
+	bool copied = src && (addr < src->vm_start || addr >= src->vm_end);
+
+	if (!copied || bugged(m, BUG_MREMAP_UNFAULTED_MERGE_UAF))
+		return 0;
+	return share_anon_vma(m, importer, src);
 }
 
 static void swallow(struct pyksm *m, struct vm_area_struct *vma)
@@ -280,12 +299,13 @@ static int vma_move_end(struct pyksm *m, struct vm_area_struct *vma, uint64_t st
 
 /*
  * Can [addr, end) with these flags be part of a neighbour? prev is the vma before addr, or the one that
- * addr lies in. The range may lie in a vma of its own whose flags are about to change. NULL: no (or no
- * memory for it), else the vma that holds the range now. Kernel: vma_merge with its eight cases.
+ * addr lies in. The range may lie in a vma of its own whose flags are about to change; src is that one, or the one
+ * that mremap moves pages from. NULL: no (or no memory for it), else the vma that holds the range now. Kernel:
+ * vma_merge with its eight cases.
  */
 struct vm_area_struct *vma_merge(struct pyksm *m, struct mm_struct *mm, struct vm_area_struct *prev,
-				 uint64_t addr, uint64_t end, uint32_t flags, struct anon_vma *av,
-				 uint64_t pgoff, int node)
+				 uint64_t addr, uint64_t end, uint32_t flags,
+				 struct vm_area_struct *src, uint64_t pgoff, int node)
 {
 	uint64_t pglen = (end - addr) >> PAGE_SHIFT;
 	struct vm_area_struct *area = prev ? prev->vm_next : mm->mmap, *next = area;
@@ -294,20 +314,26 @@ struct vm_area_struct *vma_merge(struct pyksm *m, struct mm_struct *mm, struct v
 
 	if (next && next->vm_end == end)
 		next = next->vm_next; /* area itself goes */
-	before = next && next->vm_start == end &&
-		 can_vma_merge_before(next, flags, av, pgoff + pglen, node);
-	if (prev && prev->vm_end == addr && can_vma_merge_after(prev, flags, av, pgoff, node)) {
-		if (before && is_mergeable_anon_vma(prev->anon_vma, next->anon_vma, NULL))
+	before = next && next->vm_start == end && next->vm_pgoff == pgoff + pglen &&
+		 can_vma_merge(m, next, flags, src, node);
+	if (prev && prev->vm_end == addr && prev->vm_pgoff + vma_pages(prev) == pgoff &&
+	    can_vma_merge(m, prev, flags, src, node)) {
+		if (before && are_anon_vmas_compatible(prev, next))
 			end = next->vm_end;
-		err = vma_move_end(m, prev, prev->vm_start, end, prev->vm_pgoff);
+		err = share_copied(m, prev, src, addr);
+		if (!err)
+			err = vma_move_end(m, prev, prev->vm_start, end, prev->vm_pgoff);
 		return err ? NULL : prev;
 	}
 	if (!before)
 		return NULL;
-	if (prev && addr < prev->vm_end)
+	if (prev && addr < prev->vm_end) {
 		err = vma_move_end(m, prev, prev->vm_start, addr, prev->vm_pgoff);
-	else
-		err = vma_move_end(m, area, addr, next->vm_end, next->vm_pgoff - pglen);
+	} else {
+		err = share_copied(m, next, src, addr);
+		if (!err)
+			err = vma_move_end(m, area, addr, next->vm_end, next->vm_pgoff - pglen);
+	}
 	return err ? NULL : area;
 }
 
@@ -356,7 +382,7 @@ int vma_modify_flags(struct pyksm *m, struct vm_area_struct **vma, struct vm_are
 	struct vm_area_struct *old = *vma, *merged;
 	int err = 0;
 
-	merged = vma_merge(m, old->vm_mm, prev, start, end, flags, old->anon_vma,
+	merged = vma_merge(m, old->vm_mm, prev, start, end, flags, old,
 			   linear_page_index(old, start), old->node);
 	if (!merged && start != old->vm_start)
 		err = split_vma(m, old, start, true);
@@ -440,8 +466,8 @@ struct vm_area_struct *copy_vma(struct pyksm *m, struct vm_area_struct **vmap, u
 
 	if (!vma->anon_vma)
 		pgoff = addr >> PAGE_SHIFT; /* never faulted: no page has an index in it */
-	new = vma_merge(m, mm, vma_before(mm, addr), addr, addr + len, vma->vm_flags, vma->anon_vma,
-			pgoff, vma->node);
+	new = vma_merge(m, mm, vma_before(mm, addr), addr, addr + len, vma->vm_flags, vma, pgoff,
+			vma->node);
 	if (new) {
 		if (start >= new->vm_start && start < new->vm_end)
 			*vmap = new; /* the source itself was merged into */

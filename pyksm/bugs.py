@@ -228,6 +228,45 @@ BUGS: tuple[Bug, ...] = (
         "mms, one that is pending from the start will do. With the limit of three tries, which the "
         "same series took away, it ended as EBUSY",
     ),
+    # ---- mm/rmap.c ----
+    Bug(
+        "anonvma-not-oldest", "sequential", "mm/rmap.c: __page_set_anon_rmap",
+        ("ea90002b0fa7",), "2.6.34-rc1", "2.6.34-rc4", ("I4", "I5"),
+        "a page that comes in from swap belongs to the anon_vma of whoever touches it first, not "
+        "to the oldest one, which all who share it are on",
+    ),
+    Bug(
+        "anonvma-degree-merge", "sequential", "mm/mmap.c: vma_adjust",
+        ("b800c91a0517",), "3.19-rc4", "3.19-rc4", ("I3",),
+        "a vma that takes pages over is cloned onto its neighbour's anon_vmas before it is told "
+        "which of them is its own, so its use of that one is not counted",
+        needs=("anon-vma-reuse",),
+        corrected="both commits came with 3.19-rc4; and no chain of forks is needed: the count is "
+        "short wherever a vma without an anon_vma takes over a neighbour that has one",
+    ),
+    Bug(
+        "anonvma-degree-underflow-enomem", "sequential+fault", "mm/rmap.c: anon_vma_clone",
+        ("3fe89b3e2a7b",), "3.19", "4.0", ("I3",),
+        "a clone that runs out of memory takes back a use of the anon_vma that it had not counted",
+        needs=("anon-vma-reuse",),
+        corrected="splitting a vma is enough, and always does it: the new half comes with its "
+        "anon_vma set, a fork's vma only if it has found one to reuse",
+    ),
+    Bug(
+        "anonvma-double-reuse", "sequential", "mm/rmap.c: anon_vma_clone",
+        ("2555283eb40d",), "3.19", "6.0", ("I3", "I4", "I5"),
+        "whether an anon_vma is idle is told by one number for children and users together, so one "
+        "that is in use is given to a second vma, whose chain is another",
+        needs=("anon-vma-active-vmas",),
+    ),
+    # ---- mm/vma.c ----
+    Bug(
+        "mremap-unfaulted-merge-uaf", "sequential", "mm/vma.c: vma_expand",
+        ("61f67c230a5e",), "6.16", "6.19", ("I4", "I5"),
+        "pages that mremap moves into a vma that was never written bring no anon_vma along",
+        needs=("merge-with-unfaulted",),
+        corrected="MREMAP_DONTUNMAP is not needed: the old vma loses its anon_vma all the same",
+    ),
 )  # fmt: skip
 
 #: No bugs that Linux had, but its checks, each taken away to prove what it is good for.

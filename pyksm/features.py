@@ -124,6 +124,11 @@ FEATURES: tuple[Feature, ...] = (
         "mremap moves a range that lies in several vmas, gaps included",
     ),
     Feature(
+        "merge-with-unfaulted", "rmap", "6.16", ("879bca0a2c4f", "61f67c230a5e", "3b617fd3d317"),
+        "a vma that was written may be merged with one that never was, unless it was forked; "
+        "mremap makes the one that it merges with known to the pages' anon_vma (6.18.8)",
+    ),
+    Feature(
         "unmap-ignores-young", "rmap", "5.11", ("013339df116c",),
         "try_to_unmap takes pages out whose accessed bit is set; only page_referenced looks at it",
     ),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from pyksm import museum
@@ -9,6 +11,7 @@ from pyksm.bugs import BUGS, Bug, exists_in
 from pyksm.hunt.judge import judge
 from pyksm.profiles import DEFAULT, effective
 from pyksm.scenario import parse
+from pyksm.testing import examine
 
 
 @pytest.mark.parametrize("bug", BUGS, ids=lambda bug: bug.name)
@@ -20,6 +23,14 @@ def test_found(bug: Bug) -> None:
     assert judge(scenario) == [], "without the bug"
     found = judge(scenario, bugs=[bug.name])
     assert {wrong.invariant for wrong in found} & set(bug.invariants), found
+
+
+@pytest.mark.parametrize("path", sorted(museum.HERE.glob("*.ksm")), ids=lambda path: path.stem)
+def test_engines_agree_where_no_bug_is(path: Path) -> None:
+    """What the model has for the museum's sake is in both of them."""
+    scenario = museum.scenario(path.stem)
+    if not scenario.groups:
+        assert examine(scenario) == []
 
 
 def test_every_scenario_is_of_a_bug() -> None:

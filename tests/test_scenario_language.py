@@ -30,6 +30,7 @@ STATEMENTS = {
     "exit A": st.Exit("A"),
     "munmap A r[0:2]": st.Munmap("A", Pages("r", 0, 2)),
     "mremap A r[0] m": st.Mremap("A", Pages("r", 0, 1), "m"),
+    "mremap A m[1:3] r[2]": st.Mremap("A", Pages("m", 1, 3), Pages("r", 2, 3)),
     "madvise A r mergeable": st.Madvise("A", Pages("r"), "mergeable"),
     "mprotect A r none": st.Mprotect("A", Pages("r"), "none"),
     "migrate A r 1": st.Migrate("A", Pages("r"), 1),

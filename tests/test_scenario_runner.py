@@ -12,6 +12,7 @@ from pyksm.errors import InputError
 from pyksm.scenario import Run, engines, parse, run
 from pyksm.scenario import statements as st
 from pyksm.scenario.compare import Difference, differences
+from pyksm.scenario.contents import crc, pattern
 from pyksm.scenario.runner import CALLS
 
 POINTS = "ksm_do_scan:next_item"
@@ -38,6 +39,16 @@ def test_addresses(machine: Engine) -> None:
         for name, process in under_way.world.processes.items()
     }
     assert at == {"A": {"a": 4, "b": 5, "d": 6}, "B": {"a": 4, "b": 5, "c": 6}}
+
+
+def test_mremap_over_pages_of_an_old_region(machine: Engine) -> None:
+    """It stays as long as it is; what was there goes; the pages must all be there."""
+    text = "spawn A\nmmap A r 3\nmmap A s 2\nwrite A r 1\nwrite A s 5+\nmremap A s r[1]\nread A r"
+    under_way = Run(machine)
+    results = under_way.all(parse(text + "\nmremap A r[0:2] s[1]\nmremap A r[0] t[0]").statements)
+    assert results[6]["crc"] == [crc(pattern(value)) for value in (1, 5, 6)]
+    assert [each["errno"] for each in results[-2:]] == ["ERANGE", "ENOENT"]
+    assert sorted(under_way.world.process("A").regions) == ["r", "s"]
 
 
 ERRORS = {

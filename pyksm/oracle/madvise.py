@@ -78,7 +78,7 @@ def madvise_behavior(
         return _again(err), vma
     pgoff = vma.pgoff + ((start - vma.start) >> PAGE_SHIFT)
     flags = (vma.prot, mergeable)
-    merged = mmap.vma_merge(m, vma.mm, prev, start, end, flags, vma.anon_vma, pgoff, vma.node)
+    merged = mmap.vma_merge(m, vma.mm, prev, start, end, flags, vma, pgoff, vma.node)
     if merged is not None:
         vma = merged
     else:

@@ -145,19 +145,33 @@ def split_vma(m: Machine, vma: Vma, address: int, new_below: bool) -> int:
 # --- merging
 
 
-def is_mergeable_anon_vma(one: AnonVma | None, two: AnonVma | None, vma: Vma | None) -> bool:
-    """A vma whose chain came from a parent is not extended by one that has no anon_vma yet."""
-    if (one is None or two is None) and (vma is None or len(vma.chain) == 1):
-        return True
-    return one is two
+def _forked(vma: Vma | None) -> bool:
+    """A vma whose chain came from a parent: it is not extended by one that has no anon_vma yet."""
+    return vma is not None and vma.anon_vma is not None and len(vma.chain) > 1
 
 
-def _can_vma_merge(vma: Vma, flags: tuple[int, bool], anon_vma: AnonVma | None, node: int) -> bool:
-    return (
-        vma.node == node
-        and vma.flags() == flags
-        and is_mergeable_anon_vma(anon_vma, vma.anon_vma, vma)
-    )
+def is_mergeable_anon_vma(m: Machine, vma: Vma, source: Vma | None) -> bool:
+    """May pages of ``source`` (None: new ones) become the vma's? Until 6.16 a vma that was never
+    written counted as forked, unless the pages were new as well."""
+    anon_vma = source.anon_vma if source is not None else None
+    if (anon_vma is None) == (vma.anon_vma is None):
+        return anon_vma is vma.anon_vma
+    if m.has("merge-with-unfaulted"):
+        return not _forked(source if anon_vma is not None else vma)
+    return len(vma.chain) == 1
+
+
+def _can_vma_merge(
+    m: Machine, vma: Vma, flags: tuple[int, bool], source: Vma | None, node: int
+) -> bool:
+    return vma.node == node and vma.flags() == flags and is_mergeable_anon_vma(m, vma, source)
+
+
+def _export_copied(m: Machine, source: Vma | None, start: int, importer: Vma) -> int:
+    """mremap's pages come from a vma that is no neighbour of where they go."""
+    if source is None or source.start <= start < source.end:
+        return 0
+    return _export(m, source, importer)
 
 
 def vma_merge(
@@ -167,11 +181,12 @@ def vma_merge(
     start: int,
     end: int,
     flags: tuple[int, bool],
-    anon_vma: AnonVma | None,
+    source: Vma | None,
     pgoff: int,
     node: int,
 ) -> Vma | None:
-    """Let a neighbour cover [start, end) with those flags; None when none can."""
+    """Let a neighbour cover [start, end) with those flags; None when none can. ``source``: the vma
+    whose pages are there, or will be."""
     at = mm.vmas.index(prev) + 1 if prev is not None else 0
     area = following = mm.vmas[at] if at < len(mm.vmas) else None
     if following is not None and following.end == end:
@@ -180,27 +195,29 @@ def vma_merge(
     before_next = (
         following is not None
         and end == following.start
-        and _can_vma_merge(following, flags, anon_vma, node)
+        and _can_vma_merge(m, following, flags, source, node)
         and following.pgoff == pgoff + pglen
     )
     if (
         prev is not None
         and prev.end == start
-        and _can_vma_merge(prev, flags, anon_vma, node)
+        and _can_vma_merge(m, prev, flags, source, node)
         and prev.pgoff + vma_pages(prev) == pgoff
     ):
         if (
             before_next
             and following is not None
-            and is_mergeable_anon_vma(prev.anon_vma, following.anon_vma, None)
+            and (None in (prev.anon_vma, following.anon_vma) or prev.anon_vma is following.anon_vma)
         ):
             end = following.end
+        if _export_copied(m, source, start, prev):
+            return None
         return prev if vma_adjust(m, prev, prev.start, end, prev.pgoff, None) == 0 else None
     if not before_next or following is None or area is None:
         return None
     if prev is not None and start < prev.end:
         err = vma_adjust(m, prev, prev.start, start, prev.pgoff, None)
-    else:
+    elif not (err := _export_copied(m, source, start, following)):
         err = vma_adjust(m, area, start, following.end, following.pgoff - pglen, None)
     return area if err == 0 else None
 
@@ -307,7 +324,7 @@ def copy_vma(m: Machine, vma: Vma, start: int, end: int, pgoff: int) -> tuple[Vm
     is_free, prev = find_vma_links(vma.mm, start, end)
     if not is_free:
         return None, vma
-    new = vma_merge(m, vma.mm, prev, start, end, vma.flags(), vma.anon_vma, pgoff, vma.node)
+    new = vma_merge(m, vma.mm, prev, start, end, vma.flags(), vma, pgoff, vma.node)
     if new is not None:
         return new, new if new.start <= old_start < new.end else vma
     if not kmem_alloc(m):

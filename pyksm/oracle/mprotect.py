@@ -46,7 +46,7 @@ def mprotect_fixup(
         return 0, vma
     pgoff = vma.pgoff + ((start - vma.start) >> PAGE_SHIFT)
     flags = (prot, vma.mergeable)
-    merged = mmap.vma_merge(m, vma.mm, prev, start, end, flags, vma.anon_vma, pgoff, vma.node)
+    merged = mmap.vma_merge(m, vma.mm, prev, start, end, flags, vma, pgoff, vma.node)
     if merged is not None:
         vma = merged
     else:

@@ -335,10 +335,9 @@ def _munmap(run: _Run, statement: st.Munmap) -> Reply:
 @_does(st.Mremap)
 def _mremap(run: _Run, statement: st.Mremap) -> Reply:
     span = run.world.span(statement.process, statement.pages)
-    run.world.new_region(span.process, statement.to)
-    addr = span.process.next_addr(span.npages)
+    addr = run.world.destination(span, statement.to)
     reply = run.on("mremap", span, f"{addr:x}")
-    if not reply.code:
+    if not reply.code and isinstance(statement.to, str):
         span.process.add(statement.to, addr, span.npages)
     return reply
 

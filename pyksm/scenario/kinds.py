@@ -163,6 +163,22 @@ class PageRange:
 
 
 @dataclass(frozen=True)
+class Destination:
+    """``R``: a region that is new; ``R[i]``: from that page of one on."""
+
+    usage: str = "a region R or a page R[i] of one"
+
+    def parse(self, word: str) -> str | Pages:
+        if _NAME.match(word):
+            return word
+        try:
+            pages = PageRange(single=True).parse(word)
+        except WordError as error:
+            raise WordError(self.usage, error.at) from None
+        return pages
+
+
+@dataclass(frozen=True)
 class Content:
     """``V`` or ``V+``."""
 

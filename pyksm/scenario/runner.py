@@ -344,9 +344,10 @@ def _munmap(run: Run, statement: st.Munmap) -> None:
 @_does(st.Mremap)
 def _mremap(run: Run, statement: st.Mremap) -> None:
     span = run.world.span(statement.process, statement.pages)
-    addr = run.new_region(span.process, statement.to, span.npages)
+    addr = run.world.destination(span, statement.to)
     run.engine.mremap(span.pid, span.addr, span.npages, addr)
-    span.process.add(statement.to, addr, span.npages)
+    if isinstance(statement.to, str):
+        span.process.add(statement.to, addr, span.npages)
 
 
 @_does(st.Madvise)

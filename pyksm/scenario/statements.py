@@ -25,6 +25,7 @@ from pyksm.scenario.kinds import (
     SLOTS_LIMIT,
     Choice,
     Content,
+    Destination,
     Kind,
     KsmSetting,
     Label,
@@ -209,12 +210,12 @@ class Munmap(Statement):
 
 @dataclass(frozen=True)
 class Mremap(Statement):
-    """The pages move to a new region ``to``."""
+    """The pages move to a new region ``to``, or over those from a page of an old one on."""
 
     op = "mremap"
     process: str = word(PROCESS)
     pages: Pages = word(PAGES)
-    to: str = word(REGION)
+    to: str | Pages = word(Destination())
 
 
 @dataclass(frozen=True)

@@ -86,6 +86,16 @@ class World:
             raise MachineError(errno.ERANGE, f"pages {pages} of {name}")
         return Span(process, region.addr + start * PAGE_BYTES, stop - start)
 
+    def destination(self, source: Span, to: str | Pages) -> int:
+        """Where mremap moves pages to: EEXIST where a new region's name is in use, the errors of
+        :meth:`span` where the pages of an old one are not all there."""
+        if isinstance(to, Pages):
+            first = to.start or 0
+            pages = Pages(to.region, first, first + source.npages)
+            return self.span(source.process.name, pages).addr
+        self.new_region(source.process, to)
+        return source.process.next_addr(source.npages)
+
     def new_process(self, name: str) -> None:
         """EEXIST where the name is in use."""
         if name in self.processes:

@@ -178,6 +178,12 @@ class Resolver:
         process.add(name, addr, npages)
         return addr
 
+    def destination(self, source: Span, to: str | Pages) -> int:
+        addr = self._world.destination(source, to)
+        if isinstance(to, str):
+            source.process.add(to, addr, source.npages)
+        return addr
+
     def swapon(self, name: str) -> int:
         if name in self._world.areas:
             raise MachineError(errno.EEXIST, f"area {name}")
@@ -209,7 +215,7 @@ class Resolver:
     def _region_of(self, statement: st.Statement) -> Region | None:
         if isinstance(statement, st.Mmap):
             return self.process(statement.process).regions[statement.region]
-        if isinstance(statement, st.Mremap):
+        if isinstance(statement, st.Mremap) and isinstance(statement.to, str):
             return self.process(statement.process).regions[statement.to]
         return None
 
@@ -265,7 +271,7 @@ def _munmap(to: Resolver, statement: st.Munmap) -> Op:
 
 def _mremap(to: Resolver, statement: st.Mremap) -> Op:
     span = to.span(statement.process, statement.pages)
-    return Op("MREMAP", to=to.new_region(span.process, statement.to, span.npages), **_range(span))
+    return Op("MREMAP", to=to.destination(span, statement.to), **_range(span))
 
 
 def _madvise(to: Resolver, statement: st.Madvise) -> Op:
