@@ -6,12 +6,17 @@
 #include "internal.h"
 #include "ksm_internal.h"
 
+struct av_count {
+	int refs, children, vmas;
+	const struct vm_area_struct *last; /* that uses it */
+};
+
 struct census {
 	struct pyksm *m;
 	bool strict;
 	uint32_t *ptes; /* of each frame */
 	uint32_t *pins; /* of each frame */
-	int *av_refs; /* of each anon_vma, by id */
+	struct av_count *av; /* of each anon_vma, by id */
 	uint64_t *swap_ptes[MAX_SWAPFILES];
 	uint32_t *buffer_refs; /* of each buffer, where contents are moved by reference */
 	uint32_t *first_of_id; /* the first frame of each content_id */
@@ -146,6 +151,36 @@ static void count_vma(struct census *c, const struct vm_area_struct *vma, int64_
 	}
 }
 
+static const struct anon_vma *of_link(const struct list_head *pos)
+{
+	return container_of(pos, struct anon_vma_chain, same_vma)->anon_vma;
+}
+
+/*
+ * vmas of an mm that use one anon_vma are on the same anon_vmas: they may be merged. (While reuse went by a degree
+ * alone, that was hoped: 2555283eb40d.)
+ */
+static void check_chain(struct census *c, const struct vm_area_struct *vma)
+{
+	const struct vm_area_struct *other = c->av[vma->anon_vma->id].last;
+	const struct list_head *one = &vma->anon_vma_chain, *two;
+
+	c->av[vma->anon_vma->id].last = vma;
+	c->av[vma->anon_vma->id].vmas++;
+	if (!other || other->vm_mm != vma->vm_mm ||
+	    (has(c->m, FEAT_ANON_VMA_REUSE) && !has(c->m, FEAT_ANON_VMA_ACTIVE_VMAS)))
+		return;
+	for (two = other->anon_vma_chain.next, one = one->next;
+	     one != &vma->anon_vma_chain && two != &other->anon_vma_chain;
+	     one = one->next, two = two->next)
+		if (of_link(one) != of_link(two))
+			break;
+	if (one != &vma->anon_vma_chain || two != &other->anon_vma_chain)
+		wrong(c, "anon-vma", "pid %d 0x%llx and 0x%llx: one anon_vma, different chains",
+		      vma->vm_mm->pid, (unsigned long long)other->vm_start,
+		      (unsigned long long)vma->vm_start);
+}
+
 static void check_vma(struct census *c, const struct vm_area_struct *vma)
 {
 	const struct list_head *pos;
@@ -166,6 +201,8 @@ static void check_vma(struct census *c, const struct vm_area_struct *vma)
 			wrong(c, "anon-vma", "chain of pid %d 0x%llx", vma->vm_mm->pid,
 			      (unsigned long long)vma->vm_start);
 	}
+	if (vma->anon_vma)
+		check_chain(c, vma);
 	if (own != !!vma->anon_vma)
 		wrong(c, "anon-vma", "pid %d 0x%llx is not on its own anon_vma", vma->vm_mm->pid,
 		      (unsigned long long)vma->vm_start);
@@ -377,9 +414,11 @@ static void count_anon_vma_refs(struct census *c)
 	list_for_each (pos, &c->m->anon_vmas) {
 		const struct anon_vma *av = container_of(pos, struct anon_vma, all);
 
-		c->av_refs[av->id] += av->rb_root.node ? 1 : 0;
+		c->av[av->id].refs += av->rb_root.node ? 1 : 0;
 		if (av->root != av)
-			c->av_refs[av->root->id]++;
+			c->av[av->root->id].refs++;
+		if (av->rb_root.node) /* a root is its own */
+			c->av[av->parent->id].children++;
 	}
 	list_for_each (pos, slots) {
 		const struct rmap_item *item =
@@ -387,7 +426,7 @@ static void count_anon_vma_refs(struct census *c)
 
 		for (; item; item = item->rmap_list)
 			if (item->address & STABLE_FLAG)
-				c->av_refs[item->anon_vma->id]++;
+				c->av[item->anon_vma->id].refs++;
 	}
 }
 
@@ -396,9 +435,13 @@ static void check_anon_vma(struct census *c, struct anon_vma *av)
 	for (struct rb_node *n = rb_first(&av->rb_root); n; n = rb_next(n))
 		if (container_of(n, struct anon_vma_chain, rb)->anon_vma != av)
 			wrong(c, "anon-vma", "anon_vma %u has a stranger in its tree", av->id);
-	if (c->av_refs[av->id] != av->refcount)
+	if (c->av[av->id].refs != av->refcount)
 		wrong(c, "anon-vma", "anon_vma %u has %d references, counted %d", av->id,
-		      av->refcount, c->av_refs[av->id]);
+		      av->refcount, c->av[av->id].refs);
+	if (c->av[av->id].children != av->num_children || c->av[av->id].vmas != av->num_active_vmas)
+		wrong(c, "anon-vma", "anon_vma %u has %d children and %d vmas, counted %d and %d",
+		      av->id, av->num_children, av->num_active_vmas, c->av[av->id].children,
+		      c->av[av->id].vmas);
 }
 
 /* ---- KSM ---- */
@@ -610,9 +653,9 @@ static bool allocate(struct census *c)
 		if (!c->buffer_refs)
 			return false;
 	}
-	c->av_refs = calloc((size_t)c->m->anon_id + 1, sizeof(*c->av_refs));
+	c->av = calloc((size_t)c->m->anon_id + 1, sizeof(*c->av));
 	c->first_of_id = calloc((size_t)c->m->content_ids.nr + 1, sizeof(*c->first_of_id));
-	return c->ptes && c->pins && c->av_refs && c->first_of_id;
+	return c->ptes && c->pins && c->av && c->first_of_id;
 }
 
 static void release(struct census *c)
@@ -621,7 +664,7 @@ static void release(struct census *c)
 		free(c->swap_ptes[type]);
 	free(c->buffer_refs);
 	free(c->first_of_id);
-	free(c->av_refs);
+	free(c->av);
 	free(c->ptes);
 	free(c->pins);
 }

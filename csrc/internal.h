@@ -66,10 +66,12 @@ int features_of(const struct pyksm_config *config, struct pyksm_feature_set *fea
 
 /* pool.c */
 void pools_release(struct pyksm *m);
+int order_failure(struct pyksm *m, enum pyksm_fault_kind kind, uint64_t nth);
+bool failure_is_due(struct pyksm *m, enum pyksm_fault_kind kind);
 /* Has the time come for an ordered failure? Each is for one event only. */
 static inline bool should_fail(struct pyksm *m, enum pyksm_fault_kind kind)
 {
-	return __builtin_expect(m->inject[kind] != 0, 0) && --m->inject[kind] == 0;
+	return __builtin_expect(m->inject[kind][0] != 0, 0) && failure_is_due(m, kind);
 }
 uint64_t events_before_failure(struct pyksm *m, enum pyksm_fault_kind kind, uint64_t n);
 void event(struct pyksm *m, const char *name);

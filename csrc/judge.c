@@ -40,9 +40,10 @@ void judge_wrong(struct pyksm_judge *j, int invariant, uint32_t line, const char
 static bool has_fired(struct pyksm_judge *j, const struct pyksm *m, struct judge_flight *f,
 		      enum pyksm_fault_kind kind)
 {
-	bool now = f->inject[kind] && !m->inject[kind];
+	bool now = f->failed[kind] != m->failed[kind];
 
 	j->now.fired[kind] |= now;
+	f->fired[kind] = now;
 	return now;
 }
 
@@ -323,7 +324,7 @@ static void note_before(struct pyksm_judge *j, struct pyksm *m, const struct pyk
 	const struct pyksm_op *op = f->op;
 	int type = area_type(p, op->area);
 
-	memcpy(f->inject, m->inject, sizeof(f->inject));
+	memcpy(f->failed, m->failed, sizeof(f->failed));
 	if (op->kind == PYKSM_OP_SWAPOFF && type >= 0) {
 		int64_t room = m->swap.nr_swap_pages;
 

@@ -46,7 +46,8 @@ struct judge_flight {
 	bool raced; /* KSM: pages came in at the same time */
 	bool shortage; /* SWAPOFF: there is no room for what is out */
 	int64_t knob; /* KSM: what the file held before */
-	uint64_t inject[PYKSM_NR_FAULT_KINDS]; /* ordered failures to come */
+	uint32_t failed[PYKSM_NR_FAULT_KINDS]; /* as the machine counted them before */
+	bool fired[PYKSM_NR_FAULT_KINDS]; /* one has, since then */
 	struct judge_set *seen; /* READ: what each page held at any time */
 	bool *sure; /* READ, WRITE: each page must be there */
 	int32_t *status; /* ours, where the op had none */

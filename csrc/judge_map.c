@@ -512,7 +512,7 @@ static void mremap_begins(struct pyksm_judge *j, const struct pyksm_op *op)
 static void mremap_ends(struct pyksm_judge *j, const struct judge_flight *f)
 {
 	const struct pyksm_op *op = f->op;
-	bool half = op->err || (f->inject[PYKSM_FAIL_KMEM] && j->now.fired[PYKSM_FAIL_KMEM]);
+	bool half = op->err || f->fired[PYKSM_FAIL_KMEM];
 	uint64_t to = op->to >> PAGE_SHIFT;
 
 	for_each_cell (&j->now, cell, op->process, to, op->npages) {

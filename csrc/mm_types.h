@@ -24,6 +24,7 @@
 #define MAX_NODES 64
 #define MAX_AGENT_PAGES 65536
 #define MAX_THREADS 2
+#define MAX_ORDERS 8 /* of failures, of a kind at a time */
 
 typedef uint64_t pte_t;
 
@@ -443,7 +444,9 @@ struct pyksm {
 	struct swap swap;
 	struct write_block *writes, *last_writes; /* under writeback, in order of submission */
 	uint64_t count[NR_COUNTERS], vm[NR_VMSTAT];
-	uint64_t inject[PYKSM_NR_FAULT_KINDS];
+	/* how many events until the next one that is to fail, from that to the one after it, ...; 0: none */
+	uint64_t inject[PYKSM_NR_FAULT_KINDS][MAX_ORDERS];
+	uint32_t failed[PYKSM_NR_FAULT_KINDS]; /* how many have */
 	const char **events;
 	size_t nr_events, first_event, max_events;
 	pyksm_hook hook;

@@ -218,8 +218,15 @@ static void unlock_trees(struct pyksm *m, const struct vm_area_struct *vma,
 static int share_anon_vma(struct pyksm *m, struct vm_area_struct *importer,
 			  struct vm_area_struct *exporter)
 {
+	int err;
+
 	if (!exporter || !exporter->anon_vma || importer->anon_vma)
 		return 0;
+	if (bugged(m, BUG_ANONVMA_DEGREE_MERGE)) {
+		err = anon_vma_clone(m, importer, exporter);
+		importer->anon_vma = err ? NULL : exporter->anon_vma;
+		return err;
+	}
 	importer->anon_vma = exporter->anon_vma;
 	return anon_vma_clone(m, importer, exporter); /* which takes it back if it fails */
 }

@@ -204,7 +204,9 @@ int pyksm_inject(struct pyksm *m, int kind, uint64_t nth)
 	ENTER(m);
 	if (!m || kind < 0 || kind >= PYKSM_NR_FAULT_KINDS)
 		return -EINVAL;
-	m->inject[kind] = nth;
+	if (nth)
+		return order_failure(m, (enum pyksm_fault_kind)kind, nth);
+	memset(m->inject[kind], 0, sizeof(m->inject[kind]));
 	return 0;
 }
 

@@ -149,10 +149,40 @@ void pools_release(struct pyksm *m)
 	}
 }
 
+/* The nth event from now on is to fail, beside those that are to already. */
+int order_failure(struct pyksm *m, enum pyksm_fault_kind kind, uint64_t nth)
+{
+	uint64_t *order = m->inject[kind], *end = order + MAX_ORDERS;
+
+	while (order < end && *order && nth > *order)
+		nth -= *order++;
+	if (order < end && *order == nth)
+		return 0;
+	if (end[-1])
+		return -ENOSPC;
+	memmove(order + 1, order, (size_t)(end - order - 1) * sizeof(*order));
+	*order = nth;
+	if (order + 1 < end && order[1])
+		order[1] -= nth;
+	return 0;
+}
+
+RARELY bool failure_is_due(struct pyksm *m, enum pyksm_fault_kind kind)
+{
+	uint64_t *order = m->inject[kind];
+
+	if (--*order)
+		return false;
+	m->failed[kind]++;
+	memmove(order, order + 1, (MAX_ORDERS - 1) * sizeof(*order));
+	order[MAX_ORDERS - 1] = 0;
+	return true;
+}
+
 /* Up to n events at once, those before the one that was ordered to fail. How many they are. */
 uint64_t events_before_failure(struct pyksm *m, enum pyksm_fault_kind kind, uint64_t n)
 {
-	uint64_t *nth = &m->inject[kind];
+	uint64_t *nth = m->inject[kind];
 
 	if (!*nth)
 		return n;

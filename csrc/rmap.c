@@ -108,7 +108,7 @@ int anon_vma_prepare(struct pyksm *m, struct vm_area_struct *vma)
 static bool may_reuse(const struct pyksm *m, const struct anon_vma *av,
 		      const struct vm_area_struct *src)
 {
-	if (has(m, FEAT_ANON_VMA_ACTIVE_VMAS))
+	if (has(m, FEAT_ANON_VMA_ACTIVE_VMAS) && !bugged(m, BUG_ANONVMA_DOUBLE_REUSE))
 		return src->anon_vma && av->num_children < 2 && !av->num_active_vmas;
 	return has(m, FEAT_ANON_VMA_REUSE) && av != src->anon_vma &&
 	       av->num_children + av->num_active_vmas < 2;
@@ -131,7 +131,8 @@ int anon_vma_clone(struct pyksm *m, struct vm_area_struct *dst, struct vm_area_s
 			avc = kmem_alloc(m, POOL_AVC);
 		}
 		if (!avc) {
-			dst->anon_vma = NULL; /* it has not been counted yet */
+			if (!bugged(m, BUG_ANONVMA_DEGREE_UNDERFLOW_ENOMEM))
+				dst->anon_vma = NULL; /* it has not been counted yet */
 			unlink_anon_vmas(m, dst);
 			return -ENOMEM;
 		}
@@ -328,12 +329,13 @@ static void set_page_anon_vma(struct page *page, struct anon_vma *av)
 }
 
 /* Early return: a page that has an owner keeps it, unmapped in between or not, and nothing is checked. */
-static void __page_set_anon_rmap(struct page *page, struct vm_area_struct *vma, uint64_t addr,
-				 bool exclusive)
+static void __page_set_anon_rmap(struct pyksm *m, struct page *page, struct vm_area_struct *vma,
+				 uint64_t addr, bool exclusive)
 {
 	if (PageAnon(page))
 		return;
 	/* Not exclusive: any ancestor or descendant may share it, and only the root's tree has them all. */
+	exclusive |= bugged(m, BUG_ANONVMA_NOT_OLDEST);
 	set_page_anon_vma(page, exclusive ? vma->anon_vma : vma->anon_vma->root);
 	page->index = linear_page_index(vma, addr);
 }
@@ -346,7 +348,7 @@ void do_page_add_anon_rmap(struct pyksm *m, struct page *page, struct vm_area_st
 	if (PageKsm(page))
 		return;
 	if (first)
-		__page_set_anon_rmap(page, vma, addr, exclusive);
+		__page_set_anon_rmap(m, page, vma, addr, exclusive);
 	else
 		__page_check_anon_rmap(m, page, vma, addr);
 	if (exclusive && has(m, FEAT_ANON_EXCLUSIVE))
@@ -371,7 +373,7 @@ void page_add_new_anon_rmap(struct pyksm *m, struct page *page, struct vm_area_s
 	if (has(m, FEAT_ANON_EXCLUSIVE))
 		page->flags |= PG_anon_exclusive;
 	page->_mapcount = 0;
-	__page_set_anon_rmap(page, vma, addr, true);
+	__page_set_anon_rmap(m, page, vma, addr, true);
 	lru_add(m, page);
 }
 

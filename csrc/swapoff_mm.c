@@ -163,7 +163,7 @@ static bool goes_alone(const struct pyksm *m, const struct swap_info_struct *si)
 	bool orders = false;
 
 	for (int kind = 0; kind < PYKSM_NR_FAULT_KINDS; kind++)
-		orders |= m->inject[kind] != 0;
+		orders |= m->inject[kind][0] != 0;
 	return !orders && !may_be_disturbed(m) && si->fd < 0 && has(m, FEAT_READAHEAD_ONCE) &&
 	       has(m, FEAT_KEEP_YOUNG_ONCE);
 }

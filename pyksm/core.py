@@ -871,7 +871,8 @@ class Core:
             size *= 8
 
     def inject(self, kind: str, nth: int) -> None:
-        """Let the nth (from 1) event of that kind from now on fail, once; 0 takes it back."""
+        """Let the nth (from 1) event of that kind from now on fail, once, beside those ordered
+        before (8 of a kind at most: ENOSPC); 0 takes all of that kind back."""
         if kind not in FAULT_KINDS:
             raise MachineError(errno.EINVAL, f"inject {kind}")
         if operator.index(nth) < 0:

@@ -8,7 +8,7 @@ import pytest
 from scn import Answer
 
 from pyksm.engine import Config, Engine
-from pyksm.errors import InputError
+from pyksm.errors import InputError, MachineError
 from pyksm.scenario import Run, engines, parse, run
 from pyksm.scenario import statements as st
 from pyksm.scenario.compare import Difference, differences
@@ -246,6 +246,29 @@ def test_inject(engine: str, kind: str, text: str, errno: str) -> None:
     if (kind, text) != ("read", "read A out"):  # a page that could not be read stays unreadable
         assert answer.results[9]["errno"] is None
     assert [each["violations"] for each in answer.ops("census")] == [[], []]
+
+
+def test_orders_of_failures_add_up(machine: Engine) -> None:
+    """In whatever order they are given; the same event twice is once; eight may be waiting."""
+
+    def mapped() -> int | None:
+        try:
+            machine.mmap(pid, 1)
+        except MachineError as error:
+            return error.errno
+        return None
+
+    pid = machine.spawn()
+    for nth in (5, 2, 3, 5):
+        machine.inject("kmem", nth)
+    assert [mapped() for _ in range(7)] == [None, 12, 12, None, 12, None, None]
+    for nth in range(9, 1, -1):
+        machine.inject("kmem", nth)
+    machine.inject("kmem", 4)
+    with pytest.raises(MachineError, match="28"):
+        machine.inject("kmem", 1)
+    machine.inject("kmem", 0)
+    assert [mapped() for _ in range(9)] == [None] * 9
 
 
 def test_a_machine_that_cannot_be() -> None:

@@ -296,7 +296,8 @@ PYKSM_API const char *pyksm_next_event(struct pyksm *m);
  * strict: also what is legal but worth knowing, such as a KSM page that an rmap walk misses. */
 PYKSM_API int pyksm_census(struct pyksm *m, int strict, char *buf, size_t len);
 
-/* The nth (from 1) event of that kind from now on fails, once. nth 0 takes the order back. */
+/* The nth (from 1) event of that kind from now on fails, once. Orders add up; more than 8 of a kind at a time:
+ * -ENOSPC. nth 0 takes all of that kind back. */
 PYKSM_API int pyksm_inject(struct pyksm *m, int kind, uint64_t nth);
 
 /* Schedule points. The hook runs where the kernel could lose the processor; it may call anything

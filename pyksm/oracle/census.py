@@ -156,15 +156,35 @@ def _anon_vmas(m: Machine, tally: _Tally) -> Iterator[str]:
     items = [item for slot in m.ksm.mm_slots for item in slot.rmap_list if item.stable]
     known |= {item.anon_vma for item in items if item.anon_vma is not None}
     known |= {anon_vma.root for anon_vma in known}
-    children = Counter(anon_vma.root for anon_vma in known if anon_vma.root is not anon_vma)
+    members = Counter(anon_vma.root for anon_vma in known if anon_vma.root is not anon_vma)
+    children = Counter(anon_vma.parent for anon_vma in known if anon_vma.tree)  # a root is its own
+    users = Counter(vma.anon_vma for mm in tally.mms for vma in mm.vmas)
     held = Counter(item.anon_vma for item in items)
     for anon_vma in known:
         starts = [avc.vma.pgoff for avc in anon_vma.tree]
         if len(starts) != chained[anon_vma] or starts != sorted(starts):
             yield "anon-vma: a tree has the wrong vmas or the wrong order"
-        wanted = bool(anon_vma.tree) + children[anon_vma] + held[anon_vma]
+        wanted = bool(anon_vma.tree) + members[anon_vma] + held[anon_vma]
         if anon_vma.refcount != wanted:
             yield f"anon-vma: {anon_vma.refcount} references, not {wanted}"
+        counted = (children[anon_vma], users[anon_vma])
+        if (anon_vma.num_children, anon_vma.num_active_vmas) != counted:
+            yield f"anon-vma: {anon_vma.num_children}, {anon_vma.num_active_vmas}, not {counted}"
+    if m.has("anon-vma-active-vmas") or not m.has("anon-vma-reuse"):
+        for mm in tally.mms:
+            yield from _chains(mm)
+
+
+def _chains(mm: Mm) -> Iterator[str]:
+    """Vmas that use one anon_vma are on the same anon_vmas: they may be merged."""
+    others: dict[AnonVma, Vma] = {}
+    for vma in mm.vmas:
+        if vma.anon_vma is None:
+            continue
+        other = others.get(vma.anon_vma, vma)
+        others[vma.anon_vma] = vma
+        if [avc.anon_vma for avc in vma.chain] != [avc.anon_vma for avc in other.chain]:
+            yield f"anon-vma: {other.start:#x} and {vma.start:#x} of mm {mm.pid} differ in chains"
 
 
 def _vmas(m: Machine, tally: _Tally) -> Iterator[str]:

@@ -13,6 +13,7 @@ from errno import (
     EINVAL,
     ENOENT,
     ENOMEM,
+    ENOSPC,
     ESRCH,
 )
 
@@ -188,6 +189,10 @@ def _make(config: Config) -> Machine:
         if m.has(feature):
             m.vmstat.update(dict.fromkeys(names, 0))
     return m
+
+
+#: Of failures, of a kind at a time.
+MAX_ORDERS = 8
 
 
 class Oracle:
@@ -587,7 +592,10 @@ class Oracle:
         m = self._m()
         if kind not in FAULT_KINDS or nth < 0:
             raise MachineError(EINVAL, f"inject {kind} {nth}")
-        m.orders[kind] = nth
+        orders = {min(nth, 2**64 - 1), *m.orders.get(kind, ())} if nth else set()
+        if len(orders) > MAX_ORDERS:
+            raise MachineError(ENOSPC, f"inject {kind} {nth}")
+        m.orders[kind] = sorted(orders)
 
     def set_hook(self, hook: Callable[[str], None] | None) -> None:
         self._m().hook = hook

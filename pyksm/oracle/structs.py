@@ -362,7 +362,8 @@ class Machine:
     counters: Counter[str] = field(default_factory=Counter)
     vmstat: Counter[str] = field(default_factory=Counter)
     events: list[str] = field(default_factory=list)
-    orders: dict[str, int] = field(default_factory=dict)  #: injected failures still to come
+    #: injected failures still to come, by kind: how many events from now, ascending
+    orders: dict[str, list[int]] = field(default_factory=dict)
     hook: Callable[[str], None] | None = None
     in_hook: bool = False
     features: frozenset[str] = frozenset()  #: of pyksm/features.py
@@ -376,19 +377,17 @@ class Machine:
 
 def fails(m: Machine, kind: str) -> bool:
     """Count one event of that kind and say whether inject() ordered it to fail."""
-    left = m.orders.get(kind, 0)
-    if not left:
-        return False
-    m.orders[kind] = left - 1
-    return left == 1
+    left = [order - 1 for order in m.orders.get(kind, ())]
+    m.orders[kind] = [order for order in left if order]
+    return 0 in left
 
 
 def events_before_failure(m: Machine, kind: str, count: int) -> int:
     """Up to that many events at once, those before the one ordered to fail. How many they are."""
-    left = m.orders.get(kind, 0)
+    left = m.orders.get(kind, [])
     if left:
-        count = min(count, left - 1)
-        m.orders[kind] = left - count
+        count = min(count, left[0] - 1)
+        m.orders[kind] = [order - count for order in left]
     return count
 
 

@@ -6,6 +6,7 @@ statements that a recorder on a real kernel knows, models take:
 - ``machine ... policy=reread|memcpy bug=SWITCH``: swapoff's policy; a check or shortcut taken away
   (:data:`pyksm.engine.SWITCHES`; more than one ``bug=`` may be given);
 - ``inject KIND N``: the N-th such event from now on fails, once (:data:`pyksm.engine.FAULT_KINDS`);
+  more than one may be waiting;
 - ``census [strict]``: a full recount; the result's ``violations`` lists what is wrong;
 - ``rmap P R[i:j]``: an rmap walk of each page, which changes nothing; the result's ``ptes`` says
   how often it came upon a pte that maps the page (null: there is no page to walk);
