@@ -333,8 +333,8 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     Mutant(
         "mmap.c",
-        "if ((!a || !b) && (!vma || chain_is_singular(vma)))",
-        "if (!a || !b)",
+        "return (!av && !vma->anon_vma) || chain_is_singular(vma);",
+        "return true;",
         "a vma with inherited anon_vmas is merged with one that has none",
     ),
     Mutant(
