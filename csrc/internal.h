@@ -626,6 +626,23 @@ void swap_zeromap_set(struct swap_info_struct *si, uint64_t offset, bool zeros);
 void swap_readpage(struct pyksm *m, struct page *page);
 void swap_writepage(struct pyksm *m, struct page *page);
 void end_all_writeback(struct pyksm *m);
+/* Reclaim's writes end when it is through; until then others may meet the pages. */
+static inline void end_writes(struct pyksm *m)
+{
+	if (in_task(m) && m->writes)
+		sched_point(m, PT_END_WRITES);
+	end_all_writeback(m);
+}
+/* That others, too, were waiting for ends with it: it is in nobody's hands. */
+static inline void wait_on_page_writeback(struct pyksm *m, const struct page *page,
+					  enum sched_point point)
+{
+	if (!(page->flags & PG_writeback))
+		return;
+	sched_point(m, point);
+	if (!in_task(m) || (page->flags & PG_writeback))
+		end_all_writeback(m);
+}
 
 /* A new page for a slot, read or copied: what it is marked with. */
 static inline uint32_t swapin_flags(const struct pyksm *m)

@@ -88,7 +88,7 @@ static void madvise_pageout(struct pyksm *m, struct vm_area_struct *vma, uint64_
 		reclaim_pages(m, &pages);
 		addr = next_table(vma->vm_mm, addr, end);
 	}
-	end_all_writeback(m);
+	end_writes(m);
 }
 
 static int madvise_vma(struct pyksm *m, struct vm_area_struct *vma, struct vm_area_struct **prev,

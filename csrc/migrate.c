@@ -47,21 +47,18 @@ struct restore {
 	const struct page *old;
 };
 
-/* Put a pte for page where a migration entry for the old page stands. */
-static int remove_migration_pte(struct pyksm *m, struct page *page, struct vm_area_struct *vma,
-				uint64_t addr, void *arg)
+/* Under its lock: a pte for page where a migration entry for the old page stands. */
+static void restore_pte(struct pyksm *m, struct page *page, struct vm_area_struct *vma,
+			uint64_t addr, pte_t *ptep, const struct page *old)
 {
-	const struct restore *r = arg;
-	pte_t *ptep = pte_lookup(vma->vm_mm, addr), pte;
 	enum migration_kind kind;
 	swp_entry_t entry;
+	pte_t pte;
 
-	if (!ptep || pte_none(*ptep) || pte_present(*ptep))
-		return SWAP_AGAIN;
+	if (migration_entry_page(m, *ptep) != old)
+		return;
 	entry = pte_to_swp_entry(m, *ptep);
-	if (!is_migration_entry(m, entry, &kind) ||
-	    migration_entry_pfn(entry) != page_to_pfn(m, r->old))
-		return SWAP_AGAIN;
+	is_migration_entry(m, entry, &kind);
 	get_page(page);
 	pte = mk_pte(m, page, vma);
 	if (!(swp_offset(entry) & SWP_MIG_YOUNG))
@@ -75,6 +72,20 @@ static int remove_migration_pte(struct pyksm *m, struct page *page, struct vm_ar
 		pte |= _PAGE_SOFT_DIRTY;
 	*ptep = pte;
 	do_page_add_anon_rmap(m, page, vma, addr, kind != MIGRATION_READ);
+}
+
+/* No look at the pte without its lock: mremap may be moving an entry here. */
+static int remove_migration_pte(struct pyksm *m, struct page *page, struct vm_area_struct *vma,
+				uint64_t addr, void *arg)
+{
+	const struct restore *r = arg;
+	pte_t *pte = pte_lookup(vma->vm_mm, addr);
+
+	if (!pte)
+		return SWAP_AGAIN;
+	pte_lock(m, vma->vm_mm, addr, PT_REMOVE_MIGRATION_PTL);
+	restore_pte(m, page, vma, addr, pte, r->old);
+	pte_unlock(m, vma->vm_mm, addr);
 	return SWAP_AGAIN;
 }
 
@@ -90,6 +101,7 @@ static bool migrate_page_move_mapping(struct pyksm *m, struct page *newpage, str
 {
 	swp_entry_t entry = { page->private };
 
+	sched_point(m, PT_MIGRATE_MOVE_MAPPING);
 	if (page_count(page) != (page->flags & PG_swapcache ? 2 : 1))
 		return false;
 	if (!(page->flags & PG_swapcache))
@@ -122,15 +134,20 @@ static int move_to_new_page(struct pyksm *m, struct page *newpage, struct page *
 	newpage->index = page->index;
 	newpage->mapping = page->mapping;
 	newpage->anon_id = page->anon_id;
-	newpage->flags |= PG_locked | (page->flags & PG_swapbacked);
+	__set_page_locked(m, newpage);
+	newpage->flags |= page->flags & PG_swapbacked;
 	if (!migrate_page_move_mapping(m, newpage, page)) {
 		newpage->mapping = 0;
+		unlock_page(m, newpage);
 		return -EAGAIN;
 	}
+	sched_point(m,
+		    PT_MIGRATE_COPY); /* who looks into the swap cache finds the new page, locked */
 	migrate_page_copy(m, newpage, page);
 	if (remap)
 		remove_migration_ptes(m, page, newpage);
 	page->mapping = 0;
+	unlock_page(m, newpage);
 	return 0;
 }
 
@@ -141,11 +158,9 @@ static int unmap_and_move_locked(struct pyksm *m, struct page *newpage, struct p
 	bool remap = true;
 	int err = -EAGAIN;
 
-	if (page->flags & PG_writeback) {
-		if (!force)
-			return -EAGAIN;
-		end_all_writeback(m);
-	}
+	if ((page->flags & PG_writeback) && !force)
+		return -EAGAIN;
+	wait_on_page_writeback(m, page, PT_MIGRATE_WRITEBACK);
 	/* The walk that restores the ptes needs the owner; a KSM page's rmap_items pin theirs. */
 	if (PageAnon(page) && !PageKsm(page)) {
 		av = page_get_anon_vma(m, page);
@@ -164,6 +179,17 @@ static int unmap_and_move_locked(struct pyksm *m, struct page *newpage, struct p
 	return err;
 }
 
+/* Who has the page is waited for when nothing else has helped. */
+static bool lock_for_move(struct pyksm *m, struct page *page, bool force)
+{
+	if (trylock_page(m, page, PT_MIGRATE_TRYLOCK_PAGE))
+		return true;
+	if (!force || !in_task(m))
+		return false;
+	lock_page(m, page, PT_MIGRATE_LOCK_PAGE);
+	return true;
+}
+
 /* 0: the page now lives on node; -EAGAIN: try again; -ENOMEM: no frame there. */
 static int unmap_and_move(struct pyksm *m, struct page *page, int node, bool force)
 {
@@ -175,13 +201,12 @@ static int unmap_and_move(struct pyksm *m, struct page *page, int node, bool for
 		return -ENOMEM;
 	if (page_count(page) == 1) {
 		err = 0; /* freed under our hands: nothing to move */
-	} else if (trylock_page(m, page, PT_TRYLOCK_PAGE)) {
+	} else if (lock_for_move(m, page, force)) {
 		err = unmap_and_move_locked(m, newpage, page, force);
 		unlock_page(m, page);
 	}
 	if (err != -EAGAIN)
 		putback_lru_page(m, page);
-	unlock_page(m, newpage);
 	putback_lru_page(m, newpage);
 	return err;
 }
@@ -191,12 +216,15 @@ struct page_to_node {
 	int32_t status;
 };
 
+/* With mmap_sem. */
 static void isolate_for_move(struct pyksm *m, struct mm_struct *mm, uint64_t addr, int node,
 			     struct page_to_node *pp)
 {
 	const struct vm_area_struct *vma = find_vma(mm, addr);
-	struct page *page = vma && vma->vm_start <= addr ? follow_page(m, mm, addr) : NULL;
+	struct page *page = NULL;
 
+	if (vma && vma->vm_start <= addr)
+		page = follow_page_get(m, mm, addr, PT_MOVE_PAGES_PTL);
 	if (!vma || vma->vm_start > addr)
 		pp->status = -EFAULT;
 	else if (!page || !page_to_pfn(m, page))
@@ -207,6 +235,8 @@ static void isolate_for_move(struct pyksm *m, struct mm_struct *mm, uint64_t add
 		pp->status = -EBUSY;
 	else
 		pp->page = page;
+	if (page)
+		put_page(m, page); /* isolated it has another reference */
 }
 
 /* One pass over what is left; how many want another. */
@@ -259,15 +289,17 @@ static int move_chunk(struct pyksm *m, struct mm_struct *mm, uint64_t addr, uint
 	struct page_to_node pp[MOVE_CHUNK] = { { NULL, 0 } };
 	int err = 0;
 
+	down_read(m, mm, PT_MOVE_PAGES_MMAP_SEM);
 	for (uint64_t i = 0; i < npages; i++)
 		isolate_for_move(m, mm, addr + (i << PAGE_SHIFT), node, &pp[i]);
 	migrate_pages(m, pp, npages, node, &err);
+	up_read(m, mm);
 	for (uint64_t i = 0; status && i < npages; i++)
 		status[i] = pp[i].status;
 	return err;
 }
 
-/* Before 4.17: so many addresses at a time, all of them tried. */
+/* Before 4.17: so many addresses at a time, all of them tried, and mmap_sem held all the while. */
 static int move_chunks(struct pyksm *m, struct mm_struct *mm, uint64_t addr, uint64_t npages,
 		       int node, int32_t *status)
 {
@@ -320,7 +352,9 @@ static int do_pages_move(struct pyksm *m, struct mm_struct *mm, uint64_t addr, u
 			break;
 		}
 		run.pp = bigger;
+		down_read(m, mm, PT_MOVE_PAGES_MMAP_SEM);
 		isolate_for_move(m, mm, addr + (i << PAGE_SHIFT), node, &one);
+		up_read(m, mm);
 		if (one.page || (one.status == node && !has(m, FEAT_MOVE_PAGES_NODE_ENDS_RUN))) {
 			run.pp[run.n++] = one;
 			continue;

@@ -256,7 +256,10 @@ static RARELY void end_failed_read(struct pyksm *m, struct page *page)
 	unlock_page(m, page);
 }
 
-/* Reads end at once. One that failed leaves the page not uptodate; 3.9's swapoff does not look. */
+/*
+ * The page is locked until the read has ended, and who asked for it waits for nothing else: others may find it
+ * meanwhile. One that failed leaves the page not uptodate; 3.9's swapoff does not look.
+ */
 void swap_readpage(struct pyksm *m, struct page *page)
 {
 	COUNT(m, swap_readpage);
@@ -268,6 +271,7 @@ void swap_readpage(struct pyksm *m, struct page *page)
 		return;
 	}
 	m->vm[PSWPIN]++;
+	sched_point(m, PT_SWAP_READ);
 	if (should_fail(m, PYKSM_FAIL_READ) || backend_read(m, page)) {
 		end_failed_read(m, page);
 		return;

@@ -50,6 +50,25 @@
 	/* migrate.c */                                                                            \
 	X(MIGRATION_WAIT_PTL, "migration_entry_wait:pte_lock")                                     \
 	X(MIGRATION_WAIT, "migration_entry_wait:wait_on_page_locked")                              \
+	X(REMOVE_MIGRATION_PTL, "remove_migration_pte:pte_lock")                                   \
+	X(MIGRATE_MOVE_MAPPING, "migrate_page_move_mapping:tree_lock")                             \
+	X(MIGRATE_COPY, "migrate_page_copy:begin")                                                 \
+	X(MIGRATE_WRITEBACK, "unmap_and_move:wait_on_page_writeback")                              \
+	X(MIGRATE_TRYLOCK_PAGE, "unmap_and_move:trylock_page")                                     \
+	X(MIGRATE_LOCK_PAGE, "unmap_and_move:lock_page")                                           \
+	X(MOVE_PAGES_MMAP_SEM, "move_pages:mmap_sem")                                              \
+	X(MOVE_PAGES_PTL, "move_pages:pte_lock")                                                   \
+	/* page_io.c, task_mmu.c */                                                                \
+	X(SWAP_READ, "swap_readpage:end_io")                                                       \
+	X(END_WRITES, "swap_writepage:end_io")                                                     \
+	X(CLEAR_REFS_PTL, "clear_refs_pte_range:pte_lock")                                         \
+	/* vmscan.c */                                                                             \
+	X(ISOLATE_LRU_PAGES, "isolate_lru_pages:lru_lock")                                         \
+	X(SHRINK_TRYLOCK_PAGE, "shrink_page_list:trylock_page")                                    \
+	X(RECLAIM_WRITEBACK, "shrink_page_list:wait_on_page_writeback")                            \
+	X(PAGEOUT, "pageout:page_count")                                                           \
+	X(PAGEOUT_TRYLOCK_PAGE, "shrink_page_list:trylock_written_page")                           \
+	X(REMOVE_MAPPING, "__remove_mapping:tree_lock")                                            \
 	/* madvise.c, mprotect.c, mremap.c, mmap.c */                                              \
 	X(PAGEOUT_PTL, "madvise_pageout:pte_lock")                                                 \
 	X(WILLNEED_PTL, "madvise_willneed:pte_lock")                                               \

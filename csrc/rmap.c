@@ -498,8 +498,7 @@ static int unmap_to_swap(struct pyksm *m, struct page *page, struct mm_struct *m
 		*pte = old;
 		return SWAP_FAIL;
 	}
-	if (list_empty(&mm->mmlist))
-		list_add(&mm->mmlist, &m->swap.init_mm.mmlist); /* swapoff has to find it */
+	mmlist_add(m, mm, &m->swap.init_mm.mmlist);
 	mm->anon_rss--;
 	mm->swapents++;
 	*pte = swp_pte_of(m, entry, old) | (exclusive ? swp_exclusive(m) : 0);

@@ -18,6 +18,24 @@ static void clear_young(const struct pyksm *m, pte_t *pte)
 	pfn_to_page(m, pte_pfn(*pte))->flags &= ~(uint32_t)PG_referenced;
 }
 
+/* Those of one table, up to end. Where the next one begins. */
+static uint64_t clear_refs_pte_range(struct pyksm *m, struct mm_struct *mm, uint64_t addr,
+				     uint64_t end, bool soft_dirty)
+{
+	uint64_t stop = (addr & ~(PMD_SIZE - 1)) + PMD_SIZE;
+	pte_t *pte = pte_lookup(mm, addr);
+
+	pte_lock(m, mm, addr, PT_CLEAR_REFS_PTL);
+	for (; addr < stop && addr < end; addr += PAGE_SIZE, pte++) {
+		if (soft_dirty)
+			clear_soft_dirty(m, pte);
+		else
+			clear_young(m, pte);
+	}
+	pte_unlock(m, mm, addr - PAGE_SIZE);
+	return addr;
+}
+
 int do_clear_refs(struct pyksm *m, struct mm_struct *mm, int what)
 {
 	bool soft_dirty = what == PYKSM_CLEAR_REFS_SOFT_DIRTY;
@@ -30,12 +48,8 @@ int do_clear_refs(struct pyksm *m, struct mm_struct *mm, int what)
 		if (soft_dirty)
 			vma->vm_flags &= ~VM_SOFTDIRTY;
 		for (addr = next_table(mm, vma->vm_start, end); addr < end;
-		     addr = next_table(mm, addr + PAGE_SIZE, end)) {
-			if (soft_dirty)
-				clear_soft_dirty(m, pte_lookup(mm, addr));
-			else
-				clear_young(m, pte_lookup(mm, addr));
-		}
+		     addr = next_table(mm, addr, end))
+			addr = clear_refs_pte_range(m, mm, addr, end, soft_dirty);
 	}
 	return 0;
 }

@@ -5,6 +5,7 @@
 #define SWAP_CLUSTER_MAX 32
 #define DEF_PRIORITY 12
 #define IDLE_TURNS 16
+#define IDLE_TURNS_OF_TASK 2
 
 static struct page *page_of_lru(struct list_head *pos)
 {
@@ -23,6 +24,7 @@ enum verdict { ACTIVATE, KEEP, RECLAIM, FREED, CULLED };
 /* Write the page if it is dirty and only reclaim and the swap cache hold it. true: it is clean. */
 static bool pageout(struct pyksm *m, struct page *page, bool *locked)
 {
+	sched_point(m, PT_PAGEOUT);
 	if (page_count(page) != 2)
 		return false; /* somebody is using it */
 	page->flags &= ~(uint32_t)PG_dirty;
@@ -34,13 +36,14 @@ static bool pageout(struct pyksm *m, struct page *page, bool *locked)
 	page->flags &= ~(uint32_t)PG_reclaim;
 	if (page->flags & PG_dirty)
 		return false; /* no longer in the cache: nothing was written */
-	*locked = trylock_page(m, page, PT_TRYLOCK_PAGE);
-	return *locked; /* zeros, which need no writing */
+	*locked = trylock_page(m, page, PT_PAGEOUT_TRYLOCK_PAGE); /* zeros, which need no writing */
+	return *locked && !(page->flags & (PG_dirty | PG_writeback));
 }
 
 /* Take the page from the swap cache if nobody else holds it and nothing is left to write. */
 static bool __remove_mapping(struct pyksm *m, struct page *page)
 {
+	sched_point(m, PT_REMOVE_MAPPING);
 	if (page_count(page) != 2 || (page->flags & PG_dirty))
 		return false;
 	swap_cache_remove_frozen(m, page, workingset_eviction(m, page));
@@ -62,7 +65,7 @@ static bool writeback_puts_off(struct pyksm *m, struct page *page)
 		page->flags |= PG_reclaim;
 		return true;
 	}
-	end_all_writeback(m);
+	wait_on_page_writeback(m, page, PT_RECLAIM_WRITEBACK);
 	return false;
 }
 
@@ -119,7 +122,7 @@ static enum verdict shrink_page(struct pyksm *m, struct page *page)
 	enum verdict verdict;
 	bool locked = true;
 
-	if (!trylock_page(m, page, PT_TRYLOCK_PAGE))
+	if (!trylock_page(m, page, PT_SHRINK_TRYLOCK_PAGE))
 		return KEEP;
 	verdict = shrink_locked_page(m, page, &locked);
 	if (verdict == FREED || verdict == CULLED) {
@@ -202,9 +205,16 @@ static void isolate_lru_pages(struct pyksm *m, struct node *node, int lru, uint6
 			      struct list_head *pages)
 {
 	INIT_LIST_HEAD(pages);
+	if (k && !list_empty(&node->lru[lru]))
+		sched_point(m, PT_ISOLATE_LRU_PAGES);
 	while (k-- && !list_empty(&node->lru[lru])) {
 		struct page *page = page_of_lru(node->lru[lru].prev);
 
+		if (in_task(m) && (page->flags & PG_mlocked)) {
+			/* Its agent may exit meanwhile, and it go with him: let it be as if it had been seen. */
+			list_move(&page->lru, &node->lru[lru]);
+			continue;
+		}
 		lru_del(m, page);
 		get_page(page);
 		list_add_tail(&page->lru, pages);
@@ -357,7 +367,8 @@ static uint64_t shrink_zone(struct pyksm *m, struct scan_control *sc, struct nod
 {
 	uint64_t reclaimed = 0, inactive, active;
 
-	sched_point(m, PT_SHRINK_ZONE);
+	if (!in_task(m)) /* for tasks there is a point where pages are isolated */
+		sched_point(m, PT_SHRINK_ZONE);
 	if (m->swap.nr_swap_pages > 0) {
 		get_scan_count(m, node, priority, &inactive, &active);
 		reclaimed = shrink_lists(m, sc, node, inactive, active);
@@ -366,7 +377,7 @@ static uint64_t shrink_zone(struct pyksm *m, struct scan_control *sc, struct nod
 		shrink_active_list(m, node, SWAP_CLUSTER_MAX);
 	/* What was written in this round has left the plug; the emulated machines' disks are faster than they. */
 	if (scans_by_fraction(m) || has(m, FEAT_RECLAIM_SKIPS_WRITEBACK))
-		end_all_writeback(m);
+		end_writes(m);
 	return reclaimed;
 }
 
@@ -501,25 +512,35 @@ static struct progress progress(const struct pyksm *m)
 	return ret;
 }
 
+static void pageout_range(struct pyksm *m, const struct pyksm_range *range)
+{
+	struct process *p = find_process(m, range->pid);
+	struct mm_struct *mm = p ? p->mm : NULL;
+
+	if (!mm)
+		return;
+	mmget(m, mm);
+	down_read(m, mm, PT_OP_MMAP_SEM);
+	do_madvise(m, mm, range->addr, range->npages << PAGE_SHIFT, PYKSM_MADV_PAGEOUT);
+	up_read(m, mm);
+	mmput_task(m, mm);
+}
+
+/* Other tasks may keep pages in, or bring them back: then a few turns that do nothing end it. */
 void swapout(struct pyksm *m, const struct pyksm_range *ranges, int n)
 {
 	struct pressure out = { .ranges = ranges, .n = n };
-	int idle = 0;
+	int idle = 0, idle_turns = in_task(m) ? IDLE_TURNS_OF_TASK : IDLE_TURNS;
 
-	for (int i = 0; has(m, FEAT_MADVISE_PAGEOUT) && i < n; i++) {
-		struct process *p = find_process(m, ranges[i].pid);
-
-		if (p)
-			do_madvise(m, p->mm, ranges[i].addr, ranges[i].npages << PAGE_SHIFT,
-				   PYKSM_MADV_PAGEOUT);
-	}
-	while (idle < IDLE_TURNS && !swapout_done(m, &out)) {
+	for (int i = 0; has(m, FEAT_MADVISE_PAGEOUT) && i < n; i++)
+		pageout_range(m, &ranges[i]);
+	while (idle < idle_turns && !swapout_done(m, &out)) {
 		struct progress before = progress(m), after;
 
 		clear_young_of_all(m, &out);
 		lru_add_drain(m);
 		try_to_free_mem_cgroup_pages(m);
-		end_all_writeback(m);
+		end_writes(m);
 		after = progress(m);
 		idle = before.rss == after.rss && before.done == after.done ? idle + 1 : 0;
 	}
