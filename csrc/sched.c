@@ -185,11 +185,12 @@ static int pick(struct sched *s)
 		describe_deadlock(s);
 		leave(s, PYKSM_END_DEADLOCK);
 	}
-	if (s->steps++ >= s->max_steps) {
+	if (s->steps >= s->max_steps) {
 		snprintf(s->text, PYKSM_TEXT, "no end after %llu steps",
 			 (unsigned long long)s->max_steps);
 		leave(s, PYKSM_END_LIVELOCK);
 	}
+	s->steps++;
 	next = s->choose(s->choose_arg, s, enabled);
 	if (next < 0)
 		leave(s, PYKSM_END_MISFIT); /* and text says why */

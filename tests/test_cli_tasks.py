@@ -120,4 +120,8 @@ def test_bugs(capsys: pytest.CaptureFixture[str]) -> None:
     answer = json.loads(Ran(capsys, "bugs", SEED, "--json").out)
     assert answer["text"] == museum.path(SEED).read_text(encoding="utf-8")
     assert answer["scenario"] == f"{SEED}.ksm"
+    alone = Ran(capsys, "bugs", SEED, "--scenario")
+    assert (alone.status, alone.out) == (0, answer["text"])
+    Ran(capsys, "bugs", "--scenario").refused("expected the NAME of a bug")
+    Ran(capsys, "bugs", CHECKS[0].name, "--scenario").refused("has no scenario, expected one that")
     Ran(capsys, "bugs", "xyzzy").refused("is not known, expected one (pyksm bugs has all)")

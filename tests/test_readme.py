@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from pyksm.scenario.statements import STATEMENTS
+from pyksm.scenario import statements as st
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -58,7 +58,8 @@ def test_shell_snippet(tmp_path: Path) -> None:
         script = tmp_path / "pyksm"
         script.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -m pyksm "$@"\n')
         script.chmod(0o755)
-    for text in blocks("sh")[:2]:
+    (race,) = (text for text in blocks("sh") if "race.ksm" in text)
+    for text in (*blocks("sh")[:2], race):
         run(["bash", "-euo", "pipefail", "-c", text], tmp_path)
 
 
@@ -67,9 +68,13 @@ def test_c_snippet(tmp_path: Path) -> None:
     (tmp_path / "snippet.c").write_text(blocks("c")[0])
     public = ["-I", str(ROOT / "csrc" / "include")]
     run(["cc", "-std=c11", "-Werror", *public, "-c", "snippet.c", "-o", "snippet.o"], tmp_path)
-    table = [str(ROOT / "csrc" / "gen_features.py"), str(ROOT / "pyksm" / "features.py")]
-    run([sys.executable, *table, "kernel_features.h"], tmp_path)
-    sources = sorted(str(path) for path in (ROOT / "csrc").glob("*.c"))
+    for name in ("features", "bugs"):
+        table = [str(ROOT / "csrc" / f"gen_{name}.py"), str(ROOT / "pyksm" / f"{name}.py")]
+        run([sys.executable, *table, f"kernel_{name}.h"], tmp_path)
+    build = (ROOT / "csrc" / "meson.build").read_text(encoding="utf-8")
+    lists = re.findall(r"(?:core|untraced)_sources = files\(([^)]*)\)", build)
+    assert len(lists) == 2
+    sources = [str(ROOT / "csrc" / name) for each in lists for name in re.findall("'(.*?)'", each)]
     flags = ["-std=c11", "-D_GNU_SOURCE", *public, "-I", str(ROOT / "csrc"), "-I", "."]
     run(["cc", *flags, "snippet.o", *sources, "-o", "snippet"], tmp_path)
     assert run(["./snippet"], tmp_path) == "1 references to the slot\n"
@@ -79,8 +84,9 @@ def test_language_table_has_every_statement() -> None:
     (table,) = re.findall(r"\| statement \| meaning \|\n(.*?)\n\n", README, re.DOTALL)
     rows = " ".join(row.split(" | ")[0] for row in table.replace("\\|", "").splitlines())
     words = set(re.findall(r"`(\w+)", rows))
-    assert set(STATEMENTS) <= words
-    assert {op for op in words if op.islower()} <= set(STATEMENTS)
+    known = {*st.STATEMENTS, *st.BLOCKS}
+    assert known <= words
+    assert {op for op in words if op.islower()} <= known
 
 
 def test_named_files_exist() -> None:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from pyksm.errors import InputError
-from pyksm.scenario import parse
+from pyksm.scenario import parse, run
 from pyksm.scenario import statements as st
 from pyksm.scenario.parser import parse_schedule
 from pyksm.scenario.schedule import Piece
 from pyksm.tasks.compile import compiled
+from pyksm.tasks.points import in_page
 
 TEXT = """\
 machine frames=100
@@ -161,3 +164,19 @@ def test_no_tasks_no_program() -> None:
         compiled(parse("spawn A"))
     with pytest.raises(InputError, match="no `at` beside tasks"):
         compiled(parse("at shrink_zone:begin 1 scan 1\ntask a:\n scan 1"))
+
+
+PAGE = (Path(__file__).parent.parent / "docs" / "tasks.md").read_text(encoding="utf-8")
+
+
+def test_page_has_every_point() -> None:
+    assert in_page(PAGE) == PAGE, "python -m pyksm.tasks.points docs/tasks.md"
+
+
+def test_page_has_a_scenario() -> None:
+    text = PAGE.split("```")[1].strip()
+    results = run(parse(text), "core")["results"]
+    assert [each["end"] for each in results if each["op"] == "tasks"] == ["done"]
+    assert results[-1]["violations"] == []
+    said = {(each["errno"], each.get("ended")) for each in results}
+    assert said == {(None, None)}

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import pytest
+from scn import SCENARIOS
 
 from pyksm.errors import InputError
 from pyksm.hunt.fuzz import examine
 from pyksm.profiles import PROFILES
 from pyksm.scenario import Scenario, parse, run
-from pyksm.tasks.run import Recording
+from pyksm.scenario import statements as st
+from pyksm.scenario.parser import parse_schedule
+from pyksm.tasks.compile import compiled
+from pyksm.tasks.run import Recording, _Names
 
 #: Nobody has to wait for anybody when these run one after the other.
 IN_ORDER = {
@@ -164,7 +169,7 @@ def test_no_end() -> None:
     wanted = scenario("task a:\n  spawn C\n  spawn D\ntask b:\n  spawn E\n")
     results = results_of(wanted, max_steps=2)
     head, *rest = results[-6:]
-    assert (head["end"], head["steps"]) == ("livelock", 3)
+    assert (head["end"], head["steps"]) == ("livelock", 2)
     assert [each.get("ended") for each in rest[:3]] == [None, None, False]
     assert [each["errno"] for each in rest] == [None, None, None, "EIO", "EIO"]
 
@@ -183,3 +188,45 @@ def test_regions_of_the_text_whoever_is_first() -> None:
 def test_a_group_needs_no_at() -> None:
     with pytest.raises(InputError, match="expected a statement after it and no tasks"):
         run(parse("at shrink_zone:begin 1 scan 1\ntask a:\n  scan 1\n"), "core")
+
+
+def oops_and_more() -> list[dict[str, Any]]:
+    """swapoff holds on to an mm that is on its way out, as no kernel does: some order is fatal."""
+    path = SCENARIOS / "proof" / "swapoff-exit.ksm"
+    wanted = parse(path.read_bytes()).on(bugs=("try_to_unuse-no-mm_users",))
+    wanted = dataclasses.replace(wanted, statements=(*wanted.statements, st.Observe("end")))
+    names = wanted.groups[0].names
+    for steps in range(1, 12):
+        for more in range(1, 12):
+            text = f"exit:{steps} off:{more} exit off"
+            try:
+                schedule = parse_schedule(text, names, "--schedule")
+                results = results_of(wanted.scheduled([schedule]), max_steps=5000)
+            except InputError:
+                continue
+            if any(each.get("end") == "oops" for each in results):
+                return results
+    raise AssertionError("no order is fatal")
+
+
+def test_oops() -> None:
+    results = oops_and_more()
+    (group,) = (each for each in results if each["op"] == "tasks")
+    assert group["text"].startswith("BUG: ")
+    assert group["events"][-1] == group["text"].replace(" of A", " of pid 1")
+    inner = results[results.index(group) + 1 :][:2]
+    assert False in [each.get("ended") for each in inner]
+    assert results[-1]["errno"] == "EIO"
+
+
+def test_what_the_core_knows_by_number() -> None:
+    program = compiled(parse("spawn A\nspawn B\ntask one:\n  sleep 1\ntask two:\n  sleep 1\n"))
+    names = _Names(program, [(0, 7), (1, 9)])
+    assert names.in_text(
+        "task 0 waits at unuse_mm:mmap_sem for mmap_sem of pid 9, which task 1 has; task 1 waits "
+        "at x for page lock of frame 3"
+    ) == (
+        "task one waits at unuse_mm:mmap_sem for mmap_sem of B, which task two has; task two waits "
+        "at x for page lock of frame 3"
+    )
+    assert names.in_lock("pte lock of pid 8 at 0x0") == "pte lock of pid 8 at 0x0"

@@ -13,6 +13,7 @@ from pyksm.bugs import BUGS, CHECKS, Bug
 from pyksm.cli.common import console, print_json
 from pyksm.cli.group import FINE
 from pyksm.cli.tasks import find_bug, places
+from pyksm.errors import InputError
 
 
 def register(group: click.Group) -> None:
@@ -22,8 +23,9 @@ def register(group: click.Group) -> None:
 
 @click.command("bugs", short_help="List the museum of kernel bugs, or show one of them.")
 @click.argument("name", required=False)
+@click.option("--scenario", "alone", is_flag=True, help="Its scenario alone, as a file has it.")
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
-def bugs_command(name: str | None, as_json: bool) -> int:
+def bugs_command(name: str | None, alone: bool, as_json: bool) -> int:
     """List the bugs that can be switched in, or show the one called NAME with its scenario.
 
     --bug of run, diff, explore and hunt switches one in, and so does `machine bug=` in a scenario.
@@ -31,7 +33,9 @@ def bugs_command(name: str | None, as_json: bool) -> int:
     taken away.
     """
     chosen = [find_bug(name)] if name is not None else [*BUGS, *CHECKS]
-    if as_json:
+    if alone:
+        _print_scenario(None if name is None else chosen[0])
+    elif as_json:
         described = [_described(each) for each in chosen]
         print_json(described if name is None else described[0] | {"text": _scenario(chosen[0])})
     elif name is None:
@@ -65,6 +69,15 @@ def _has_scenario(bug: Bug) -> bool:
 
 def _scenario(bug: Bug) -> str | None:
     return museum.path(bug.name).read_text(encoding="utf-8") if _has_scenario(bug) else None
+
+
+def _print_scenario(bug: Bug | None) -> None:
+    if bug is None:
+        raise InputError("--scenario: expected the NAME of a bug")
+    text = _scenario(bug)
+    if text is None:
+        raise InputError(f"bug {bug.name} has no scenario, expected one that has")
+    click.echo(text, nl=False)
 
 
 def _list() -> None:
@@ -114,6 +127,7 @@ def _show(bug: Bug) -> None:
     out.print(table)
     scenario = _scenario(bug)
     if scenario is not None:
-        out.print(Text(f"\n{museum.path(bug.name)}", "bold"))
+        out.print(Text(f"\n{bug.name}.ksm", "bold"))
         out.print(Text(scenario.rstrip("\n")))
-        out.print(Text(f"\npyksm run {museum.path(bug.name)} --bug {bug.name}"))
+        out.print(Text(f"\npyksm bugs {bug.name} --scenario >FILE"))
+        out.print(Text(f"pyksm run FILE --bug {bug.name}"))
