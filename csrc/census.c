@@ -228,6 +228,16 @@ static void check_ksm_mm(struct census *c, const struct mm_struct *mm, int64_t z
 		      (long long)items, (long long)merging);
 }
 
+static bool is_on_mmlist(const struct pyksm *m, const struct mm_struct *mm)
+{
+	const struct list_head *pos;
+
+	list_for_each (pos, &m->swap.init_mm.mmlist)
+		if (pos == &mm->mmlist)
+			return true;
+	return false;
+}
+
 static void count_mm(struct census *c, const struct mm_struct *mm)
 {
 	int64_t anon = 0, swapents = 0, zero = 0;
@@ -240,7 +250,7 @@ static void count_mm(struct census *c, const struct mm_struct *mm)
 		wrong(c, "mm-counter", "pid %d anon %lld swap %lld, counted %lld and %lld", mm->pid,
 		      (long long)mm->anon_rss, (long long)mm->swapents, (long long)anon,
 		      (long long)swapents);
-	if (swapents && list_empty(&mm->mmlist))
+	if (swapents && !is_on_mmlist(c->m, mm))
 		wrong(c, "mmlist", "pid %d has swap ptes and is not on the list", mm->pid);
 	check_ksm_mm(c, mm, zero);
 }
@@ -384,6 +394,22 @@ static void check_slot(struct census *c, const struct swap_info_struct *si, uint
 		wrong(c, "swap-cache", "slot %d:%llu", si->type, (unsigned long long)offset);
 }
 
+/* Those that have room, and nobody else, are asked for a slot; each once. */
+static void check_avail(struct census *c)
+{
+	const struct swap *swap = &c->m->swap;
+	int on[NR_SWAP_TYPES] = { 0 };
+
+	for (int i = 0; i < swap->nr_avail; i++)
+		on[swap->avail[i]]++;
+	for (int type = 0; type < MAX_SWAPFILES; type++) {
+		const struct swap_info_struct *si = &swap->info[type];
+
+		if (on[type] != (si->flags & SWP_WRITEOK && si->highest_bit))
+			wrong(c, "swap-avail", "area %d is %d times on the list", type, on[type]);
+	}
+}
+
 static void check_swap(struct census *c)
 {
 	int64_t room = 0;
@@ -401,6 +427,7 @@ static void check_swap(struct census *c)
 			      (unsigned long long)si->inuse_pages, (unsigned long long)used);
 		room += (int64_t)(si->flags & SWP_WRITEOK ? si->pages : 0) - (int64_t)used;
 	}
+	check_avail(c);
 	if (room != c->m->swap.nr_swap_pages)
 		wrong(c, "swap-inuse", "nr_swap_pages is %lld, counted %lld",
 		      (long long)c->m->swap.nr_swap_pages, (long long)room);

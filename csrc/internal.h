@@ -50,6 +50,17 @@ static inline bool bugged(const struct pyksm *m, enum bug bug)
 #endif
 }
 
+/* Is any? Then what always comes to an end may not. */
+static inline bool any_bug(const struct pyksm *m)
+{
+#ifdef PYKSM_TASKS
+	return m->bugs.word[0] | m->bugs.word[1];
+#else
+	(void)m;
+	return false;
+#endif
+}
+
 static inline bool switched(const struct pyksm *m, enum pyksm_switch sw)
 {
 	return __builtin_expect((m->switches >> sw) & 1, 0);

@@ -393,6 +393,16 @@ static int non_swap_fault(struct pyksm *m, struct mm_struct *mm, uint64_t addr, 
 	return has(m, FEAT_SWAPIN_POISON_MARKER) ? VM_FAULT_HWPOISON : VM_FAULT_SIGBUS;
 }
 
+/* While its lock was waited for the page may have left the swap cache, or come back for another slot. */
+static bool is_still_of_entry(const struct pyksm *m, const struct page *page, swp_entry_t entry)
+{
+	if (bugged(m, BUG_SWAPIN_CACHE_PAGE_REMOVED_ABA))
+		return true;
+	if (bugged(m, BUG_SWAPIN_CACHE_PAGE_MOVED_ABA))
+		return page->flags & PG_swapcache;
+	return (page->flags & PG_swapcache) && page->private == entry.val;
+}
+
 /* The page locked, and known to be the entry's; false: *ret has what the fault comes to. */
 static bool lock_swapped_page(struct pyksm *m, struct vm_area_struct *vma, uint64_t addr,
 			      struct swapin *in, int *ret)
@@ -403,8 +413,7 @@ static bool lock_swapped_page(struct pyksm *m, struct vm_area_struct *vma, uint6
 	mm->readers++; /* mmap_sem is held for reading while the page lock is waited for */
 	lock_page(m, page, PT_SWAP_PAGE_LOCK_PAGE);
 	mm->readers--;
-	/* While we waited the page may have left the swap cache, or come back for another slot. */
-	if (!(page->flags & PG_swapcache) || page->private != in->entry.val) {
+	if (!is_still_of_entry(m, page, in->entry)) {
 		unlock_page(m, page);
 		put_page(m, page);
 		return false;
@@ -617,7 +626,8 @@ static RARELY void copy_non_swap_entry(const struct pyksm *m, struct mm_struct *
 
 	if (!is_migration_entry(m, entry, &kind))
 		return;
-	dst->anon_rss++; /* which it goes on to be: 9f9f1acd713d */
+	if (!bugged(m, BUG_RSS_LEAK_ACROSS_MIGRATION))
+		dst->anon_rss++; /* which it goes on to be: 9f9f1acd713d */
 	if (kind == MIGRATION_READ)
 		return;
 	read = make_migration_entry(m, MIGRATION_READ, migration_entry_pfn(entry));
@@ -632,6 +642,9 @@ static uint64_t copy_nonpresent_pte(struct pyksm *m, struct mm_struct *dst, stru
 	swp_entry_t entry = pte_to_swp_entry(m, *src_pte);
 
 	if (non_swap_entry(m, entry)) {
+		if (bugged(m, BUG_SWAPOFF_HANG_MMLIST_ORPHAN))
+			mmlist_add(m, dst,
+				   &src->mmlist); /* whether that one is on any list or not */
 		copy_non_swap_entry(m, dst, entry, src_pte);
 	} else {
 		if (swap_duplicate(m, entry) < 0)
@@ -674,36 +687,6 @@ static uint64_t copy_one_pte(struct pyksm *m, struct mm_struct *dst, struct mm_s
 	return wants;
 }
 
-/* Might the page be pinned for I/O by the parent? Then what the I/O brings has to stay in the parent's sight. */
-static struct page *page_needs_cow_for_dma(const struct pyksm *m, const struct mm_struct *src,
-					   pte_t pte)
-{
-	struct page *page;
-
-	if (!src->has_pinned || !pte_present(pte) || !has(m, FEAT_PINS_COUNTED))
-		return NULL;
-	page = vm_normal_page(m, pte);
-	if (!page || !page_maybe_dma_pinned(page))
-		return NULL;
-	return page->flags & PG_anon_exclusive || !has(m, FEAT_ANON_EXCLUSIVE) ? page : NULL;
-}
-
-/* The child's own copy at once; the parent's pte is left as it is. */
-static RARELY int copy_present_page(struct pyksm *m, struct mm_struct *dst, uint64_t addr,
-				    pte_t *dst_pte, const struct page *old)
-{
-	struct vm_area_struct *vma = find_vma(dst, addr);
-	struct page *page = wp_new_page(m, vma, old);
-
-	if (!page)
-		return -ENOMEM;
-	page_add_new_anon_rmap(m, page, vma, addr);
-	dst->anon_rss++;
-	*dst_pte = maybe_mkwrite(pte_mkdirty(m, mk_pte(m, page, vma)), vma);
-	COUNT(m, copy_one_pte);
-	return 0;
-}
-
 static int copy_pte_range(struct pyksm *m, struct mm_struct *dst, struct mm_struct *src,
 			  uint64_t addr, uint64_t end)
 {
@@ -714,16 +697,10 @@ static int copy_pte_range(struct pyksm *m, struct mm_struct *dst, struct mm_stru
 	pte_lock(m, dst, addr, PT_COPY_PTE_PTL);
 	pte_lock(m, src, addr, PT_COPY_PTE_PTL);
 	while (addr < end) {
-		const struct page *pinned = page_needs_cow_for_dma(m, src, *src_pte);
-		swp_entry_t entry = { pinned || pte_none(*src_pte)
+		swp_entry_t entry = { pte_none(*src_pte)
 					      ? 0
 					      : copy_one_pte(m, dst, src, dst_pte, src_pte) };
 
-		if (pinned && copy_present_page(m, dst, addr, dst_pte, pinned)) {
-			pte_unlock(m, src, addr);
-			pte_unlock(m, dst, addr);
-			return -ENOMEM;
-		}
 		if (entry.val) {
 			/* The locks are dropped for an allocation that may sleep, then the same pte again. */
 			pte_unlock(m, src, addr);
@@ -743,6 +720,52 @@ static int copy_pte_range(struct pyksm *m, struct mm_struct *dst, struct mm_stru
 	return 0;
 }
 
+/* Might the page be pinned for I/O by the parent? Then what the I/O brings has to stay in the parent's sight. */
+static struct page *page_needs_cow_for_dma(const struct pyksm *m, pte_t pte)
+{
+	struct page *page = pte_present(pte) ? vm_normal_page(m, pte) : NULL;
+
+	if (!page || !page_maybe_dma_pinned(page))
+		return NULL;
+	return page->flags & PG_anon_exclusive || !has(m, FEAT_ANON_EXCLUSIVE) ? page : NULL;
+}
+
+/* The child's own copy at once; the parent's pte is left as it is. */
+static int copy_present_page(struct pyksm *m, struct mm_struct *dst, uint64_t addr,
+			     const struct page *old)
+{
+	struct vm_area_struct *vma = find_vma(dst, addr);
+	pte_t *pte = pte_alloc_map(m, dst, addr);
+	struct page *page = pte ? wp_new_page(m, vma, old) : NULL;
+
+	if (!page)
+		return -ENOMEM;
+	pte_lock(m, dst, addr, PT_COPY_PTE_PTL);
+	page_add_new_anon_rmap(m, page, vma, addr);
+	dst->anon_rss++;
+	*pte = maybe_mkwrite(pte_mkdirty(m, mk_pte(m, page, vma)), vma);
+	COUNT(m, copy_one_pte);
+	pte_unlock(m, dst, addr);
+	return 0;
+}
+
+/* The same where the parent has had pages pinned for I/O, page by page. */
+static RARELY int copy_pinned_range(struct pyksm *m, struct mm_struct *dst, struct mm_struct *src,
+				    uint64_t addr, uint64_t end)
+{
+	int err = 0;
+
+	for (; addr < end && !err; addr += PAGE_SIZE) {
+		const struct page *pinned = page_needs_cow_for_dma(m, *pte_lookup(src, addr));
+
+		if (pinned)
+			err = copy_present_page(m, dst, addr, pinned);
+		else
+			err = copy_pte_range(m, dst, src, addr, addr + PAGE_SIZE);
+	}
+	return err;
+}
+
 static uint64_t table_end(uint64_t addr, uint64_t end)
 {
 	uint64_t next = (addr & ~(PMD_SIZE - 1)) + PMD_SIZE;
@@ -755,13 +778,15 @@ int copy_page_range(struct pyksm *m, struct mm_struct *dst, struct mm_struct *sr
 		    struct vm_area_struct *vma)
 {
 	uint64_t addr, next, end = vma->vm_end;
+	bool pinned = src->has_pinned && has(m, FEAT_PINS_COUNTED);
 
 	if (!vma->anon_vma)
 		return 0;
 	for (addr = next_table(src, vma->vm_start, end); addr < end;
 	     addr = next_table(src, next, end)) {
 		next = table_end(addr, end);
-		if (copy_pte_range(m, dst, src, addr, next))
+		if (pinned ? copy_pinned_range(m, dst, src, addr, next)
+			   : copy_pte_range(m, dst, src, addr, next))
 			return -ENOMEM;
 	}
 	return 0;
@@ -787,7 +812,7 @@ static RARELY void zap_non_swap_entry(const struct pyksm *m, struct mm_struct *m
 {
 	enum migration_kind kind;
 
-	if (is_migration_entry(m, entry, &kind))
+	if (is_migration_entry(m, entry, &kind) && !bugged(m, BUG_RSS_LEAK_ACROSS_MIGRATION))
 		mm->anon_rss--;
 }
 

@@ -36,6 +36,7 @@
 	X(FREE_SWAP_CACHE_TRYLOCK, "free_swap_cache:trylock_page")                                 \
 	X(SWAPON_MUTEX, "swapon_mutex")                                                            \
 	X(SWAPOFF_SWAP_LOCK, "swapoff:swap_lock")                                                  \
+	X(SWAPOFF_SI_LOCK, "swapoff:si_lock")                                                      \
 	X(ADD_TO_SWAP_CACHE, "add_to_swap_cache:tree_lock")                                        \
 	X(DELETE_FROM_SWAP_CACHE, "delete_from_swap_cache:tree_lock")                              \
 	X(SWAPCACHE_RETRY, "read_swap_cache_async:retry")                                          \

@@ -20,6 +20,7 @@ void add_to_avail_list(struct pyksm *m, const struct swap_info_struct *si)
 	struct swap *swap = &m->swap;
 	int at = swap->nr_avail++;
 
+	assert(at < MAX_SWAPFILES); /* each is on it once */
 	for (; at > 0 && swap->info[swap->avail[at - 1]].prio < si->prio; at--)
 		swap->avail[at] = swap->avail[at - 1];
 	swap->avail[at] = si->type;

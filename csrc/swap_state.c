@@ -81,7 +81,10 @@ static bool claimed_by_other(struct pyksm *m, int err)
 {
 	if (!in_task(m) || err != -EEXIST)
 		return false;
-	sched_yield_point(m, PT_SWAPCACHE_RETRY);
+	if (bugged(m, BUG_SWAP_CACHE_PREPARE_BUSY_WAIT))
+		sched_point(m, PT_SWAPCACHE_RETRY); /* at once, whoever else could go on */
+	else
+		sched_yield_point(m, PT_SWAPCACHE_RETRY);
 	return true;
 }
 

@@ -711,7 +711,18 @@ static void del_from_swap_list(struct pyksm *m, struct swap_info_struct *si)
 	swap->nr_swap_pages -= (int64_t)si->pages;
 	swap->total_swap_pages -= (int64_t)si->pages;
 	si->flags &= ~SWP_WRITEOK;
+	if (!bugged(m, BUG_SWAPOFF_AVAIL_LIST_READD))
+		del_from_avail_list(m, si);
+}
+
+/* The bug: before it has the lock that a slot is freed with. false: another swapoff has taken the area away. */
+static bool del_from_avail_list_early(struct pyksm *m, struct swap_info_struct *si)
+{
+	if (!bugged(m, BUG_SWAPOFF_AVAIL_LIST_READD))
+		return true;
 	del_from_avail_list(m, si);
+	sched_point(m, PT_SWAPOFF_SI_LOCK);
+	return si->flags & SWP_WRITEOK;
 }
 
 /* No slot in use anywhere: no mm has to be looked for. */
@@ -737,6 +748,8 @@ int sys_swapoff(struct pyksm *m, int type)
 	si = &m->swap.info[type];
 	if (!vm_enough_memory(m, si->pages))
 		return -ENOMEM;
+	if (!del_from_avail_list_early(m, si))
+		return -EINVAL;
 	del_from_swap_list(m, si);
 	if (has(m, FEAT_SWAPOFF_PER_MM))
 		err = try_to_unuse_per_mm(m, (unsigned int)type);

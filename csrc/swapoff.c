@@ -324,7 +324,9 @@ static int visit_entry(struct pyksm *m, struct swap_info_struct *si, uint64_t i,
  */
 static bool goes_for_ever(struct pyksm *m, const struct swap_info_struct *si, uint64_t idle)
 {
-	if (!keeps_shared_cache(m) || idle <= si->inuse_pages)
+	bool may = keeps_shared_cache(m) || (any_bug(m) && !in_task(m));
+
+	if (!may || idle <= si->inuse_pages)
 		return false;
 	event(m, "try_to_unuse makes no progress");
 	return true;

@@ -289,6 +289,7 @@ static void unuse_leftovers(struct pyksm *m, struct unuse *u)
 	}
 }
 
+#define SWAP_UNUSE_MAX_TRIES 3 /* only with swapoff-spurious-ebusy */
 #define IDLE_ROUNDS                                                                                \
 	16 /* The kernel would try for ever. A model in which nothing happens any more need not. */
 
@@ -301,7 +302,7 @@ static uint64_t unuse_progress(const struct pyksm *m, const struct unuse *u)
 int try_to_unuse_per_mm(struct pyksm *m, unsigned int type)
 {
 	struct unuse u = { &m->swap.info[type], false, goes_alone(m, &m->swap.info[type]) };
-	int idle = 0;
+	int idle = 0, tries = 0;
 
 	COUNT(m, try_to_unuse);
 	while (u.si->inuse_pages) {
@@ -315,6 +316,8 @@ int try_to_unuse_per_mm(struct pyksm *m, unsigned int type)
 		if (u.si->inuse_pages && !bugged(m, BUG_SWAPOFF_SIGNAL_AND_LATE_STOP) &&
 		    !unuse_goes_on(m, &u))
 			return -EINTR;
+		if (bugged(m, BUG_SWAPOFF_SPURIOUS_EBUSY) && ++tries == SWAP_UNUSE_MAX_TRIES)
+			return -EBUSY;
 		idle = before == unuse_progress(m, &u) ? idle + 1 : 0;
 		if (idle && in_task(m)) {
 			/* Another one has what is left in hand; for one that never lets go of it there is a bound of steps. */

@@ -183,6 +183,30 @@ BUGS: tuple[Bug, ...] = (
         corrected="a write alone, without a read before it, takes the page over where it is; since "
         "5.19 such a page's pte does not go at all",
     ),
+    Bug(
+        "swapoff-hang-mmlist-orphan", "interleaving", "mm/memory.c: copy_one_pte",
+        ("2022b4d18a49",), "2.6.18", "3.18", ("I9", "I3"),
+        "fork takes a migration entry for swap: the child goes beside its parent on swapoff's "
+        "list, on which the parent is not",
+    ),
+    Bug(
+        "rss-leak-across-migration", "interleaving", "mm/memory.c: copy_one_pte, zap_pte_range",
+        ("9f9f1acd713d",), "2.6.18", "3.4", ("I8",),
+        "a page under migration is counted neither where fork copies its entry nor where it is "
+        "unmapped",
+    ),
+    Bug(
+        "swapin-cache-page-removed-aba", "interleaving", "mm/memory.c: do_swap_page",
+        ("4969c1192d15",), "2.6", "2.6.36", ("I1",),
+        "a fault that waited for the page's lock does not ask whether it is still in the swap "
+        "cache",
+    ),
+    Bug(
+        "swapin-cache-page-moved-aba", "interleaving", "mm/memory.c: do_swap_page",
+        ("31c4a3d3a0f8",), "2.6", "2.6.36", ("I1",),
+        "a fault that waited for the page's lock asks whether it is in the swap cache, but not for "
+        "which slot",
+    ),
     # ---- mm/rmap.c ----
     Bug(
         "unmap-failure-leaks-swap-count", "sequential", "mm/rmap.c: try_to_unmap_one",
@@ -227,6 +251,30 @@ BUGS: tuple[Bug, ...] = (
         "(alpine.LSU.2.11.1904081258200.1523@eggly.anvils); the signal need not come between two "
         "mms, one that is pending from the start will do. With the limit of three tries, which the "
         "same series took away, it ended as EBUSY",
+    ),
+    Bug(
+        "swapoff-spurious-ebusy", "interleaving", "mm/swapfile.c: try_to_unuse",
+        (), "5.1-rc1", "5.1-rc5", ("I9", "I7"),
+        "after three rounds swapoff gives up, though all it has to do is to wait for an exit",
+        needs=("swapoff-per-mm",),
+        corrected="the commit was not traced, its patch was "
+        "(alpine.LSU.2.11.1904081256170.1523@eggly.anvils)",
+    ),
+    Bug(
+        "swapoff-avail-list-readd", "interleaving", "mm/swapfile.c: swapoff",
+        ("6fe7d6b99211",), "4.14", "6.3", ("I3", "I5"),
+        "swapoff takes the area off the list of those with room before it has the area's lock: "
+        "whoever frees a slot puts it back",
+        needs=("swap-avail-plist",),
+    ),
+    # ---- mm/swap_state.c ----
+    Bug(
+        "swap-cache-prepare-busy-wait", "interleaving", "mm/swap_state.c: read_swap_cache_async",
+        ("029c4628b2eb",), "2.6.31", "5.18", ("I9",),
+        "who finds a slot claimed for the swap cache tries again and again, and the one that has "
+        "claimed it never gets the processor",
+        corrected="mended three times, each time that something that sleeps had come between the "
+        "claim and the page: in 2.6.32 and 3.10 (commits not traced), and in 5.18",
     ),
     # ---- mm/rmap.c ----
     Bug(

@@ -180,8 +180,8 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     Mutant(
         "memory.c",
-        "if (!(page->flags & PG_swapcache) || page->private != in->entry.val) {",
-        "if (!(page->flags & PG_swapcache)) {",
+        "return (page->flags & PG_swapcache) && page->private == entry.val;",
+        "return page->flags & PG_swapcache;",
         "do_swap_page does not look whether the page still is that of its slot",
     ),
     Mutant(
