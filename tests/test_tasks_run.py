@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
+import random
 from typing import Any
 
 import pytest
@@ -10,6 +12,7 @@ from scn import SCENARIOS
 
 from pyksm.errors import InputError
 from pyksm.hunt.fuzz import examine
+from pyksm.hunt.generate import program
 from pyksm.profiles import PROFILES
 from pyksm.scenario import Scenario, parse, run
 from pyksm.scenario import statements as st
@@ -230,3 +233,36 @@ def test_what_the_core_knows_by_number() -> None:
         "at x for page lock of frame 3"
     )
     assert names.in_lock("pte lock of pid 8 at 0x0") == "pte lock of pid 8 at 0x0"
+
+
+def in_tasks(wanted: Scenario, lot: random.Random) -> Scenario:
+    """The same statements, most of them in groups of up to three tasks, one after the other.
+
+    Not reclaim, which gives up sooner where others may be in its way (RULES.md).
+    """
+    statements: list[st.Statement] = []
+    waiting: list[st.Statement] = []
+    for each in (*wanted.body, st.Observe("end")):
+        armed = bool(statements) and isinstance(statements[-1], st.At) and not waiting
+        if each.op in st.IN_TASKS and each.op != "swapout" and not armed:
+            waiting.append(each)
+            continue
+        while waiting:
+            count = lot.randint(1, min(12, len(waiting)))
+            cuts = sorted({0, count, *(lot.randint(1, count) for _ in range(2))})
+            group = [
+                st.Task(f"t{k}", tuple(waiting[first:end]))
+                for k, (first, end) in enumerate(itertools.pairwise(cuts))
+            ]
+            statements += [*group, st.Join()] if lot.random() < 0.8 else waiting[:count]
+            del waiting[:count]
+        statements.append(each)
+    return st.Scenario((wanted.machine, *statements))
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_programs_in_tasks(seed: int) -> None:
+    wanted = in_tasks(program(seed), random.Random(seed))
+    assert wanted.groups
+    assert parse(str(wanted)).statements == wanted.statements
+    assert examine(wanted) == []
