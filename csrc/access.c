@@ -233,7 +233,7 @@ static int pin_page(struct pyksm *m, int pid, uint64_t addr, bool write)
 		return -ESRCH;
 	if (too_many_references(page))
 		return -ENOMEM;
-	pins = grow(p->pins, &p->max_pins, p->nr_pins + 1, sizeof(*pins));
+	pins = grow(m, p->pins, &p->max_pins, p->nr_pins + 1, sizeof(*pins));
 	if (!pins)
 		return -ENOMEM;
 	p->pins = pins;
@@ -296,9 +296,9 @@ int pyksm_pin_user_pages(struct pyksm *m, int pid, uint64_t addr, uint64_t npage
 }
 
 /* latest[i]: 1 + the index of the latest pin of the range's page i, 0 where it has none. */
-static size_t *latest_pins(const struct process *p, uint64_t addr, uint64_t npages)
+static size_t *latest_pins(struct pyksm *m, const struct process *p, uint64_t addr, uint64_t npages)
 {
-	size_t *latest = calloc(npages, sizeof(*latest));
+	size_t *latest = host_temp(m, npages, sizeof(*latest));
 
 	for (size_t i = 0; latest && i < p->nr_pins; i++) {
 		uint64_t at = p->pins[i].vpn - (addr >> PAGE_SHIFT);
@@ -321,7 +321,7 @@ int pyksm_unpin(struct pyksm *m, int pid, uint64_t addr, uint64_t npages)
 		err = check_range(addr, npages);
 	if (err || npages > p->nr_pins)
 		return err ? err : -EINVAL;
-	latest = latest_pins(p, addr, npages);
+	latest = latest_pins(m, p, addr, npages);
 	if (!latest)
 		return -ENOMEM;
 	for (uint64_t i = 0; i < npages; i++)
@@ -333,7 +333,7 @@ int pyksm_unpin(struct pyksm *m, int pid, uint64_t addr, uint64_t npages)
 		put_pin(m, pin);
 		pin->pfn = UINT64_MAX;
 	}
-	free(latest);
+	host_free(m, latest);
 	for (size_t i = 0; !err && i < p->nr_pins; i++)
 		if (p->pins[i].pfn != UINT64_MAX)
 			p->pins[kept++] = p->pins[i];

@@ -666,34 +666,34 @@ static void check_buffers(struct census *c)
 /* ---- all of it ---- */
 static bool allocate(struct census *c)
 {
-	c->ptes = calloc((size_t)c->m->max_pfn + 1, sizeof(*c->ptes));
-	c->pins = calloc((size_t)c->m->max_pfn + 1, sizeof(*c->pins));
+	c->ptes = host_temp(c->m, (size_t)c->m->max_pfn + 1, sizeof(*c->ptes));
+	c->pins = host_temp(c->m, (size_t)c->m->max_pfn + 1, sizeof(*c->pins));
 	for (int type = 0; type < MAX_SWAPFILES; type++) {
 		if (!(c->m->swap.info[type].flags & SWP_USED))
 			continue;
-		c->swap_ptes[type] = calloc(c->m->swap.info[type].max, sizeof(uint64_t));
+		c->swap_ptes[type] = host_temp(c->m, c->m->swap.info[type].max, sizeof(uint64_t));
 		if (!c->swap_ptes[type])
 			return false;
 	}
 	if (c->m->buffers.fresh) {
-		c->buffer_refs = calloc(c->m->buffers.fresh, sizeof(*c->buffer_refs));
+		c->buffer_refs = host_temp(c->m, c->m->buffers.fresh, sizeof(*c->buffer_refs));
 		if (!c->buffer_refs)
 			return false;
 	}
-	c->av = calloc((size_t)c->m->anon_id + 1, sizeof(*c->av));
-	c->first_of_id = calloc((size_t)c->m->content_ids.nr + 1, sizeof(*c->first_of_id));
+	c->av = host_temp(c->m, (size_t)c->m->anon_id + 1, sizeof(*c->av));
+	c->first_of_id = host_temp(c->m, (size_t)c->m->content_ids.nr + 1, sizeof(*c->first_of_id));
 	return c->ptes && c->pins && c->av && c->first_of_id;
 }
 
 static void release(struct census *c)
 {
 	for (int type = 0; type < MAX_SWAPFILES; type++)
-		free(c->swap_ptes[type]);
-	free(c->buffer_refs);
-	free(c->first_of_id);
-	free(c->av);
-	free(c->ptes);
-	free(c->pins);
+		host_free(c->m, c->swap_ptes[type]);
+	host_free(c->m, c->buffer_refs);
+	host_free(c->m, c->first_of_id);
+	host_free(c->m, c->av);
+	host_free(c->m, c->ptes);
+	host_free(c->m, c->pins);
 }
 
 int census(struct pyksm *m, bool strict, char *buf, size_t len)

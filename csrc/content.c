@@ -3,41 +3,27 @@
  * What is in the frames: every byte of them is read, written and copied by way of this file. So a frame's
  * content_id, which ksmd gives it (content_id.c), is taken away here when the bytes may change.
  */
-#include <sys/mman.h>
-
 #include "internal.h"
-
-void *map_lazily(size_t bytes)
-{
-	void *p = mmap(NULL, bytes, PROT_READ | PROT_WRITE,
-		       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-
-	return p == MAP_FAILED ? NULL : p;
-}
-
-/* Fewer TLB misses, and far fewer page faults on first touch; whether the host follows is its business. */
-void advise_huge_pages(void *memory, size_t bytes)
-{
-	(void)madvise(memory, bytes, MADV_HUGEPAGE);
-}
 
 /* ---- by reference: buffers, which frames and slots of memory backends refer to ---- */
 /* Room for n more segments, mapped at once: pointers into the others stay as they are. */
-static int map_segments(struct buffers *b, size_t page_size, size_t n)
+static int map_segments(struct pyksm *m, size_t n)
 {
+	struct buffers *b = &m->buffers;
+	size_t page_size = m->page_size;
 	size_t each = SEGMENT_BUFFERS * (page_size + sizeof(uint32_t));
 	struct segment *segments;
 	struct extent *extents;
 	unsigned char *memory;
 	uint32_t *refs;
 
-	segments = grow(b->segments, &b->max_segments, b->nr_segments + n, sizeof(*segments));
+	segments = grow(m, b->segments, &b->max_segments, b->nr_segments + n, sizeof(*segments));
 	if (segments)
 		b->segments = segments;
-	extents = grow(b->extents, &b->max_extents, b->nr_extents + 1, sizeof(*extents));
+	extents = grow(m, b->extents, &b->max_extents, b->nr_extents + 1, sizeof(*extents));
 	if (extents)
 		b->extents = extents;
-	memory = segments && extents && n <= SIZE_MAX / each ? map_lazily(n * each) : NULL;
+	memory = segments && extents && n <= SIZE_MAX / each ? host_map(m, n * each) : NULL;
 	if (!memory)
 		return -ENOMEM;
 	if (n * SEGMENT_BUFFERS >= MANY_FRAMES)
@@ -64,8 +50,7 @@ int buffers_reserve(struct pyksm *m, uint64_t more)
 	if (want > UINT32_MAX)
 		return -ENOMEM;
 	if (want > have)
-		err = map_segments(b, m->page_size,
-				   (want - have + SEGMENT_BUFFERS - 1) >> BUFFER_SHIFT);
+		err = map_segments(m, (want - have + SEGMENT_BUFFERS - 1) >> BUFFER_SHIFT);
 	if (!err)
 		b->reserved = want;
 	return err;
@@ -141,7 +126,7 @@ int content_init(struct pyksm *m, uint64_t frames)
 	}
 	if (frames >= SIZE_MAX / m->page_size)
 		return -ENOMEM;
-	m->content = map_lazily(((size_t)frames + 1) * m->page_size);
+	m->content = host_map(m, ((size_t)frames + 1) * m->page_size);
 	if (m->content && frames >= MANY_FRAMES)
 		advise_huge_pages(m->content, ((size_t)frames + 1) * m->page_size);
 	return m->content ? 0 : -ENOMEM;
@@ -150,11 +135,11 @@ int content_init(struct pyksm *m, uint64_t frames)
 void content_exit(struct pyksm *m)
 {
 	if (m->content)
-		munmap(m->content, (size_t)(m->max_pfn + 1) * m->page_size);
+		host_unmap(m, m->content, (size_t)(m->max_pfn + 1) * m->page_size);
 	for (size_t i = 0; i < m->buffers.nr_extents; i++)
-		munmap(m->buffers.extents[i].memory, m->buffers.extents[i].bytes);
-	free(m->buffers.extents);
-	free(m->buffers.segments);
+		host_unmap(m, m->buffers.extents[i].memory, m->buffers.extents[i].bytes);
+	host_free(m, m->buffers.extents);
+	host_free(m, m->buffers.segments);
 }
 
 unsigned char *page_content_write(struct pyksm *m, struct page *page)

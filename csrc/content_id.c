@@ -8,8 +8,6 @@
  * has the sample is compared in full. Without host memory frames just get no ids. A class takes 12 bytes, and 11 to
  * 43 in the table; there are no more of them than 5/4 of the frames.
  */
-#include <sys/mman.h>
-
 #include "ksm_internal.h"
 
 /* Shorter contents are read as fast as an id's class is found. */
@@ -33,10 +31,12 @@ bool content_ids_wanted(const struct pyksm *m)
 	return m->page_size >= MIN_CONTENT && !m->content_ids.off;
 }
 
-static void unmap_table(struct content_ids *ids)
+static void unmap_table(struct pyksm *m)
 {
+	struct content_ids *ids = &m->content_ids;
+
 	if (ids->bucket)
-		munmap(ids->bucket, ((size_t)ids->mask + 1) * sizeof(*ids->bucket));
+		host_unmap(m, ids->bucket, ((size_t)ids->mask + 1) * sizeof(*ids->bucket));
 	ids->bucket = NULL;
 }
 
@@ -45,8 +45,8 @@ void content_ids_exit(struct pyksm *m)
 	struct content_ids *ids = &m->content_ids;
 
 	if (ids->class)
-		munmap(ids->class, (size_t)ids->max * sizeof(*ids->class));
-	unmap_table(ids);
+		host_unmap(m, ids->class, (size_t)ids->max * sizeof(*ids->class));
+	unmap_table(m);
 }
 
 /* ---- the table ---- */
@@ -65,14 +65,15 @@ static void table_add(struct content_ids *ids, uint32_t id)
 }
 
 /* A table four times as large, or the first one. */
-static bool table_grow(struct content_ids *ids)
+static bool table_grow(struct pyksm *m)
 {
+	struct content_ids *ids = &m->content_ids;
 	size_t n = ids->bucket ? ((size_t)ids->mask + 1) * 4 : FIRST_BUCKETS;
-	struct content_bucket *bucket = map_lazily(n * sizeof(*bucket));
+	struct content_bucket *bucket = host_map(m, n * sizeof(*bucket));
 
 	if (!bucket)
 		return false;
-	unmap_table(ids);
+	unmap_table(m);
 	ids->bucket = bucket;
 	ids->mask = (uint32_t)(n - 1);
 	for (uint32_t id = 1; id < ids->nr; id++)
@@ -87,7 +88,7 @@ static bool first_class(struct pyksm *m)
 	uint64_t max = m->max_pfn + m->max_pfn / 4 + 64;
 
 	ids->max = max < UINT32_MAX ? (uint32_t)max : UINT32_MAX;
-	ids->class = map_lazily((size_t)ids->max * sizeof(*ids->class));
+	ids->class = host_map(m, (size_t)ids->max * sizeof(*ids->class));
 	ids->nr = 1;
 	return ids->class;
 }
@@ -107,7 +108,7 @@ static void mark_used(const struct pyksm *m, uint8_t *used)
 static bool free_unused(struct pyksm *m)
 {
 	struct content_ids *ids = &m->content_ids;
-	uint8_t *used = calloc((size_t)ids->max / 8 + 1, 1);
+	uint8_t *used = host_temp(m, (size_t)ids->max / 8 + 1, 1);
 
 	if (!used)
 		return false;
@@ -121,7 +122,7 @@ static bool free_unused(struct pyksm *m)
 			ids->free = id;
 		}
 	}
-	free(used);
+	host_free(m, used);
 	return ids->free;
 }
 
@@ -134,7 +135,7 @@ static uint32_t take_id(struct pyksm *m)
 	if (!ids->class && !first_class(m))
 		return 0;
 	if (ids->nr < ids->max) {
-		if ((!ids->bucket || ids->nr / 6 > ids->mask) && !table_grow(ids))
+		if ((!ids->bucket || ids->nr / 6 > ids->mask) && !table_grow(m))
 			return 0;
 		return ids->nr++;
 	}

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* The machine on which a worker runs schedules: set up once, and put back for each. */
+#include "arena.h"
 #include "explore.h"
 
 static struct pyksm_op *copy_ops(const struct pyksm_op *ops, uint32_t nr)
@@ -55,9 +56,10 @@ static int set_up(struct worker *w)
 	const struct pyksm_explore_config *c = &w->x->config;
 	int err;
 
-	w->m = pyksm_new(c->machine, &err);
+	w->arena = arena_new(ARENA_BYTES);
+	w->m = arena_machine(w->arena, c->machine, &err);
 	if (!w->m)
-		return err;
+		return w->arena ? err : -ENOMEM;
 	for (uint32_t i = 0; i < c->nr_pids; i++)
 		w->program.pids[i] = 0;
 	for (uint32_t i = 0; i < c->nr_areas; i++)
@@ -81,6 +83,8 @@ int stage_new(struct worker *w)
 		copy_tables(&w->kept, &w->program);
 	if (!err)
 		err = judge_keep(w->judge);
+	if (!err)
+		err = arena_mark(w->arena);
 	if (err)
 		stage_free(w);
 	return err;
@@ -90,6 +94,7 @@ void stage_free(struct worker *w)
 {
 	pyksm_judge_free(w->judge);
 	pyksm_free(w->m);
+	arena_free(w->arena);
 	for (uint32_t i = 0; i < PYKSM_MAX_TASKS; i++)
 		free(w->tasks[i].ops);
 	free(w->setup);
@@ -104,25 +109,26 @@ void stage_free(struct worker *w)
 
 int stage_restore(struct worker *w)
 {
-	pyksm_judge_free(w->judge);
-	pyksm_free(w->m);
-	w->judge = NULL;
-	w->m = NULL;
-	return set_up(w);
+	arena_restore(w->arena);
+	copy_tables(&w->program, &w->kept);
+	return judge_restore(w->judge);
 }
 
 void stage_record(struct worker *w, bool on)
 {
-	(void)w, (void)on;
+	if (on)
+		trace_begin(
+			w->m); /* not in every build: then no schedule is known to be like another */
+	else
+		trace_end(w->m);
 }
 
 uint64_t stage_fingerprint(struct worker *w)
 {
-	(void)w;
-	return 0;
+	return trace_fingerprint(w->m);
 }
 
 void stage_step(struct worker *w, int task)
 {
-	(void)w, (void)task;
+	trace_step(w->m, task);
 }

@@ -11,15 +11,16 @@
  */
 #ifdef PYKSM_TASKS
 #define ENTER_OR(m, answer)                                                                        \
-	do {                                                                                       \
-		if ((m) && (m)->dead)                                                              \
+	__attribute__((cleanup(call_end))) struct call call_;                                      \
+	call_.m = NULL;                                                                            \
+	if ((m) && (m)->dead)                                                                      \
+		return answer;                                                                     \
+	if ((m) && !in_task(m)) {                                                                  \
+		call_begin(&call_, (m));                                                           \
+		if (setjmp(call_.guard))                                                           \
 			return answer;                                                             \
-		if ((m) && !in_task(m) && !(m)->in_hook) {                                         \
-			current_machine = (m);                                                     \
-			if (setjmp((m)->guard))                                                    \
-				return answer;                                                     \
-		}                                                                                  \
-	} while (0)
+	}                                                                                          \
+	(void)0
 #else
 #define ENTER_OR(m, answer) (void)0
 #endif

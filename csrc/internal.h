@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "host.h"
 #include "kernel_bugs.h"
 #include "kernel_features.h"
 #include "mm_types.h"
@@ -89,7 +90,7 @@ void event(struct pyksm *m, const char *name);
 void *kmem_alloc(struct pyksm *m, enum pool_id id); /* zeroed, a site of PYKSM_FAIL_KMEM */
 void kmem_free(struct pyksm *m, enum pool_id id, void *obj);
 void *pool_get(struct pyksm *m, enum pool_id id); /* the same without being such a site */
-void *grow(void *array, size_t *max, size_t need, size_t size);
+void *grow(struct pyksm *m, void *array, size_t *max, size_t need, size_t size);
 /* machine.c */
 struct process *find_process(struct pyksm *m, int pid);
 
@@ -154,8 +155,6 @@ static inline void page_content_free(struct pyksm *m, struct page *page)
 	if (page->buffer)
 		share_buffer(m, &page->buffer, 0);
 }
-void *map_lazily(size_t bytes); /* zeros that take memory when they are touched; NULL */
-void advise_huge_pages(void *memory, size_t bytes);
 #define MANY_FRAMES (1 << 18) /* or slots: then huge pages are no waste */
 static inline void get_page(struct page *page)
 {
@@ -393,7 +392,7 @@ static inline struct anon_vma *page_anon_vma(const struct page *page)
 {
 	struct anon_vma *av = (struct anon_vma *)(page->mapping & ~PAGE_MAPPING_FLAGS);
 
-	return page_has_anon_vma(page) && av->id == page->anon_id ? av : NULL;
+	return page_has_anon_vma(page) && read_type_stable(&av->id) == page->anon_id ? av : NULL;
 }
 bool page_in_family(const struct page *page, const struct vm_area_struct *vma);
 static inline uint64_t linear_page_index(const struct vm_area_struct *vma, uint64_t addr)
@@ -559,7 +558,7 @@ struct unuse_hit {
 	pte_t *pte;
 };
 struct unuse_index *unuse_index_new(struct pyksm *m, unsigned int type);
-void unuse_index_free(struct unuse_index *index);
+void unuse_index_free(struct pyksm *m, struct unuse_index *index);
 bool unuse_index_find(struct pyksm *m, struct unuse_index *index, const struct mm_struct *mm,
 		      const struct page *page, swp_entry_t entry, struct unuse_hit *hit);
 /* swapoff_mm.c */
@@ -567,7 +566,7 @@ int try_to_unuse_per_mm(struct pyksm *m, unsigned int type);
 
 /* swap_table.c */
 #define SHADOW_AGE_SHIFT 9 /* the age is what is highest in a shadow: see workingset.c */
-int swap_table_init(struct swap_info_struct *si);
+int swap_table_init(struct pyksm *m, struct swap_info_struct *si);
 void swap_table_exit(struct pyksm *m, struct swap_info_struct *si);
 int swap_table_store(struct pyksm *m, struct swap_info_struct *si, uint64_t offset, uint64_t pfn,
 		     uint64_t *shadow);

@@ -310,7 +310,8 @@ void look_at_merge_any(struct pyksm_judge *j, struct pyksm *m, const struct pyks
 		if (process && j->now.merge_any & ~j->now.merge_any_unsure & 1ULL << k &&
 		    !process->mm->merge_any)
 			judge_wrong(j, 8, 0, "merge-any",
-				    "process %u has asked for all to be merged, and nobody knows", k);
+				    "process %u has asked for all to be merged, and nobody knows",
+				    k);
 	}
 }
 
@@ -353,18 +354,18 @@ static int invariant_of(const char *code)
 static int quiet_census(struct pyksm_judge *j, struct pyksm *m, bool strict)
 {
 	struct sched *sched = m->sched;
-	struct pyksm *machine = current_machine;
-	jmp_buf guard;
+	bool recording = trace_pause(m);
+	struct call call;
 	volatile int n = -1;
 
-	memcpy(&guard, &m->guard, sizeof(guard));
 	m->sched = NULL;
-	current_machine = m;
-	if (!setjmp(m->guard))
+	call_begin(&call, m);
+	if (!setjmp(call.guard))
 		n = census(m, strict, j->census, JUDGE_CENSUS_BYTES);
+	call_end(&call);
 	m->sched = sched;
-	current_machine = machine;
-	memcpy(&m->guard, &guard, sizeof(guard));
+	if (recording)
+		trace_resume(m);
 	return n;
 }
 

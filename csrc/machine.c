@@ -1,9 +1,12 @@
 /* SPDX-License-Identifier: MIT */
 /* The machine as embedders see it: its life, its processes, what is asked of swap and KSM. */
-#include <sys/mman.h>
-
 #include "face.h"
 #include "ksm_internal.h"
+#ifdef PYKSM_TASKS
+#include <unistd.h>
+
+#include "arena.h"
+#endif
 
 /* ---- life ---- */
 static bool config_valid(const struct pyksm_config *c)
@@ -26,17 +29,8 @@ static struct pyksm *fail_new(struct pyksm *m, int *err, int code)
 	return NULL;
 }
 
-struct pyksm *pyksm_new(const struct pyksm_config *config, int *err)
+static struct pyksm *machine_init(struct pyksm *m, const struct pyksm_config *config, int *err)
 {
-	struct pyksm *m;
-
-	if (!config || !config_valid(config))
-		return fail_new(NULL, err, -EINVAL);
-#ifndef PYKSM_TASKS
-	if (config->bugs.word[0] | config->bugs.word[1])
-		return fail_new(NULL, err, -EOPNOTSUPP);
-#endif
-	m = calloc(1, sizeof(*m));
 	if (!m)
 		return fail_new(NULL, err, -ENOMEM);
 	m->nodes = config->nodes ? config->nodes : 1;
@@ -64,28 +58,71 @@ struct pyksm *pyksm_new(const struct pyksm_config *config, int *err)
 	return m;
 }
 
+#ifndef PYKSM_TASKS
+struct pyksm *pyksm_new(const struct pyksm_config *config, int *err)
+{
+	if (!config || !config_valid(config))
+		return fail_new(NULL, err, -EINVAL);
+	if (config->bugs.word[0] | config->bugs.word[1])
+		return fail_new(NULL, err, -EOPNOTSUPP);
+	return machine_init(calloc(1, sizeof(struct pyksm)), config, err);
+}
+
 void pyksm_free(struct pyksm *m)
 {
 	if (!m)
 		return;
-#ifdef PYKSM_TASKS
-	current_machine = NULL; /* what it takes to free it is nobody's to look at */
-#endif
 	helper_exit(m);
 	for (struct mm_struct *mm = m->all_mms; mm; mm = mm->all_next)
-		free(mm->agent_pages);
+		host_free(m, mm->agent_pages);
 	swap_exit(m);
 	pools_release(m);
 	if (m->mem_map)
-		munmap(m->mem_map, (size_t)(m->max_pfn + 1) * sizeof(struct page));
+		host_unmap(m, m->mem_map, (size_t)(m->max_pfn + 1) * sizeof(struct page));
 	content_exit(m);
 	content_ids_exit(m);
 	for (size_t i = 0; i < m->nr_procs; i++)
-		free(m->procs[i].pins);
-	free(m->procs);
-	free(m->events);
+		host_free(m, m->procs[i].pins);
+	host_free(m, m->procs);
+	host_free(m, m->events);
 	free(m);
 }
+#else
+struct pyksm *pyksm_new(const struct pyksm_config *config, int *err)
+{
+	if (!config || !config_valid(config))
+		return fail_new(NULL, err, -EINVAL);
+	return machine_init(host_new(), config, err);
+}
+
+struct pyksm *arena_machine(struct arena *a, const struct pyksm_config *config, int *err)
+{
+	struct pyksm *m;
+
+	if (!a || a->machine_bytes || !config || !config_valid(config))
+		return fail_new(NULL, err, -EINVAL);
+	m = host_new_in(a, config->page_size);
+	trace_enter(m);
+	m = machine_init(m, config, err);
+	trace_enter(NULL);
+	if (m)
+		m->threads = 1; /* what another one does is not seen */
+	return m;
+}
+
+/* It may have died of anything: its own structures are not looked at. */
+void pyksm_free(struct pyksm *m)
+{
+	if (!m)
+		return;
+	trace_enter(NULL);
+	helper_exit(m);
+	for (int type = 0; type < MAX_SWAPFILES; type++)
+		if (m->swap.info[type].flags & SWP_USED && m->swap.info[type].fd >= 0)
+			close(m->swap.info[type].fd);
+	host_delete(m);
+}
+#endif
 
 const char *pyksm_version(void)
 {
@@ -165,7 +202,7 @@ int check_range(uint64_t addr, uint64_t npages)
 
 static int add_process(struct pyksm *m, struct mm_struct *mm)
 {
-	struct process *procs = grow(m->procs, &m->max_procs, m->nr_procs + 1, sizeof(*procs));
+	struct process *procs = grow(m, m->procs, &m->max_procs, m->nr_procs + 1, sizeof(*procs));
 	size_t at;
 
 	if (!procs)
@@ -255,7 +292,7 @@ int pyksm_exit(struct pyksm *m, int pid)
 	mmput(m, gone.mm);
 	for (size_t i = 0; i < gone.nr_pins; i++) /* memory goes first, then the pipes */
 		put_pin(m, &gone.pins[i]);
-	free(gone.pins);
+	host_free(m, gone.pins);
 	return 0;
 }
 

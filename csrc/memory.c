@@ -795,7 +795,7 @@ int copy_page_range(struct pyksm *m, struct mm_struct *dst, struct mm_struct *sr
 /* ---- zap ---- */
 static void gather(struct pyksm *m, struct mmu_gather *tlb, struct page *page)
 {
-	struct page **pages = grow(tlb->pages, &tlb->max, tlb->nr + 1, sizeof(*pages));
+	struct page **pages = grow(m, tlb->pages, &tlb->max, tlb->nr + 1, sizeof(*pages));
 
 	if (!pages) { /* no host memory for the batch: give it back at once */
 		free_swap_cache(m, page);
@@ -869,5 +869,5 @@ void tlb_finish_mmu(struct pyksm *m, struct mmu_gather *tlb)
 		free_swap_cache(m, tlb->pages[i]);
 		put_page(m, tlb->pages[i]);
 	}
-	free(tlb->pages);
+	host_free(m, tlb->pages);
 }

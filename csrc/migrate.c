@@ -345,7 +345,7 @@ static int do_pages_move(struct pyksm *m, struct mm_struct *mm, uint64_t addr, u
 		status[i] = -ENOENT;
 	for (uint64_t i = 0; i < npages && !ends && !err; i++) {
 		struct page_to_node one = { NULL, 0 };
-		struct page_to_node *bigger = grow(run.pp, &run.max, run.n + 1, sizeof(one));
+		struct page_to_node *bigger = grow(m, run.pp, &run.max, run.n + 1, sizeof(one));
 
 		if (!bigger) {
 			err = -ENOMEM;
@@ -369,7 +369,7 @@ static int do_pages_move(struct pyksm *m, struct mm_struct *mm, uint64_t addr, u
 	for (size_t i = 0; i < run.n; i++) /* the host had no memory for the list */
 		if (run.pp[i].page)
 			putback_lru_page(m, run.pp[i].page);
-	free(run.pp);
+	host_free(m, run.pp);
 	return err;
 }
 

@@ -13,9 +13,9 @@
  */
 #include "internal.h"
 
-static struct page *alloc_agent_pages(const struct pyksm *m)
+static struct page *alloc_agent_pages(struct pyksm *m)
 {
-	struct page *pages = calloc(m->agent_pages, sizeof(*pages));
+	struct page *pages = host_calloc(m, m->agent_pages, sizeof(*pages));
 
 	for (uint32_t i = 0; pages && i < m->agent_pages; i++) {
 		pages[i].flags = PG_mlocked | PG_charged | PG_uptodate | PG_swapbacked;
@@ -63,7 +63,7 @@ void mlock_exit(struct pyksm *m, struct mm_struct *mm)
 			lru_batches_forget(m, &mm->agent_pages[i]);
 		else if (mm->agent_pages[i].flags & PG_lru)
 			lru_del(m, &mm->agent_pages[i]);
-	free(mm->agent_pages);
+	host_free(m, mm->agent_pages);
 	mm->agent_pages = NULL;
 	mm->agent_listed = 0;
 }

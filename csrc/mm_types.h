@@ -3,9 +3,6 @@
 #ifndef PYKSM_MM_TYPES_H
 #define PYKSM_MM_TYPES_H
 
-#ifdef PYKSM_TASKS
-#include <setjmp.h>
-#endif
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -457,7 +454,8 @@ struct pyksm {
 	struct pyksm_bug_set bugs; /* of enum bug */
 	bool dead; /* since an oops */
 	char oops[256];
-	jmp_buf guard; /* where an oops outside of tasks goes: see ENTER() */
+	struct call *call; /* where an oops outside of tasks goes: see ENTER() */
+	struct arena *arena; /* what its memory is known by, and it may lie in: see arena.h */
 #endif
 };
 

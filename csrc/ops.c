@@ -348,7 +348,6 @@ int pyksm_run_tasks(struct pyksm *m, struct pyksm_program *program, struct pyksm
 	}
 	if (!err) {
 		record_begin(out, m, program);
-		current_machine = m;
 		sched_run(s);
 		record_end(out, s);
 		out->end = (int32_t)s->end;

@@ -22,7 +22,7 @@ int page_alloc_init(struct pyksm *m, uint64_t frames)
 	if (pages > SIZE_MAX / sizeof(struct page))
 		return -ENOMEM;
 	m->max_pfn = frames;
-	m->mem_map = map_lazily(pages * sizeof(struct page));
+	m->mem_map = host_map(m, pages * sizeof(struct page));
 	if (m->mem_map && frames >= MANY_FRAMES)
 		advise_huge_pages(m->mem_map, pages * sizeof(struct page));
 	if (!m->mem_map || content_init(m, frames))

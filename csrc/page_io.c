@@ -6,6 +6,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "arena.h"
 #include "internal.h"
 
 /* ---- the header page of an area, as mkswap(8) writes it ---- */
@@ -108,13 +109,13 @@ static int open_memory(struct pyksm *m, struct swap_info_struct *si, uint64_t np
 	if (npages > MAX_SLOTS)
 		return -ENOMEM;
 	if (m->transfer == PYKSM_TRANSFER_REFERENCE) {
-		si->buffers = map_lazily(npages * sizeof(*si->buffers));
+		si->buffers = host_map(m, npages * sizeof(*si->buffers));
 		if (si->buffers && buffers_reserve(m, npages)) {
-			munmap(si->buffers, npages * sizeof(*si->buffers));
+			host_unmap(m, si->buffers, npages * sizeof(*si->buffers));
 			si->buffers = NULL;
 		}
 	} else {
-		si->mem = map_lazily(npages * m->page_size);
+		si->mem = host_map(m, npages * m->page_size);
 	}
 	if (!si->mem && !si->buffers)
 		return -ENOMEM;
@@ -130,6 +131,10 @@ int swap_backend_open(struct pyksm *m, struct swap_info_struct *si, const char *
 {
 	si->fd = -1;
 	si->mem = NULL;
+#ifdef PYKSM_TASKS
+	if (path && !m->arena->pools_only)
+		return -EOPNOTSUPP; /* what is in a file cannot be put back */
+#endif
 	return path ? open_file(si, path, npages, m->page_size) : open_memory(m, si, npages);
 }
 
@@ -138,14 +143,14 @@ static void close_buffers(struct pyksm *m, struct swap_info_struct *si)
 	for (uint64_t i = 0; i < si->max; i++)
 		if (si->buffers[i])
 			share_buffer(m, &si->buffers[i], 0);
-	munmap(si->buffers, si->max * sizeof(*si->buffers));
+	host_unmap(m, si->buffers, si->max * sizeof(*si->buffers));
 	buffers_unreserve(m, si->max);
 }
 
 void swap_backend_close(struct pyksm *m, struct swap_info_struct *si)
 {
 	if (si->mem)
-		munmap(si->mem, si->max * m->page_size);
+		host_unmap(m, si->mem, si->max * m->page_size);
 	if (si->buffers)
 		close_buffers(m, si);
 	if (si->fd >= 0)

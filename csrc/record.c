@@ -137,7 +137,7 @@ static void record_ptes(struct pyksm_outcome *out, struct pyksm *m,
 
 	if (!out->seen || row > out->max_trace)
 		return;
-	current_machine = NULL; /* these accesses are not the model's */
+	trace_enter(NULL); /* these accesses are not the model's */
 	for (uint32_t i = 0; i < out->nr_watch; i++) {
 		const struct pyksm_watch *w = &out->watch[i];
 		bool known = w->process >= 0 && (uint32_t)w->process < program->nr_pids;
@@ -145,7 +145,7 @@ static void record_ptes(struct pyksm_outcome *out, struct pyksm *m,
 		see(m, known ? program->pids[w->process] : 0, w->addr,
 		    &out->seen[row * out->nr_watch + i]);
 	}
-	current_machine = looked_at;
+	trace_enter(looked_at);
 }
 
 /* ---- the whole of it ---- */

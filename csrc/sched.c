@@ -92,6 +92,7 @@ static void note_taken(struct sched *s, struct lock_id id, bool write)
 		lock->writer = s->current;
 	else
 		lock->readers |= 1u << s->current;
+	trace_lock(s->m, id, write);
 }
 
 /* Whoever takes locks in an order of his own will one day wait for somebody who waits for him. */
@@ -238,6 +239,8 @@ static void hook_point(struct pyksm *m, enum sched_point point)
 	m->in_hook = true;
 	m->hook(m->hook_arg, (int)point);
 	m->in_hook = false;
+	if (m->dead) /* of a call that the hook made: so has this one to end */
+		longjmp(m->call->guard, 1);
 }
 
 void sched_point(struct pyksm *m, enum sched_point point)
@@ -274,8 +277,10 @@ bool sched_trylock(struct pyksm *m, enum sched_point point, struct lock_id id, b
 		return true;
 	}
 	reach(m->sched, point, (struct lock_id){ LOCK_NONE, NULL, 0 }, false);
-	if (!obtainable(m->sched, id, write))
+	if (!obtainable(m->sched, id, write)) {
+		trace_lock(m, id, write);
 		return false;
+	}
 	note_taken(m->sched, id, write);
 	return true;
 }
@@ -288,10 +293,12 @@ void sched_own(struct pyksm *m, struct lock_id id)
 
 void sched_wait(struct pyksm *m, enum sched_point point, struct lock_id id)
 {
-	if (in_task(m))
-		reach(m->sched, point, id, true);
-	else
+	if (!in_task(m)) {
 		hook_point(m, point);
+		return;
+	}
+	reach(m->sched, point, id, true);
+	trace_lock(m, id, true);
 }
 
 void sched_unlock(struct pyksm *m, struct lock_id id)
@@ -304,6 +311,7 @@ void sched_unlock(struct pyksm *m, struct lock_id id)
 	lock = find_lock(s, id);
 	if (!lock)
 		return; /* a page that was locked before there were tasks */
+	trace_lock(m, id, !(lock->readers >> s->current & 1));
 	if (lock->readers >> s->current & 1)
 		lock->readers &= ~(1u << s->current);
 	else
@@ -322,13 +330,13 @@ void oops(struct pyksm *m, const char *format, ...)
 	vsnprintf(m->oops + n, sizeof(m->oops) - (size_t)n, format, args);
 	va_end(args);
 	m->dead = true;
-	current_machine = NULL;
+	trace_enter(NULL);
 	event(m, m->oops);
 	if (in_task(m)) {
 		snprintf(m->sched->text, PYKSM_TEXT, "%s", m->oops);
 		leave(m->sched, PYKSM_END_OOPS);
 	}
-	longjmp(m->guard, 1);
+	longjmp(m->call->guard, 1);
 }
 
 void oops_assert(const char *what)
@@ -343,18 +351,20 @@ void oops_assert(const char *what)
 /* ---- life ---- */
 struct sched *sched_new(struct pyksm *m)
 {
-	struct sched *s = calloc(1, sizeof(*s));
+	struct sched *s = host_scratch(m, sizeof(*s));
 
 	if (!s)
 		return NULL;
+	memset(s, 0, sizeof(*s));
 	s->m = m;
 	s->current = NO_TASK;
 	s->max_steps = 1000000;
-	s->text = calloc(1, PYKSM_TEXT);
+	s->text = host_scratch(m, PYKSM_TEXT);
 	if (!s->text) {
-		free(s);
+		host_scratch_free(m, s);
 		return NULL;
 	}
+	s->text[0] = '\0';
 	return s;
 }
 
@@ -363,9 +373,9 @@ void sched_free(struct sched *s)
 	if (!s)
 		return;
 	for (int i = 0; i < s->nr_tasks; i++)
-		free(s->task[i].stack);
-	free(s->text);
-	free(s);
+		host_scratch_free(s->m, s->task[i].stack);
+	host_scratch_free(s->m, s->text);
+	host_scratch_free(s->m, s);
 }
 
 static void run_task(void *arg)
@@ -390,7 +400,7 @@ int sched_add(struct sched *s, task_fn fn, void *arg)
 	if (s->nr_tasks == MAX_TASKS)
 		return -E2BIG;
 	*t = (struct task){ .fn = fn, .arg = arg, .point = PT_TASK_BEGIN };
-	t->stack = malloc(STACK_BYTES);
+	t->stack = host_scratch(s->m, STACK_BYTES);
 	if (!t->stack)
 		return -ENOMEM;
 	context_make(&t->context, t->stack, STACK_BYTES, run_task, s);
@@ -400,8 +410,10 @@ int sched_add(struct sched *s, task_fn fn, void *arg)
 
 void sched_run(struct sched *s)
 {
+	struct pyksm *before = current_machine;
 	int first;
 
+	trace_enter(s->m);
 	s->end = PYKSM_END_DONE;
 	s->m->sched = s;
 	s->current = NO_TASK;
@@ -415,4 +427,5 @@ void sched_run(struct sched *s)
 	}
 	s->current = NO_TASK;
 	s->m->sched = NULL;
+	trace_enter(before);
 }

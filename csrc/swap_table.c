@@ -19,16 +19,16 @@ static struct swap_cluster *cluster_of(const struct swap_info_struct *si, uint64
 	return &si->clusters[offset / SLOTS];
 }
 
-int swap_table_init(struct swap_info_struct *si)
+int swap_table_init(struct pyksm *m, struct swap_info_struct *si)
 {
-	si->clusters = calloc(si->max / SLOTS + 1, sizeof(*si->clusters));
+	si->clusters = host_calloc(m, si->max / SLOTS + 1, sizeof(*si->clusters));
 	return si->clusters ? 0 : -ENOMEM;
 }
 
 static RARELY void release_table(struct pyksm *m, struct swap_cluster *c)
 {
 	if (c->packed)
-		free(c->shadows);
+		host_free(m, c->shadows);
 	else if (c->table)
 		kmem_free(m, POOL_BLOCK, c->table);
 	c->table = NULL;
@@ -39,7 +39,7 @@ void swap_table_exit(struct pyksm *m, struct swap_info_struct *si)
 {
 	for (uint64_t i = 0; si->clusters && i <= si->max / SLOTS; i++)
 		release_table(m, &si->clusters[i]);
-	free(si->clusters);
+	host_free(m, si->clusters);
 	si->clusters = NULL;
 }
 
@@ -82,7 +82,7 @@ static RARELY void pack(struct pyksm *m, struct swap_cluster *c)
 	struct shadow_run runs[MAX_RUNS];
 	const uint64_t *table = c->table;
 	unsigned int from = table[0] ? 0 : 1, n = find_runs(table, from, runs);
-	struct packed_shadows *p = n ? malloc(sizeof(*p) + n * sizeof(*runs)) : NULL;
+	struct packed_shadows *p = n ? host_malloc(m, sizeof(*p) + n * sizeof(*runs)) : NULL;
 
 	if (!p)
 		return;
@@ -119,7 +119,7 @@ static int unpack(struct pyksm *m, struct swap_cluster *c)
 	for (unsigned int k = 0; k < p->nr_runs; k++)
 		unpack_run(p, &p->runs[k], k + 1 < p->nr_runs ? p->runs[k + 1].first : SLOTS,
 			   table);
-	free(p);
+	host_free(m, p);
 	c->table = table;
 	c->packed = false;
 	return 0;

@@ -291,9 +291,10 @@ static bool cont_has_room(const struct swap_cont *cont, uint64_t offset, unsigne
 	return false;
 }
 
-static int cont_append(struct swap_cont *cont, unsigned char *page)
+static int cont_append(struct pyksm *m, struct swap_cont *cont, unsigned char *page)
 {
-	unsigned char **maps = realloc(cont->maps, (size_t)(cont->nr + 1) * sizeof(*maps));
+	size_t bytes = (size_t)cont->nr * sizeof(*cont->maps);
+	unsigned char **maps = host_realloc(m, cont->maps, bytes, bytes + sizeof(*maps));
 
 	if (!maps)
 		return -ENOMEM;
@@ -310,7 +311,7 @@ int add_swap_count_continuation(struct pyksm *m, swp_entry_t entry)
 	int err = 0;
 
 	COUNT(m, kmem_alloc);
-	page = should_fail(m, PYKSM_FAIL_KMEM) ? NULL : calloc(1, CONT_PIECE);
+	page = should_fail(m, PYKSM_FAIL_KMEM) ? NULL : host_calloc(m, 1, CONT_PIECE);
 	sched_point(m, PT_SWAP_CONTINUATION);
 	si = swap_info_get(m, entry);
 	if (!si)
@@ -322,11 +323,11 @@ int add_swap_count_continuation(struct pyksm *m, swp_entry_t entry)
 		return -ENOMEM;
 	if (cont_has_room(&si->cont[offset / CONT_PIECE], offset, count))
 		goto surplus;
-	err = cont_append(&si->cont[offset / CONT_PIECE], page);
+	err = cont_append(m, &si->cont[offset / CONT_PIECE], page);
 	if (!err)
 		return 0;
 surplus:
-	free(page);
+	host_free(m, page);
 	return err;
 }
 
@@ -556,12 +557,12 @@ static void release_area(struct pyksm *m, struct swap_info_struct *si)
 
 	for (uint64_t i = 0; si->cont && i * CONT_PIECE < si->max; i++) {
 		for (int k = 0; k < si->cont[i].nr; k++)
-			free(si->cont[i].maps[k]);
-		free(si->cont[i].maps);
+			host_free(m, si->cont[i].maps[k]);
+		host_free(m, si->cont[i].maps);
 	}
-	free(si->cont);
-	free(si->swap_map);
-	free(si->zeromap);
+	host_free(m, si->cont);
+	host_free(m, si->swap_map);
+	host_free(m, si->zeromap);
 	swap_table_exit(m, si);
 	swap_backend_close(m, si);
 	memset(si, 0, sizeof(*si));
@@ -624,20 +625,20 @@ static bool file_is_active(const struct pyksm *m, const struct swap_info_struct 
 }
 
 /* What not every kernel has costs nothing where it is not: an area may have 2^32 slots. */
-static int setup_slot_marks(const struct pyksm *m, struct swap_info_struct *si)
+static int setup_slot_marks(struct pyksm *m, struct swap_info_struct *si)
 {
 	if (has(m, FEAT_SWAP_ZEROMAP)) {
-		si->zeromap = calloc(si->max / 8 + 1, 1);
+		si->zeromap = host_calloc(m, si->max / 8 + 1, 1);
 		if (!si->zeromap)
 			return -ENOMEM;
 	}
-	return swap_table_init(si);
+	return swap_table_init(m, si);
 }
 
-static int setup_swap_map(const struct pyksm *m, struct swap_info_struct *si)
+static int setup_swap_map(struct pyksm *m, struct swap_info_struct *si)
 {
-	si->swap_map = calloc(si->max, 1);
-	si->cont = calloc(si->max / CONT_PIECE + 1, sizeof(*si->cont));
+	si->swap_map = host_calloc(m, si->max, 1);
+	si->cont = host_calloc(m, si->max / CONT_PIECE + 1, sizeof(*si->cont));
 	if (!si->swap_map || !si->cont || setup_slot_marks(m, si))
 		return -ENOMEM;
 	si->swap_map[0] = SWAP_MAP_BAD; /* the header */

@@ -354,6 +354,6 @@ int try_to_unuse(struct pyksm *m, unsigned int type)
 			sched_yield_point(m, PT_UNUSE_RETRY);
 	}
 	mm_unpin(m, start_mm);
-	unuse_index_free(index);
+	unuse_index_free(m, index);
 	return err;
 }

@@ -56,10 +56,10 @@ struct unuse_index {
 };
 
 /* ---- the look at everything ---- */
-static bool add_vma(struct unuse_walk *walk, struct vm_area_struct *vma)
+static bool add_vma(struct pyksm *m, struct unuse_walk *walk, struct vm_area_struct *vma)
 {
 	struct relative *all =
-		grow(walk->relatives, &walk->max_vmas, walk->nr_vmas + 1, sizeof(*all));
+		grow(m, walk->relatives, &walk->max_vmas, walk->nr_vmas + 1, sizeof(*all));
 	uint64_t npages = (vma->vm_end - vma->vm_start) >> PAGE_SHIFT;
 
 	if (!all)
@@ -76,12 +76,12 @@ static bool add_vma(struct unuse_walk *walk, struct vm_area_struct *vma)
 	return true;
 }
 
-static bool add_segments(struct unuse_walk *walk, struct vm_area_struct *vma)
+static bool add_segments(struct pyksm *m, struct unuse_walk *walk, struct vm_area_struct *vma)
 {
 	uint64_t addr = vma->vm_start, end = vma->vm_end, next;
 
 	while ((addr = next_table(walk->mm, addr, end)) < end) {
-		struct stretch *all = grow(walk->segments, &walk->max_segments,
+		struct stretch *all = grow(m, walk->segments, &walk->max_segments,
 					   walk->nr_segments + 1, sizeof(*all));
 
 		if (!all)
@@ -125,11 +125,11 @@ static void sort_relatives(struct unuse_walk *walk)
 	}
 }
 
-static bool add_mm(struct unuse_walk *walk, struct mm_struct *mm)
+static bool add_mm(struct pyksm *m, struct unuse_walk *walk, struct mm_struct *mm)
 {
 	walk->mm = mm;
 	for (struct vm_area_struct *vma = mm->mmap; vma; vma = vma->vm_next)
-		if (vma->anon_vma && (!add_vma(walk, vma) || !add_segments(walk, vma)))
+		if (vma->anon_vma && (!add_vma(m, walk, vma) || !add_segments(m, walk, vma)))
 			return false;
 	if (walk->nr_vmas)
 		sort_relatives(walk);
@@ -145,14 +145,14 @@ static bool add_mms(struct pyksm *m, struct unuse_index *index)
 		n++;
 	if (n >> (64 - PLACE_MM_SHIFT))
 		return false;
-	index->walks = calloc(n + 1, sizeof(*index->walks));
+	index->walks = host_calloc(m, n + 1, sizeof(*index->walks));
 	if (!index->walks)
 		return false;
 	list_for_each (pos, &m->swap.init_mm.mmlist) {
 		struct mm_struct *mm = container_of(pos, struct mm_struct, mmlist);
 
 		/* One on its way out is asked by nobody. */
-		if (mm->mm_users && !add_mm(&index->walks[index->nr_walks++], mm))
+		if (mm->mm_users && !add_mm(m, &index->walks[index->nr_walks++], mm))
 			return false;
 	}
 	return true;
@@ -213,14 +213,14 @@ static bool add_places(struct pyksm *m, struct unuse_index *index)
 
 	/* An area may be vast, and most of it never used. */
 	index->nr_slots = simd()->find_last_used(si->swap_map, si->max) + 1;
-	index->ends = calloc(index->nr_slots, sizeof(*index->ends));
+	index->ends = host_calloc(m, index->nr_slots, sizeof(*index->ends));
 	if (!index->ends)
 		return false;
 	for (size_t i = 0; i < index->nr_walks; i++)
 		total += each_place(m, index, i, false);
 	if (total > UINT32_MAX)
 		return false;
-	index->places = malloc((total + 1) * sizeof(*index->places));
+	index->places = host_malloc(m, (total + 1) * sizeof(*index->places));
 	if (!index->places)
 		return false;
 	for (uint64_t slot = 0; slot < index->nr_slots; slot++) {
@@ -242,12 +242,12 @@ struct unuse_index *unuse_index_new(struct pyksm *m, unsigned int type)
 
 	if (m->walk != PYKSM_WALK_COMPUTED || (m->hook && !m->in_hook))
 		return NULL;
-	index = calloc(1, sizeof(*index));
+	index = host_calloc(m, 1, sizeof(*index));
 	if (!index)
 		return NULL;
 	index->type = type;
 	if (!add_mms(m, index) || !add_places(m, index)) {
-		unuse_index_free(index);
+		unuse_index_free(m, index);
 		return NULL;
 	}
 	for (size_t i = 0; i < index->nr_walks; i++)
@@ -255,18 +255,18 @@ struct unuse_index *unuse_index_new(struct pyksm *m, unsigned int type)
 	return index;
 }
 
-void unuse_index_free(struct unuse_index *index)
+void unuse_index_free(struct pyksm *m, struct unuse_index *index)
 {
 	if (!index)
 		return;
 	for (size_t i = 0; i < index->nr_walks; i++) {
-		free(index->walks[i].segments);
-		free(index->walks[i].relatives);
+		host_free(m, index->walks[i].segments);
+		host_free(m, index->walks[i].relatives);
 	}
-	free(index->walks);
-	free(index->ends);
-	free(index->places);
-	free(index);
+	host_free(m, index->walks);
+	host_free(m, index->ends);
+	host_free(m, index->places);
+	host_free(m, index);
 }
 
 /* ---- lookup ---- */
