@@ -147,7 +147,7 @@ struct process *find_process(struct pyksm *m, int pid)
 	return NULL;
 }
 
-/* mmap_sem is held for reading by a fault that a hook has interrupted: a writer would wait for ever. */
+/* mmap_sem is held for reading by a fault that a hook has interrupted: a writer would wait for ever. (A task waits.) */
 int find_for_write(struct pyksm *m, int pid, struct process **p)
 {
 	*p = m ? find_process(m, pid) : NULL;
@@ -155,7 +155,7 @@ int find_for_write(struct pyksm *m, int pid, struct process **p)
 		return -EINVAL;
 	if (!*p)
 		return -ESRCH;
-	return (*p)->mm->readers ? -EDEADLK : 0;
+	return (*p)->mm->readers && !in_task(m) ? -EDEADLK : 0;
 }
 
 int find_for_read(struct pyksm *m, int pid, struct process **p)

@@ -451,9 +451,11 @@ static int swapin_without_page(struct pyksm *m, struct mm_struct *mm, uint64_t a
 static bool swapin_settled(struct pyksm *m, struct mm_struct *mm, uint64_t addr, const pte_t *pte,
 			   const struct swapin *in, int *ret)
 {
-	if (*pte == in->orig && (in->page->flags & PG_uptodate))
+	bool same = *pte == in->orig || bugged(m, BUG_DO_SWAP_PAGE_NO_PTE_SAME);
+
+	if (same && (in->page->flags & PG_uptodate))
 		return true;
-	*ret = *pte != in->orig ? *ret : VM_FAULT_SIGBUS;
+	*ret = !same ? *ret : VM_FAULT_SIGBUS;
 	pte_unlock(m, mm, addr);
 	abandon_swapin(m, in);
 	return false;

@@ -325,6 +325,11 @@ CHECKS: tuple[Bug, ...] = (
         "swapoff does not look again, with the pte locked, whether it is still the swap entry",
     ),
     Bug(
+        "do_swap_page-no-pte_same", "check", "mm/memory.c: do_swap_page", (), "never", "never",
+        ("I3", "I8", "I9"),
+        "a fault does not look again, with the pte locked, whether it is still the swap entry",
+    ),
+    Bug(
         "copy_pte-no-mmlist", "check", "mm/memory.c: copy_one_pte", (), "never", "never", ("I9",),
         "fork does not put a child with swap entries on swapoff's list",
     ),
