@@ -31,6 +31,7 @@ void migration_entry_wait(struct pyksm *m, struct mm_struct *mm, uint64_t addr)
 		return;
 	pte_lock(m, mm, addr, PT_MIGRATION_WAIT_PTL);
 	page = migration_entry_page(m, *pte);
+	assert(!page || in_task(m)); /* else nobody migrates it, and the wait is for ever */
 	if (page && !page_count(page))
 		page = NULL;
 	if (page && hold)
@@ -93,6 +94,7 @@ void remove_migration_ptes(struct pyksm *m, struct page *old, struct page *new)
 {
 	struct restore r = { old };
 
+	assert(!page_has_anon_vma(new) || page_anon_vma(new)); /* the caller has pinned it */
 	rmap_walk(m, new, remove_migration_pte, &r);
 }
 
@@ -167,6 +169,10 @@ static int unmap_and_move_locked(struct pyksm *m, struct page *newpage, struct p
 		if (!av && !(page->flags & PG_swapcache))
 			return -EAGAIN;
 		remap = av;
+		if (av && bugged(m, BUG_MIGRATE_ANONVMA_NOT_PINNED)) {
+			put_anon_vma(m, av);
+			av = NULL;
+		}
 	}
 	if (page->mapping)
 		try_to_unmap(m, page, TTU_MIGRATION);

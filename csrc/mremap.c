@@ -16,13 +16,13 @@ static pte_t move_soft_dirty_pte(const struct pyksm *m, pte_t pte)
  */
 static void take_rmap_locks(struct pyksm *m, const struct vm_area_struct *vma)
 {
-	if (vma->anon_vma)
+	if (vma->anon_vma && !bugged(m, BUG_MREMAP_RMAP_WALK_ORDER))
 		anon_vma_lock_write(m, vma->anon_vma, PT_MOVE_PTES_RMAP);
 }
 
 static void drop_rmap_locks(struct pyksm *m, const struct vm_area_struct *vma)
 {
-	if (vma->anon_vma)
+	if (vma->anon_vma && !bugged(m, BUG_MREMAP_RMAP_WALK_ORDER))
 		anon_vma_unlock(m, vma->anon_vma);
 }
 

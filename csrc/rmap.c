@@ -611,6 +611,7 @@ static int rmap_walk_anon(struct pyksm *m, struct page *page, rmap_one_fn one, v
 	if (!av)
 		return ret;
 	anon_vma_lock_read(m, av, PT_RMAP_WALK_ANON);
+	assert(av->id == page->anon_id);
 	for_each_vma_of_page(m, avc, av, page)
 	{
 		ret = one(m, page, avc->vma, vma_address(page, avc->vma), arg);

@@ -307,6 +307,22 @@ BUGS: tuple[Bug, ...] = (
         "that is in use is given to a second vma, whose chain is another",
         needs=("anon-vma-active-vmas",),
     ),
+    # ---- mm/migrate.c, mm/mremap.c ----
+    Bug(
+        "migrate-anonvma-not-pinned", "interleaving", "mm/migrate.c: unmap_and_move",
+        ("3f6c82728f4e",), "not traced", "2.6.35", ("I5",),
+        "migration finds its way back by the anon_vma that the page names, and does not keep it "
+        "from going when nothing maps the page any more",
+    ),
+    Bug(
+        "mremap-rmap-walk-order", "interleaving", "mm/mremap.c: move_ptes", (), "not traced", "3.3",
+        ("I4", "I9"),
+        "a walk that comes to the destination before mremap moves a pte there, and to the source "
+        "after that, finds it in neither: a migration entry stays for ever",
+        corrected="the commit was not traced. It kept the vmas in an order in which a walk misses "
+        "nothing; since 3.7 (108d6642ad81) the walk is kept out by the lock that the switch takes "
+        "away, and it needs a destination that comes first, by a merge, as the bug did",
+    ),
     # ---- mm/vma.c ----
     Bug(
         "mremap-unfaulted-merge-uaf", "sequential", "mm/vma.c: vma_expand",

@@ -8,8 +8,6 @@ from typing import Any
 
 import pytest
 
-from pyksm import museum
-from pyksm.bugs import BUGS, Bug
 from pyksm.errors import InputError
 from pyksm.features import PROFILES
 from pyksm.hunt import judge as judging
@@ -31,15 +29,6 @@ def test_programs_are_right(profile: str) -> None:
     """As the engines agree on them, and the census does: so it is the judge that would be wrong."""
     for seed in range(80_000, 80_030):
         assert judge(plain(program(seed, profile=profile))) == [], seed
-
-
-@pytest.mark.parametrize("bug", BUGS, ids=lambda bug: bug.name)
-def test_museum(bug: Bug) -> None:
-    """With its switch each of the museum's scenarios is wrong; without it none is."""
-    scenario = museum.scenario(bug.name)
-    assert judge(scenario) == []
-    found = judge(scenario, bugs=(bug.name,))
-    assert {each.invariant for each in found} & set(bug.invariants), found
 
 
 def behind(text: str, line: int, act: Callable[[TasksCore], Any]) -> set[str]:

@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from pyksm import museum
 from pyksm.bugs import BUGS, Bug, exists_in
-from pyksm.hunt.judge import judge
+from pyksm.errors import InputError
+from pyksm.hunt.judge import Wrong, judge
 from pyksm.profiles import DEFAULT, effective
-from pyksm.scenario import parse
+from pyksm.scenario import Scenario, parse
+from pyksm.scenario.statements import Schedule
 from pyksm.testing import examine
+
+
+def without_bug(scenario: Scenario) -> list[Wrong]:
+    """Where a lock that the bug forgets is in the way, the tasks run in any other order."""
+    try:
+        return judge(scenario)
+    except InputError:
+        kept = tuple(each for each in scenario.statements if not isinstance(each, Schedule))
+        return judge(replace(scenario, statements=kept))
 
 
 @pytest.mark.parametrize("bug", BUGS, ids=lambda bug: bug.name)
@@ -20,7 +32,7 @@ def test_found(bug: Bug) -> None:
     scenario = museum.scenario(bug.name)
     machine = scenario.machine
     assert exists_in(bug, effective(machine.profile or DEFAULT, machine.on, machine.off))
-    assert judge(scenario) == [], "without the bug"
+    assert without_bug(scenario) == []
     found = judge(scenario, bugs=[bug.name])
     assert {wrong.invariant for wrong in found} & set(bug.invariants), found
 
