@@ -82,21 +82,52 @@ static int dup_vma(struct pyksm *m, struct mm_struct *mm, struct vm_area_struct 
 	return copy_page_range(m, mm, old->vm_mm, old);
 }
 
+static int dup_vmas(struct pyksm *m, struct mm_struct *mm, struct mm_struct *oldmm)
+{
+	bool late = has(m, FEAT_KSM_FORK_LATE); /* and then it may fail: 985da552a98e */
+	int err;
+
+	if (bugged(m, BUG_KSM_FORK_FAILURE_REGISTERS_BROKEN_MM))
+		late = false;
+	ksm_mm_init(mm, oldmm);
+	err = late ? 0 : ksm_fork(m, mm, oldmm);
+	for (struct vm_area_struct *vma = oldmm->mmap; vma && !err; vma = vma->vm_next)
+		err = dup_vma(m, mm, vma);
+	if (late && !err)
+		ksm_fork(m, mm, oldmm);
+	return err;
+}
+
 /* Copy the parent's address space; on -ENOMEM the caller drops what the child has so far. */
 int dup_mmap(struct pyksm *m, struct mm_struct *mm, struct mm_struct *oldmm)
 {
-	bool late = has(m, FEAT_KSM_FORK_LATE); /* and then it may fail: 985da552a98e */
-	struct vm_area_struct *vma;
 	int err;
 
-	ksm_mm_init(mm, oldmm);
-	err = late ? 0 : ksm_fork(m, mm, oldmm);
-	for (vma = oldmm->mmap; vma && !err; vma = vma->vm_next)
-		err = dup_vma(m, mm, vma);
-	if (err)
-		return err;
-	if (late)
-		ksm_fork(m, mm, oldmm);
-	mlock_fork(m, mm, oldmm);
-	return 0;
+	/* Who comes to the child by KSM's list or swapoff's waits until it is whole. */
+	down_write(m, mm, PT_DUP_MMAP_SEM);
+	err = dup_vmas(m, mm, oldmm);
+	if (!err)
+		mlock_fork(m, mm, oldmm);
+	up_write(m, mm);
+	return err;
+}
+
+/*
+ * What is in the tree of a child's vmas in the place of the first that could not be copied: since 6.8 (d24062914837)
+ * the tree is copied whole beforehand. Here the list ends where it does, but for those who show what it can do.
+ */
+#define XA_ZERO_ENTRY ((struct vm_area_struct *)0x406)
+
+/* The copying has failed, and nobody holds mmap_sem any more, the parent's and the child's: who can find it may. */
+void fork_failed(struct pyksm *m, struct mm_struct *mm)
+{
+	struct vm_area_struct **end = &mm->mmap;
+
+	while (*end)
+		end = &(*end)->vm_next;
+	if (bugged(m, BUG_KSM_FORK_FAILURE_REGISTERS_BROKEN_MM))
+		*end = XA_ZERO_ENTRY;
+	sched_point(m, PT_FORK_FAILED);
+	*end = NULL;
+	mmput(m, mm);
 }

@@ -104,19 +104,8 @@ int page_alloc_init(struct pyksm *m, uint64_t frames);
 struct page *alloc_pages_node(struct pyksm *m, int nid, bool bound);
 struct page *alloc_page_vma(struct pyksm *m, const struct vm_area_struct *vma);
 void free_page(struct pyksm *m, struct page *page);
-/* Whoever uses a free frame has found it by a pointer that he had no right to. */
-static inline void check_not_free(const struct page *page)
-{
-#ifdef PYKSM_TASKS
-	if (__builtin_expect(page->flags & PG_buddy, 0))
-		oops_free_page(page);
-#else
-	(void)page;
-#endif
-}
 static inline void put_page(struct pyksm *m, struct page *page)
 {
-	check_not_free(page);
 	assert(page->_count > 0);
 	if (--page->_count == 0)
 		free_page(m, page);
@@ -169,7 +158,6 @@ static inline void page_content_free(struct pyksm *m, struct page *page)
 #define MANY_FRAMES (1 << 18) /* or slots: then huge pages are no waste */
 static inline void get_page(struct page *page)
 {
-	check_not_free(page);
 	page->_count++;
 }
 static inline int page_count(const struct page *page)
@@ -478,11 +466,11 @@ struct vm_area_struct *find_vma(const struct mm_struct *mm, uint64_t addr);
 struct vm_area_struct *find_vma_prev(const struct mm_struct *mm, uint64_t addr,
 				     struct vm_area_struct **prev);
 struct vm_area_struct *vma_merge(struct pyksm *m, struct mm_struct *mm, struct vm_area_struct *prev,
-				 uint64_t addr, uint64_t end, uint32_t flags,
+				 uint64_t addr, uint64_t end, uint64_t flags,
 				 struct vm_area_struct *src, uint64_t pgoff, int node);
 int split_vma(struct pyksm *m, struct vm_area_struct *vma, uint64_t addr, bool new_below);
 int vma_modify_flags(struct pyksm *m, struct vm_area_struct **vma, struct vm_area_struct *prev,
-		     uint64_t start, uint64_t end, uint32_t flags);
+		     uint64_t start, uint64_t end, uint64_t flags);
 void vma_link(struct mm_struct *mm, struct vm_area_struct *vma);
 int do_munmap(struct pyksm *m, struct mm_struct *mm, uint64_t start, uint64_t len);
 int64_t do_mmap(struct pyksm *m, struct mm_struct *mm, uint64_t addr, uint64_t len, int node);
@@ -504,6 +492,7 @@ static inline void mmget(const struct pyksm *m, struct mm_struct *mm)
 }
 struct mm_struct *mm_alloc(struct pyksm *m, int pid);
 int dup_mmap(struct pyksm *m, struct mm_struct *mm, struct mm_struct *oldmm);
+void fork_failed(struct pyksm *m, struct mm_struct *mm);
 void mmput(struct pyksm *m, struct mm_struct *mm);
 static inline void mmput_task(struct pyksm *m, struct mm_struct *mm)
 {
@@ -513,9 +502,19 @@ static inline void mmput_task(struct pyksm *m, struct mm_struct *mm)
 void mmlist_add(struct pyksm *m, struct mm_struct *mm, struct list_head *behind);
 void mmdrop(struct pyksm *m, struct mm_struct *mm);
 
+/* mseal.c */
+int do_mseal(struct pyksm *m, struct mm_struct *mm, uint64_t start, uint64_t len);
+/* Is any part of what lies between vma and end sealed? */
+static inline bool is_sealed(const struct vm_area_struct *vma, uint64_t end)
+{
+	for (; vma && vma->vm_start < end; vma = vma->vm_next)
+		if (vma->vm_flags & VM_SEALED)
+			return true;
+	return false;
+}
 /* mprotect.c, mremap.c, madvise.c */
 int do_mprotect(struct pyksm *m, struct mm_struct *mm, uint64_t start, uint64_t len,
-		uint32_t flags);
+		uint64_t flags);
 int do_mremap(struct pyksm *m, struct mm_struct *mm, uint64_t addr, uint64_t len,
 	      uint64_t new_addr);
 int do_madvise(struct pyksm *m, struct mm_struct *mm, uint64_t start, uint64_t len, int advice);
@@ -735,12 +734,12 @@ int do_move_pages(struct pyksm *m, struct mm_struct *mm, uint64_t addr, uint64_t
 void ksm_init(struct pyksm *m);
 void ksm_mm_init(struct mm_struct *mm, const struct mm_struct *oldmm);
 int ksm_fork(struct pyksm *m, struct mm_struct *mm, const struct mm_struct *oldmm);
-uint32_t ksm_vma_flags(struct pyksm *m, struct mm_struct *mm, uint32_t vm_flags);
+uint64_t ksm_vma_flags(struct pyksm *m, struct mm_struct *mm, uint64_t vm_flags);
 int ksm_enable_merge_any(struct pyksm *m, struct mm_struct *mm);
 int ksm_disable_merge_any(struct pyksm *m, struct mm_struct *mm);
 void ksm_exit(struct pyksm *m, struct mm_struct *mm);
 int ksm_madvise(struct pyksm *m, struct vm_area_struct *vma, uint64_t start, uint64_t end,
-		int advice, uint32_t *vm_flags);
+		int advice, uint64_t *vm_flags);
 struct page *ksm_might_need_to_copy(struct pyksm *m, struct page *page, struct vm_area_struct *vma,
 				    uint64_t addr);
 int page_referenced_ksm(struct pyksm *m, struct page *page);

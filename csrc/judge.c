@@ -516,6 +516,7 @@ int pyksm_judge_finish(struct pyksm_judge *j, struct pyksm *m, struct pyksm_prog
 			look_for_ksm_ptes(j, m, p, 0);
 		look_at_pages(j, m);
 		look_at_merge_any(j, m, p);
+		look_at_seals(j, m, p);
 		look_at_zero_pages(j, m);
 		look_at_census(j, m, 0);
 		if (j->flags & PYKSM_JUDGE_HALF_KSM)

@@ -33,6 +33,7 @@ struct judge_cell {
 	bool guarded; /* an access may be EFAULT */
 	bool unsure; /* half of what failed may have taken it away */
 	bool soft; /* written, and no clear_refs since */
+	bool sealed; /* mseal: it stays as it is, and stays sealed */
 	struct judge_set set;
 };
 
@@ -130,6 +131,7 @@ static inline bool cell_sure(const struct judge_cell *cell)
 void look_at_contents(struct pyksm_judge *j, struct pyksm *m, const struct pyksm_program *p);
 void look_at_pages(struct pyksm_judge *j, struct pyksm *m);
 void look_at_merge_any(struct pyksm_judge *j, struct pyksm *m, const struct pyksm_program *p);
+void look_at_seals(struct pyksm_judge *j, struct pyksm *m, const struct pyksm_program *p);
 void look_at_zero_pages(struct pyksm_judge *j, struct pyksm *m);
 void look_for_ksm_ptes(struct pyksm_judge *j, struct pyksm *m, const struct pyksm_program *p,
 		       uint32_t line);

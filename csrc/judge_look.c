@@ -315,6 +315,21 @@ void look_at_merge_any(struct pyksm_judge *j, struct pyksm *m, const struct pyks
 	}
 }
 
+void look_at_seals(struct pyksm_judge *j, struct pyksm *m, const struct pyksm_program *p)
+{
+	for (uint32_t i = 0; i < j->now.nr; i++) {
+		const struct judge_cell *cell = &j->now.cell[i];
+		int pid = (uint32_t)cell->process < p->nr_pids ? p->pids[cell->process] : 0;
+		const struct process *process = cell->sealed && pid > 0 ? find_process(m, pid) : NULL;
+		uint64_t addr = cell->vpn << PAGE_SHIFT;
+		const struct vm_area_struct *vma = process ? find_vma(process->mm, addr) : NULL;
+
+		if (process && (!vma || vma->vm_start > addr || !(vma->vm_flags & VM_SEALED)))
+			judge_wrong(j, 8, 0, "sealed", "process %d: 0x%llx is sealed no more",
+				    cell->process, (unsigned long long)addr);
+	}
+}
+
 /* A fork that fails half way leaves the count of all wrong to this day; until 6.18 every one did (4d6fc29f3634). */
 void look_at_zero_pages(struct pyksm_judge *j, struct pyksm *m)
 {

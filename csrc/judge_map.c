@@ -583,6 +583,8 @@ void map_begin(struct pyksm_judge *j, struct judge_flight *f)
 			taint(j, op);
 		break;
 	case PYKSM_OP_MPROTECT:
+		if (op->arg == PYKSM_PROT_SEAL)
+			break;
 		guard(j, op, false);
 		if (!(op->arg & PYKSM_PROT_READ))
 			veil(j, op);
@@ -594,6 +596,12 @@ void map_begin(struct pyksm_judge *j, struct judge_flight *f)
 	default:
 		break;
 	}
+}
+
+static void seal(struct pyksm_judge *j, const struct pyksm_op *op)
+{
+	for_each_cell (&j->now, cell, op->process, first_page(op), op->npages)
+		cell->sealed = true;
 }
 
 static void clear_refs_ends(struct pyksm_judge *j, const struct pyksm_op *op)
@@ -658,6 +666,10 @@ void map_end(struct pyksm_judge *j, struct judge_flight *f)
 		break;
 	case PYKSM_OP_CLEAR_REFS:
 		clear_refs_ends(j, op);
+		break;
+	case PYKSM_OP_MPROTECT:
+		if (op->arg == PYKSM_PROT_SEAL && !op->err)
+			seal(j, op);
 		break;
 	default:
 		break;

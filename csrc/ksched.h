@@ -28,6 +28,7 @@ enum lock_class {
 	LOCK_PAGE,
 	LOCK_ANON_VMA, /* the root's rwsem */
 	LOCK_PTE,
+	LOCK_MEMORY, /* none: a free frame is waited for */
 	NR_LOCK_CLASSES
 };
 

@@ -86,6 +86,10 @@ void ksm_exit(struct pyksm *m, struct mm_struct *mm)
 
 	if (!mm->mergeable)
 		return;
+	if (bugged(m, BUG_KSM_OOM_DEADLOCK)) { /* whomever it is at work for */
+		mutex_lock(m, LOCK_KSM_THREAD, PT_KSM_EXIT_MUTEX);
+		mutex_unlock(m, LOCK_KSM_THREAD);
+	}
 	sched_point(m, PT_KSM_EXIT);
 	slot = mm->mm_slot;
 	cursor = m->ksm.scan.mm_slot;
@@ -198,13 +202,25 @@ static int break_by_unsharing(struct pyksm *m, struct vm_area_struct *vma, uint6
 	return ret;
 }
 
+/* While whom the OOM killer has chosen is on its way out, there is but to wait. */
+static bool waits_for_victim(struct pyksm *m, const struct mm_struct *mm, int ret)
+{
+	if (!(ret & VM_FAULT_OOM) || !in_task(m) || !ksm_test_exit(mm) ||
+	    !bugged(m, BUG_KSM_OOM_DEADLOCK))
+		return false;
+	sched_wait(m, PT_BREAK_KSM_MEMORY, (struct lock_id){ LOCK_MEMORY, m, 0 });
+	return true;
+}
+
 static int break_ksm(struct pyksm *m, struct vm_area_struct *vma, uint64_t addr)
 {
 	int ret;
 
 	COUNT(m, break_ksm);
-	ret = has(m, FEAT_UNSHARE_BREAK) ? break_by_unsharing(m, vma, addr)
-					 : break_by_writing(m, vma, addr);
+	do {
+		ret = has(m, FEAT_UNSHARE_BREAK) ? break_by_unsharing(m, vma, addr)
+						 : break_by_writing(m, vma, addr);
+	} while (waits_for_victim(m, vma->vm_mm, ret));
 	return ret & VM_FAULT_OOM ? -ENOMEM : 0;
 }
 
@@ -248,6 +264,11 @@ static int unmerge_mm(struct pyksm *m, struct mm_struct *mm)
 	struct vm_area_struct *vma;
 	int err = 0;
 
+	if (ksm_test_exit(mm) && !bugged(m, BUG_KSM_ITERATE_TORN_MM))
+		return 0;
+#ifdef PYKSM_TASKS
+	assert(mm->pgd); /* of an mm that exit_mmap() has torn down nothing may be looked up: lockdep sees to that */
+#endif
 	for (vma = mm->mmap; vma && !err && !ksm_test_exit(mm); vma = vma->vm_next)
 		if ((vma->vm_flags & VM_MERGEABLE) && vma->anon_vma)
 			err = unmerge_ksm_pages(m, vma, vma->vm_start, vma->vm_end);
@@ -298,7 +319,7 @@ int unmerge_and_remove_all_rmap_items(struct pyksm *m)
 
 /* ---- which vmas ---- */
 int ksm_madvise(struct pyksm *m, struct vm_area_struct *vma, uint64_t start, uint64_t end,
-		int advice, uint32_t *vm_flags)
+		int advice, uint64_t *vm_flags)
 {
 	int err = 0;
 
@@ -315,13 +336,15 @@ int ksm_madvise(struct pyksm *m, struct vm_area_struct *vma, uint64_t start, uin
 		return 0;
 	if (vma->anon_vma)
 		err = unmerge_ksm_pages(m, vma, start, end);
-	if (!err)
+	if (!err && bugged(m, BUG_KSM_MADVISE_DROPS_HIGH_FLAGS))
+		*vm_flags &= ~(uint32_t)VM_MERGEABLE; /* which is widened with zeros */
+	else if (!err)
 		*vm_flags &= ~VM_MERGEABLE;
 	return err;
 }
 
 /* A new vma of a process that has asked for all to be merged. ksmd may have dropped it from its list. */
-uint32_t ksm_vma_flags(struct pyksm *m, struct mm_struct *mm, uint32_t vm_flags)
+uint64_t ksm_vma_flags(struct pyksm *m, struct mm_struct *mm, uint64_t vm_flags)
 {
 	if (!mm->merge_any)
 		return vm_flags;

@@ -97,7 +97,8 @@ static void collapse_chain(struct pyksm *m, struct chain_place *place, struct rb
 	free_stable_node(m, place->node);
 	m->ksm.stable_node_chains--;
 	m->ksm.stable_node_dups--;
-	place->node = place->dup;
+	if (!bugged(m, BUG_KSM_CHAIN_COLLAPSE_UAF))
+		place->node = place->dup;
 }
 
 static bool time_to_prune(struct pyksm *m, struct stable_node *chain)

@@ -206,7 +206,10 @@ static bool try_to_merge_with_zero_page(struct pyksm *m, const struct rmap_item 
 		return false;
 	down_read(m, item->mm, PT_MERGE_ZERO_MMAP_SEM);
 	vma = find_mergeable_vma(item->mm, item->address);
-	done = !vma || !try_to_merge_one_page(m, vma, page, zero_page(m));
+	if (!vma && !bugged(m, BUG_KSM_ZERO_PAGE_NULL_VMA))
+		done = true;
+	else
+		done = !try_to_merge_one_page(m, vma, page, zero_page(m));
 	up_read(m, item->mm);
 	return done;
 }

@@ -190,6 +190,9 @@ static void end_slot(struct pyksm *m, struct mm_slot *slot)
 	remove_trailing_rmap_items(m, m->ksm.scan.rmap_list);
 	sched_point(m, PT_SCAN_END_SLOT);
 	m->ksm.scan.mm_slot = slot_of(slot->mm_list.next);
+	if (m->ksm.scan.address && bugged(m, BUG_KSM_MM_FREED_AFTER_CURSOR_ADVANCE))
+		sched_point(m, PT_SCAN_END_MMAP_SEM);
+	assert(mm->mm_count > 0); /* mmap_sem is in it */
 	up_read(m, mm);
 	if (m->ksm.scan.address == 0) {
 		if (bugged(m, BUG_KSM_EXEC_FORK_FLAG_LOST))
@@ -208,7 +211,7 @@ static struct rmap_item *scan_get_next_rmap_item(struct pyksm *m, struct page **
 		return NULL;
 	if (ksm->scan.mm_slot == &ksm->ksm_mm_head) {
 		begin_scan(m);
-		if (ksm->scan.mm_slot == &ksm->ksm_mm_head)
+		if (ksm->scan.mm_slot == &ksm->ksm_mm_head && !bugged(m, BUG_KSM_SCAN_NULL_MM))
 			return NULL; /* the last process has exited meanwhile */
 		begin_slot(m);
 	}

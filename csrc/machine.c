@@ -255,8 +255,9 @@ static int fork_into(struct pyksm *m, struct mm_struct *mm, struct mm_struct *pa
 
 	if (!err)
 		err = add_process(m, mm);
+	leave_mm(m, parent, 0);
 	if (err < 0)
-		mmput(m, mm);
+		fork_failed(m, mm);
 	else
 		pid_is_taken(m);
 	return err;
@@ -273,7 +274,7 @@ int pyksm_fork(struct pyksm *m, int pid)
 	mm = mm_alloc(m, take_pid(m));
 	if (!mm)
 		return leave_mm(m, parent, -ENOMEM);
-	err = leave_mm(m, parent, fork_into(m, mm, parent));
+	err = fork_into(m, mm, parent);
 	lru_add_drain(m);
 	return err;
 }
@@ -347,7 +348,7 @@ int pyksm_munmap(struct pyksm *m, int pid, uint64_t addr, uint64_t npages)
 int pyksm_mprotect(struct pyksm *m, int pid, uint64_t addr, uint64_t npages, int prot)
 {
 	ENTER(m);
-	uint32_t flags = (prot & PYKSM_PROT_READ ? VM_READ : 0) |
+	uint64_t flags = (prot & PYKSM_PROT_READ ? VM_READ : 0) |
 			 (prot & PYKSM_PROT_WRITE ? VM_WRITE : 0);
 	struct mm_struct *mm;
 	int err = enter_mm(m, pid, true, &mm);
@@ -355,6 +356,8 @@ int pyksm_mprotect(struct pyksm *m, int pid, uint64_t addr, uint64_t npages, int
 	if (err)
 		return err;
 	err = check_range(addr, npages);
+	if (!err && prot == PYKSM_PROT_SEAL && has(m, FEAT_MSEAL))
+		return leave_mm(m, mm, do_mseal(m, mm, addr, npages << PAGE_SHIFT));
 	if (!err && prot & ~(PYKSM_PROT_READ | PYKSM_PROT_WRITE))
 		err = -EINVAL;
 	if (!err)

@@ -5,7 +5,7 @@
 static int madvise_behavior(struct pyksm *m, struct vm_area_struct *vma,
 			    struct vm_area_struct **prev, uint64_t start, uint64_t end, int advice)
 {
-	uint32_t flags = vma->vm_flags;
+	uint64_t flags = vma->vm_flags;
 	int err = ksm_madvise(m, vma, start, end, advice, &flags);
 
 	if (!err && flags != vma->vm_flags)
@@ -96,6 +96,10 @@ static int madvise_vma(struct pyksm *m, struct vm_area_struct *vma, struct vm_ar
 {
 	if (advice == PYKSM_MADV_MERGEABLE || advice == PYKSM_MADV_UNMERGEABLE)
 		return madvise_behavior(m, vma, prev, start, end, advice);
+	/* What can be written to can be emptied by hand. */
+	if (advice == PYKSM_MADV_DONTNEED && vma->vm_flags & VM_SEALED &&
+	    !(vma->vm_flags & VM_WRITE))
+		return -EPERM;
 	*prev = vma;
 	if (advice == PYKSM_MADV_WILLNEED)
 		madvise_willneed(m, vma, start, end);

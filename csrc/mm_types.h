@@ -92,10 +92,11 @@ struct lru_batch {
 };
 
 /* ---- address spaces ---- */
-#define VM_READ 0x1U
-#define VM_WRITE 0x2U
-#define VM_SOFTDIRTY 0x08000000U /* all of it counts as soft-dirty, as a new mapping does */
-#define VM_MERGEABLE 0x80000000U
+#define VM_READ 0x1ULL
+#define VM_WRITE 0x2ULL
+#define VM_SOFTDIRTY 0x08000000ULL /* all of it counts as soft-dirty, as a new mapping does */
+#define VM_MERGEABLE 0x80000000ULL
+#define VM_SEALED (1ULL << 63) /* mseal(2) */
 
 struct anon_vma;
 
@@ -104,12 +105,12 @@ struct vm_area_struct {
 	_Alignas(64) struct mm_struct *vm_mm;
 	uint64_t vm_start, vm_end;
 	uint64_t vm_pgoff;
-	uint32_t vm_flags;
-	int32_t node; /* MPOL_BIND to it, or -1 */
+	uint64_t vm_flags;
 	struct rb_node vm_rb;
 	struct vm_area_struct *vm_next, *vm_prev;
 	struct list_head anon_vma_chain;
 	struct anon_vma *anon_vma;
+	int32_t node; /* MPOL_BIND to it, or -1 */
 };
 
 struct mm_struct {

@@ -161,7 +161,7 @@ static bool are_anon_vmas_compatible(const struct vm_area_struct *a, const struc
 	return !a->anon_vma || !b->anon_vma || a->anon_vma == b->anon_vma;
 }
 
-static bool can_vma_merge(const struct pyksm *m, const struct vm_area_struct *vma, uint32_t flags,
+static bool can_vma_merge(const struct pyksm *m, const struct vm_area_struct *vma, uint64_t flags,
 			  const struct vm_area_struct *src, int node)
 {
 	return !((vma->vm_flags ^ flags) & ~VM_SOFTDIRTY) && vma->node == node &&
@@ -311,7 +311,7 @@ static int vma_move_end(struct pyksm *m, struct vm_area_struct *vma, uint64_t st
  * vma_merge with its eight cases.
  */
 struct vm_area_struct *vma_merge(struct pyksm *m, struct mm_struct *mm, struct vm_area_struct *prev,
-				 uint64_t addr, uint64_t end, uint32_t flags,
+				 uint64_t addr, uint64_t end, uint64_t flags,
 				 struct vm_area_struct *src, uint64_t pgoff, int node)
 {
 	uint64_t pglen = (end - addr) >> PAGE_SHIFT;
@@ -384,7 +384,7 @@ int split_vma(struct pyksm *m, struct vm_area_struct *vma, uint64_t addr, bool n
  * until vma_modify made it one.)
  */
 int vma_modify_flags(struct pyksm *m, struct vm_area_struct **vma, struct vm_area_struct *prev,
-		     uint64_t start, uint64_t end, uint32_t flags)
+		     uint64_t start, uint64_t end, uint64_t flags)
 {
 	struct vm_area_struct *old = *vma, *merged;
 	int err = 0;
@@ -428,7 +428,7 @@ static int check_free(const struct mm_struct *mm, uint64_t addr, uint64_t len)
 
 int64_t do_mmap(struct pyksm *m, struct mm_struct *mm, uint64_t addr, uint64_t len, int node)
 {
-	uint32_t flags = VM_READ | VM_WRITE, dirty = has(m, FEAT_SOFT_DIRTY) ? VM_SOFTDIRTY : 0;
+	uint64_t flags = VM_READ | VM_WRITE, dirty = has(m, FEAT_SOFT_DIRTY) ? VM_SOFTDIRTY : 0;
 	struct vm_area_struct *vma, *prev;
 	int err;
 
@@ -506,12 +506,16 @@ static int isolate_range(struct pyksm *m, struct mm_struct *mm, uint64_t start, 
 	*first = NULL;
 	if (!vma || vma->vm_start >= end)
 		return 0;
+	if (vma->vm_flags & VM_SEALED)
+		return -EPERM;
 	if (start > vma->vm_start) {
 		err = split_vma(m, vma, start, false);
 		if (err)
 			return err;
 		vma = vma->vm_next;
 	}
+	if (is_sealed(vma, end))
+		return -EPERM;
 	last = find_vma(mm, end);
 	if (last && end > last->vm_start) {
 		err = split_vma(m, last, end, true);

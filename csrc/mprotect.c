@@ -40,11 +40,13 @@ static void change_protection(struct pyksm *m, struct vm_area_struct *vma, uint6
 
 static int mprotect_fixup(struct pyksm *m, struct vm_area_struct *vma,
 			  struct vm_area_struct **pprev, uint64_t start, uint64_t end,
-			  uint32_t prot)
+			  uint64_t prot)
 {
-	uint32_t flags = (vma->vm_flags & ~(VM_READ | VM_WRITE)) | prot;
+	uint64_t flags = (vma->vm_flags & ~(VM_READ | VM_WRITE)) | prot;
 	int err;
 
+	if (vma->vm_flags & VM_SEALED)
+		return -EPERM;
 	if (flags == vma->vm_flags) {
 		*pprev = vma;
 		return 0;
@@ -57,7 +59,7 @@ static int mprotect_fixup(struct pyksm *m, struct vm_area_struct *vma,
 	return 0;
 }
 
-int do_mprotect(struct pyksm *m, struct mm_struct *mm, uint64_t start, uint64_t len, uint32_t flags)
+int do_mprotect(struct pyksm *m, struct mm_struct *mm, uint64_t start, uint64_t len, uint64_t flags)
 {
 	uint64_t end = start + len, stop;
 	struct vm_area_struct *vma = find_vma(mm, start), *prev;

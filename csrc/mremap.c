@@ -59,7 +59,7 @@ static int move_vma(struct pyksm *m, struct vm_area_struct *vma, uint64_t addr, 
 		    uint64_t new_addr)
 {
 	struct mm_struct *mm = vma->vm_mm;
-	uint32_t sampled = vma->vm_flags;
+	uint64_t sampled = vma->vm_flags;
 	struct vm_area_struct *new;
 	int err;
 
@@ -98,6 +98,8 @@ static int remap_move(struct pyksm *m, struct mm_struct *mm, uint64_t addr, uint
 		if (at < vma->vm_start)
 			at = vma->vm_start;
 		stop = vma->vm_end < end ? vma->vm_end : end;
+		if (vma->vm_flags & VM_SEALED)
+			return -EPERM;
 		err = do_munmap(m, mm, new_addr + (at - addr), stop - at);
 		if (!err)
 			err = move_vma(m, find_vma(mm, at), at, stop - at, new_addr + (at - addr));
@@ -110,6 +112,10 @@ int do_mremap(struct pyksm *m, struct mm_struct *mm, uint64_t addr, uint64_t len
 	struct vm_area_struct *vma;
 	int err;
 
+	vma = find_vma(mm, addr);
+	if (vma && vma->vm_start <= addr && vma->vm_flags & VM_SEALED &&
+	    !has(m, FEAT_MREMAP_MANY_VMAS))
+		return -EPERM;
 	if (new_addr < addr + len && addr < new_addr + len)
 		return -EINVAL;
 	if (has(m, FEAT_MREMAP_MANY_VMAS))

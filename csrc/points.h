@@ -23,6 +23,8 @@
 	/* fork.c, machine.c */                                                                    \
 	X(MMLIST_LOCK, "mmlist_lock")                                                              \
 	X(OP_MMAP_SEM, "syscall:mmap_sem")                                                         \
+	X(DUP_MMAP_SEM, "dup_mmap:mmap_sem")                                                       \
+	X(FORK_FAILED, "copy_process:fork_failed")                                                 \
 	/* swapfile.c, swap_state.c */                                                             \
 	X(GET_SWAP_PAGE, "get_swap_page:swap_lock")                                                \
 	X(RECLAIM_SWAP_TRYLOCK, "__try_to_reclaim_swap:trylock_page")                              \
@@ -93,6 +95,8 @@
 	/* ksm.c, ksm_scan.c, ksm_sysfs.c */                                                       \
 	X(KSM_ENTER, "__ksm_enter:mmlist_lock")                                                    \
 	X(KSM_EXIT, "__ksm_exit:mmlist_lock")                                                      \
+	X(KSM_EXIT_MUTEX, "__ksm_exit:ksm_thread_mutex")                                           \
+	X(BREAK_KSM_MEMORY, "break_ksm:out_of_memory")                                             \
 	X(KSM_EXIT_MMAP_SEM, "__ksm_exit:mmap_sem")                                                \
 	X(BREAK_KSM_PTL, "break_ksm:pte_lock")                                                     \
 	X(BREAK_COW_MMAP_SEM, "break_cow:mmap_sem")                                                \
@@ -115,6 +119,7 @@
 	X(GET_KSM_PAGE, "get_ksm_page:get_page")                                                   \
 	X(GET_KSM_PAGE_LOCK, "get_ksm_page:lock_page")                                             \
 	X(GET_KSM_PAGE_TRYLOCK, "get_ksm_page:trylock_page")                                       \
+	X(SCAN_END_MMAP_SEM, "scan_get_next_rmap_item:up_read")                                    \
 	X(ZERO_PAGES_ADD, "ksm_zero_pages:add")                                                    \
 	X(GET_MERGEABLE_MMAP_SEM, "get_mergeable_page:mmap_sem")                                   \
 	X(GET_MERGEABLE_PTL, "get_mergeable_page:pte_lock")                                        \

@@ -285,6 +285,8 @@ uint64_t page_address_in_vma(struct pyksm *m, const struct page *page,
 	uint64_t addr;
 
 	COUNT(m, page_address_in_vma);
+	if (bugged(m, BUG_KSM_HALF_PAGE_OOPS) && page_anon_vma(page)->root != vma->anon_vma->root)
+		return BAD_ADDRESS;
 	if (!page_in_family(page, vma))
 		return BAD_ADDRESS;
 	addr = vma_address(page, vma);

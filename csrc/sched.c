@@ -18,7 +18,7 @@ const char *lock_class_name(enum lock_class class)
 {
 	static const char *const of[] = { "nothing",  "ksm_thread_mutex", "swapon_mutex",
 					  "mmap_sem", "page lock",	  "anon_vma lock",
-					  "pte lock" };
+					  "pte lock", "memory" };
 
 	return of[class];
 }
@@ -37,12 +37,22 @@ static struct held_lock *find_lock(struct sched *s, struct lock_id id)
 	return NULL;
 }
 
+static bool any_free_frame(const struct pyksm *m)
+{
+	for (uint32_t nid = 0; nid < m->nodes; nid++)
+		if (m->node[nid].nr_free)
+			return true;
+	return false;
+}
+
 static bool obtainable(const struct sched *s, struct lock_id id, bool write)
 {
 	const struct held_lock *lock = find_lock((struct sched *)s, id);
 
 	if (id.class == LOCK_PAGE)
 		return !(((const struct page *)id.obj)->flags & PG_locked);
+	if (id.class == LOCK_MEMORY)
+		return any_free_frame(s->m);
 	return !lock || (lock->writer == NO_TASK && !(write && lock->readers));
 }
 
@@ -346,15 +356,6 @@ void oops_assert(const char *what)
 	if (!m)
 		abort(); /* not within a call: the census of a dead machine, say */
 	oops(m, "assertion: %s", what);
-}
-
-void oops_free_page(const struct page *page)
-{
-	struct pyksm *m = current_machine;
-
-	if (!m)
-		abort();
-	oops(m, "frame %llu is used after it was freed", (unsigned long long)page_to_pfn(m, page));
 }
 
 /* ---- life ---- */

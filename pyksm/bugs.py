@@ -152,6 +152,52 @@ BUGS: tuple[Bug, ...] = (
         corrected="neither exec nor fork is needed: a process that has asked before it has any "
         "memory will do",
     ),
+    Bug(
+        "ksm-chain-collapse-uaf", "sequential", "mm/ksm.c: stable_tree_search",
+        ("b4fecc67cc56",), "4.13", "4.13", ("I5", "I8", "I6"),
+        "a chain that was dissolved on the way, and freed, is added to",
+        needs=("max-page-sharing",),
+    ),
+    Bug(
+        "ksm-scan-null-mm", "interleaving", "mm/ksm.c: scan_get_next_rmap_item",
+        ("2b472611a32a",), "2.6.32", "3.0", ("I5",),
+        "the list had a process when ksmd looked, and what it then takes for one is the list's head",
+    ),
+    Bug(
+        "ksm-mm-freed-after-cursor-advance", "interleaving", "mm/ksm.c: scan_get_next_rmap_item",
+        (), "2.6.32", "4.7", ("I5",),
+        "ksmd lets go of the list before it lets go of the process's mmap_sem, which may have gone",
+        corrected="the hash that the catalogue has from memory could not be looked up",
+    ),
+    Bug(
+        "ksm-zero-page-null-vma", "interleaving", "mm/ksm.c: cmp_and_merge_page",
+        ("56df70a63ed5",), "4.11", "5.7", ("I5",),
+        "nobody asks whether the vma of a page of zeros is still there when it is merged",
+        needs=("zero-pages",),
+    ),
+    Bug(
+        "ksm-iterate-torn-mm", "interleaving", "mm/ksm.c: unmerge_and_remove_all_rmap_items",
+        ("6db504ce55bd",), "6.1", "6.3", ("I5",),
+        "the vmas of a process that has exited are looked up before it is asked whether it has",
+        needs=("ksm-rmap-items",),
+        corrected="the tree is empty by then, and what was seen of it is lockdep's complaint, for "
+        "which an assertion stands here; the process may have exited long before",
+    ),
+    Bug(
+        "ksm-oom-deadlock", "interleaving", "mm/ksm.c: __ksm_exit",
+        ("9ba692948008",), "2.6.32", "2.6.32", ("I9",),
+        "who exits waits for ksm_thread_mutex, and who has that for the memory which then is free",
+        corrected="a bug of the months before 2.6.32, of no release; only the breaking of pages "
+        "waits for the OOM killer's victim, other allocations fail here",
+    ),
+    Bug(
+        "ksm-madvise-drops-high-flags", "sequential", "mm/ksm.c: ksm_madvise",
+        ("f04aad36a07c",), "5.13", "6.18", ("I8",),
+        "the mask that takes VM_MERGEABLE away is 32 bits wide, and takes what is above them too",
+        needs=("mseal",),
+        corrected="the flag above is VM_SEALED here: userfaultfd's of 5.13 is never that of "
+        "anonymous memory",
+    ),
     # ---- include/linux/ksm.h ----
     Bug(
         "ksm-fork-inherits-counters", "sequential", "include/linux/ksm.h: ksm_fork",
@@ -165,6 +211,13 @@ BUGS: tuple[Bug, ...] = (
         ("c2dc78b86e08",), "6.6", "6.10", ("I8",),
         "the count of zero pages is read, and written back when somebody else has changed it",
         needs=("zero-pages-counted",),
+    ),
+    # ---- kernel/fork.c ----
+    Bug(
+        "ksm-fork-failure-registers-broken-mm", "interleaving+fault", "kernel/fork.c: dup_mmap",
+        ("985da552a98e",), "6.8", "6.12", ("I5",),
+        "a child is handed to ksmd before it is copied, and stays so when the copying fails",
+        needs=("ksm-fork-late",),
     ),
     # ---- mm/memory.c, mm/vmscan.c ----
     Bug(
@@ -215,6 +268,12 @@ BUGS: tuple[Bug, ...] = (
         needs=("anon-exclusive", "pins-counted"),
         corrected="arch_unmap_one(), which failed then, does nothing on x86; the test for a pinned "
         "page, which came with the same series, fails at the same place without an injection",
+    ),
+    Bug(
+        "ksm-half-page-oops", "sequential+fault", "mm/rmap.c: page_address_in_vma",
+        ("4829b906cc06",), "2.6.36", "2.6.36", ("I5",),
+        "the root of a page's anon_vma is asked for where a KSM page has none",
+        corrected="nothing has to fail in the kernel's own work: that a page is pinned will do",
     ),
     # ---- mm/swapfile.c ----
     Bug(

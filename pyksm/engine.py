@@ -25,6 +25,8 @@ MADV_PAGEOUT = 21
 PROT_NONE = 0
 PROT_READ = 1
 PROT_WRITE = 2
+#: By itself: mseal(2) instead of mprotect(2).
+PROT_SEAL = 0x10000
 
 #: swapoff policies: as Linux 3.9 has it, and the one that the mail calls obvious.
 POLICIES = ("reread", "memcpy")

@@ -155,6 +155,10 @@ FEATURES: tuple[Feature, ...] = (
         "a dirty pte does not become soft-dirty by migration",
         needs=("migration-keeps-young",),
     ),
+    Feature(
+        "mseal", "rmap", "6.10", ("8be7258aad44",),
+        "mseal: mappings that cannot be unmapped, moved or protected otherwise",
+    ),
     # ---- KSM ----
     Feature(
         "stable-tree-restart", "ksm", "4.4", (),

@@ -128,7 +128,7 @@ REFUSED = {
     "poke A r[0] 4096 0": (1, 13, "a byte offset (0 to 4095)"),
     "poke A r[0] 0 256": (1, 15, "a byte (0 to 255)"),
     "madvise A r maybe": (1, 13, "an advice (mergeable, unmergeable"),
-    "mprotect A r x": (1, 14, "a protection (none, r, rw)"),
+    "mprotect A r x": (1, 14, "a protection (none, r, rw, sealed)"),
     "swapout": (1, 8, "* or a process"),
     "swapout A": (1, 10, "pages R, R[i] or R[i:j]"),
     "swapout * A": (1, 11, "the end of the line"),

@@ -54,6 +54,7 @@ enum pyksm_prot {
 	PYKSM_PROT_NONE = 0,
 	PYKSM_PROT_READ = 1,
 	PYKSM_PROT_WRITE = 2,
+	PYKSM_PROT_SEAL = 0x10000, /* by itself: mseal(2) instead */
 };
 
 /* What swapoff does with an entry that other anon_vmas still need. */

@@ -24,6 +24,7 @@ from pyksm.engine import (
     MADV_PAGEOUT,
     MADV_UNMERGEABLE,
     POLICIES,
+    PROT_SEAL,
     SWITCHES,
     AreaInfo,
     Config,
@@ -43,6 +44,7 @@ from pyksm.oracle import (
     mmap,
     mprotect,
     mremap,
+    mseal,
     rmap,
     swap_map,
     swapfile,
@@ -304,6 +306,9 @@ class Oracle:
 
     def mprotect(self, pid: int, addr: int, npages: int, prot: int) -> None:
         m, mm, end = self._range(pid, addr, npages, write=True)
+        if prot == PROT_SEAL and m.has("mseal"):
+            _check(mseal.do_mseal(m, mm, addr, end), "mseal")
+            return
         if prot & ~3:
             raise MachineError(EINVAL, f"mprotect {prot}")
         _check(mprotect.sys_mprotect(m, mm, addr, end, prot), "mprotect")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from errno import EAGAIN, EINVAL, ENOMEM
+from errno import EAGAIN, EINVAL, ENOMEM, EPERM
 
 from pyksm.engine import (
     MADV_DONTNEED,
@@ -61,6 +61,8 @@ def madvise_vma(
         force_swapin_readahead(m, vma, start, end)
         return 0, vma
     if advice == MADV_DONTNEED:
+        if vma.sealed and not vma.prot & memory.PROT_WRITE:
+            return -EPERM, vma  # what can be written to can be emptied by hand
         memory.zap_page_range(m, vma, start, end)
         return 0, vma
     if advice == MADV_PAGEOUT:
@@ -77,7 +79,7 @@ def madvise_behavior(
     if err or mergeable == vma.mergeable:
         return _again(err), vma
     pgoff = vma.pgoff + ((start - vma.start) >> PAGE_SHIFT)
-    flags = (vma.prot, mergeable)
+    flags = (vma.prot, mergeable, vma.sealed)
     merged = mmap.vma_merge(m, vma.mm, prev, start, end, flags, vma, pgoff, vma.node)
     if merged is not None:
         vma = merged

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from dataclasses import replace
-from errno import EEXIST, ENOMEM
+from errno import EEXIST, ENOMEM, EPERM
 
 from pyksm.oracle import interval_tree, ksm, memory, rmap
 from pyksm.oracle.pgtable import free_pgtables
@@ -162,7 +162,7 @@ def is_mergeable_anon_vma(m: Machine, vma: Vma, source: Vma | None) -> bool:
 
 
 def _can_vma_merge(
-    m: Machine, vma: Vma, flags: tuple[int, bool], source: Vma | None, node: int
+    m: Machine, vma: Vma, flags: tuple[int, bool, bool], source: Vma | None, node: int
 ) -> bool:
     return vma.node == node and vma.flags() == flags and is_mergeable_anon_vma(m, vma, source)
 
@@ -180,7 +180,7 @@ def vma_merge(
     prev: Vma | None,
     start: int,
     end: int,
-    flags: tuple[int, bool],
+    flags: tuple[int, bool, bool],
     source: Vma | None,
     pgoff: int,
     node: int,
@@ -228,6 +228,7 @@ def _anon_vma_compatible(below: Vma, above: Vma) -> bool:
         below.end == above.start
         and below.node == above.node
         and below.mergeable == above.mergeable
+        and below.sealed == above.sealed
         and above.pgoff == below.pgoff + vma_pages(below)
     )
 
@@ -287,8 +288,12 @@ def do_munmap(m: Machine, mm: Mm, start: int, end: int) -> int:
     vma = find_vma(mm, start)
     if vma is None or vma.start >= end:
         return 0
+    if vma.sealed:
+        return -EPERM
     if start > vma.start and split_vma(m, vma, start, new_below=False):
         return -ENOMEM
+    if any(each.sealed for each in mm.vmas if start < each.end and each.start < end):
+        return -EPERM
     last = find_vma(mm, end)
     if last is not None and end > last.start and split_vma(m, last, end, new_below=True):
         return -ENOMEM

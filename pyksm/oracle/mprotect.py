@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from errno import ENOMEM
+from errno import ENOMEM, EPERM
 
 from pyksm.oracle import memory, mmap
 from pyksm.oracle.pgtable import (
@@ -42,10 +42,12 @@ def mprotect_fixup(
     m: Machine, vma: Vma, prev: Vma | None, start: int, end: int, prot: int
 ) -> tuple[int, Vma]:
     """Change one vma's part, merging or splitting. Returns the vma that is previous from now on."""
+    if vma.sealed:
+        return -EPERM, vma
     if prot == vma.prot:
         return 0, vma
     pgoff = vma.pgoff + ((start - vma.start) >> PAGE_SHIFT)
-    flags = (prot, vma.mergeable)
+    flags = (prot, vma.mergeable, vma.sealed)
     merged = mmap.vma_merge(m, vma.mm, prev, start, end, flags, vma, pgoff, vma.node)
     if merged is not None:
         vma = merged

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from errno import EFAULT, EINVAL, ENOMEM
+from errno import EFAULT, EINVAL, ENOMEM, EPERM
 
 from pyksm.oracle import ksm, mmap
 from pyksm.oracle.pgtable import (
@@ -20,6 +20,9 @@ from pyksm.oracle.structs import PAGE_SHIFT, PAGE_SIZE, Machine, Mm, Vma
 
 def mremap_to(m: Machine, mm: Mm, start: int, end: int, new_start: int) -> int:
     """What was mapped at the new place goes, even when the move then fails."""
+    vma = mmap.vma_at(mm, start)
+    if vma is not None and vma.sealed and not m.has("mremap-many-vmas"):
+        return -EPERM
     if new_start < end and start < new_start + end - start:
         return -EINVAL
     if m.has("mremap-many-vmas"):
@@ -37,6 +40,8 @@ def remap_move(m: Machine, mm: Mm, start: int, end: int, new_start: int) -> int:
         low, high = max(vma.start, start), min(vma.end, end)
         new_start += vma.start - last_end
         last_end = vma.end
+        if vma.sealed:
+            return -EPERM
         err = _unmap_and_move(m, mm, low, high, new_start)
         if err:
             return err

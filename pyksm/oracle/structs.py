@@ -158,12 +158,13 @@ class Vma:
     node: int = -1  #: MPOL_BIND node, -1 for none
     softdirty: bool = True  #: VM_SOFTDIRTY: all of it counts as written since clear_refs
     mergeable: bool = False  #: VM_MERGEABLE
+    sealed: bool = False  #: VM_SEALED
     anon_vma: AnonVma | None = None
     chain: list[AnonVmaChain] = field(default_factory=list)  #: newest first
 
-    def flags(self) -> tuple[int, bool]:
+    def flags(self) -> tuple[int, bool, bool]:
         """vm_flags as far as merging compares them."""
-        return (self.prot, self.mergeable)
+        return (self.prot, self.mergeable, self.sealed)
 
 
 @dataclass(eq=False, slots=True)

@@ -143,9 +143,11 @@ class Recorder:
 def refuse_model_only(scenario: st.Scenario) -> None:
     """:class:`InputError` for statements that only engines know."""
     for statement in scenario.body:
-        for_io = isinstance(statement, st.Pin) and statement.how is not None
-        if type(statement) not in _HANDLERS or for_io:
-            what = statement if for_io else statement.op
+        ours = (isinstance(statement, st.Pin) and statement.how is not None) or (
+            isinstance(statement, st.Mprotect) and statement.prot == "sealed"
+        )
+        if type(statement) not in _HANDLERS or ours:
+            what = statement if ours else statement.op
             place = f"{scenario.filename}:{statement.line}:1"
             raise InputError(
                 f"{place}: '{what}' is for engines only, expected a statement that a"

@@ -16,6 +16,7 @@ from pyksm.engine import (
     MADV_WILLNEED,
     PROT_NONE,
     PROT_READ,
+    PROT_SEAL,
     PROT_WRITE,
     Engine,
     ksm_value,
@@ -37,7 +38,12 @@ ADVICE = {
     "pageout": MADV_PAGEOUT,
     "willneed": MADV_WILLNEED,
 }
-PROT = {"none": PROT_NONE, "r": PROT_READ, "rw": PROT_READ | PROT_WRITE}
+PROT = {
+    "none": PROT_NONE,
+    "r": PROT_READ,
+    "rw": PROT_READ | PROT_WRITE,
+    "sealed": PROT_SEAL,
+}
 
 #: The kernel functions whose calls the recordings count.
 CALLS = (

@@ -42,7 +42,8 @@ from pyksm.scenario.schedule import Piece, ScheduledPiece, TaskName
 AGENT_PAGES = 79
 
 ADVICE = ("mergeable", "unmergeable", "dontneed", "pageout", "willneed")
-PROTECTIONS = ("none", "r", "rw")
+#: sealed is mseal(2).
+PROTECTIONS = ("none", "r", "rw", "sealed")
 PRCTLS = ("memory_merge",)
 #: What clear_refs takes: 1 clears accessed bits, 4 soft-dirty bits.
 REFERENCES = ("1", "4")

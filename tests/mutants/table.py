@@ -350,6 +350,12 @@ MUTANTS: tuple[Mutant, ...] = (
         "KSM pages move with their vma, away from the address that their rmap_items know",
     ),
     Mutant(
+        "mseal.c",
+        "if (has_hole(vma, start, end))",
+        "if (!vma)",
+        "mseal seals what is there of a range with a hole",
+    ),
+    Mutant(
         "mprotect.c",
         "const uint64_t keep = PTE_PFN_MASK | _PAGE_SPECIAL | _PAGE_ACCESSED | _PAGE_DIRTY |",
         "const uint64_t keep = PTE_PFN_MASK | _PAGE_SPECIAL | _PAGE_ACCESSED |",
@@ -442,7 +448,7 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     Mutant(
         "ksm_tree.c",
-        "if ((unsigned char)(ksm->scan.seqnr - item->address) == 0)",
+        "if (age == 0)",
         "if (1)",
         "an item of an earlier scan is erased from a tree that is no more",
     ),

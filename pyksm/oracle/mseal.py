@@ -1,0 +1,45 @@
+"""mm/mseal.c: mappings that stay as they are (6.10, 8be7258aad44)."""
+
+from __future__ import annotations
+
+from errno import ENOMEM
+
+from pyksm.oracle import mmap
+from pyksm.oracle.structs import PAGE_SHIFT, Machine, Mm, Vma
+
+
+def do_mseal(m: Machine, mm: Mm, start: int, end: int) -> int:
+    """A hole is found before anything is sealed; what is sealed before memory runs out stays so."""
+    at = start
+    for vma in mm.vmas:
+        if vma.start <= at < vma.end:
+            at = vma.end
+    if at < end:
+        return -ENOMEM
+    vma, prev = mmap.find_vma_prev(mm, start)
+    if vma is not None and start > vma.start:
+        prev = vma
+    while vma is not None and start < end:
+        err, prev = mseal_fixup(m, vma, prev, start, min(vma.end, end))
+        if err:
+            return err
+        start = prev.end
+        vma = mmap.vma_next(prev)
+    return 0
+
+
+def mseal_fixup(m: Machine, vma: Vma, prev: Vma | None, start: int, end: int) -> tuple[int, Vma]:
+    if vma.sealed:
+        return 0, vma
+    pgoff = vma.pgoff + ((start - vma.start) >> PAGE_SHIFT)
+    flags = (vma.prot, vma.mergeable, True)
+    merged = mmap.vma_merge(m, vma.mm, prev, start, end, flags, vma, pgoff, vma.node)
+    if merged is not None:
+        vma = merged
+    else:
+        if start != vma.start and mmap.split_vma(m, vma, start, new_below=True):
+            return -ENOMEM, vma
+        if end != vma.end and mmap.split_vma(m, vma, end, new_below=False):
+            return -ENOMEM, vma
+    vma.sealed = True
+    return 0, vma
