@@ -81,32 +81,39 @@ static void indices_of(const struct pyksm *m, const struct rmap_item *item, uint
 	*last = *first;
 }
 
+/* Whoever looks up a pte does not see the flags, so that to mask them off was forgotten for years. */
+static inline uint64_t walk_address(const struct pyksm *m, const struct rmap_item *item)
+{
+	return bugged(m, BUG_KSM_RMAP_WALK_FLAGGED_ADDRESS) ? item->address
+							    : item->address & PAGE_MASK;
+}
+
 static int walk_item(struct pyksm *m, struct page *page, const struct rmap_item *item,
 		     bool new_forks, ksm_walk_fn fn, void *arg)
 {
-	uint64_t first, last, address = item->address & PAGE_MASK;
+	uint64_t first, last;
 	struct anon_vma_chain *avc;
-	int ret = WALK_ON;
 
-	if (bugged(m, BUG_KSM_RMAP_WALK_FLAGGED_ADDRESS))
-		address = item->address; /* whoever looks up a pte does not see the flags */
 	indices_of(m, item, &first, &last);
 	anon_vma_lock_read(m, item->anon_vma, PT_RMAP_WALK_KSM);
 	avc = anon_vma_interval_tree_first(m, item->anon_vma, first, last);
 	for (; avc; avc = anon_vma_interval_tree_next(m, avc, first, last)) {
 		struct vm_area_struct *vma = avc->vma;
+		int ret;
 
 		if (item->address < vma->vm_start || item->address >= vma->vm_end)
 			continue;
 		/* First the item's own mm; then others, that were forked since ksmd came by. */
 		if ((item->mm == vma->vm_mm) == new_forks)
 			continue;
-		ret = fn(m, page, vma, address, arg, new_forks);
-		if (ret != WALK_ON)
-			break;
+		ret = fn(m, page, vma, walk_address(m, item), arg, new_forks);
+		if (ret != WALK_ON) {
+			anon_vma_unlock(m, item->anon_vma);
+			return ret;
+		}
 	}
 	anon_vma_unlock(m, item->anon_vma);
-	return ret;
+	return WALK_ON;
 }
 
 /* Every vma in which the page may be mapped, as far as ksmd has items for it. */

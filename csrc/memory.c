@@ -92,7 +92,8 @@ static int do_anonymous_page(struct pyksm *m, struct vm_area_struct *vma, uint64
 }
 
 /* The copy that a write gets: of the old page, or zeros where the zero page was mapped. */
-static struct page *wp_new_page(struct pyksm *m, struct vm_area_struct *vma, const struct page *old)
+static EXPANDED struct page *wp_new_page(struct pyksm *m, struct vm_area_struct *vma,
+					 const struct page *old)
 {
 	struct page *page = alloc_page_vma(m, vma);
 
@@ -144,8 +145,8 @@ static void wp_release(struct pyksm *m, struct page *old)
  * A page of our own in place of the one that is mapped; read-only and clean if that is all unsharing asks. The
  * pte lock is let go.
  */
-static int wp_page_copy(struct pyksm *m, struct vm_area_struct *vma, uint64_t addr, pte_t *pte,
-			bool unshare)
+static EXPANDED int wp_page_copy(struct pyksm *m, struct vm_area_struct *vma, uint64_t addr,
+				 pte_t *pte, bool unshare)
 {
 	pte_t orig = *pte;
 	struct page *old = vm_normal_page(m, orig), *page = NULL;
@@ -194,23 +195,25 @@ static bool wp_lock_page(struct pyksm *m, struct vm_area_struct *vma, uint64_t a
 	return false;
 }
 
-/* At first: a page that is mapped here alone, and by no swap pte either. *raced: the pte is no longer what it was. */
-static bool reuse_by_mapcount(struct pyksm *m, struct vm_area_struct *vma, uint64_t addr,
-			      pte_t *pte, struct page *page, bool *raced)
+/* What a write comes to; RACED: the pte is no longer what it was, so that there is nothing to be done here. */
+enum wp_verdict { WP_COPY, WP_REUSE, WP_RACED };
+
+/* At first: a page that is mapped here alone, and by no swap pte either. */
+static enum wp_verdict reuse_by_mapcount(struct pyksm *m, struct vm_area_struct *vma, uint64_t addr,
+					 pte_t *pte, struct page *page)
 {
 	bool reuse;
 
 	/* A KSM page is copied always: its other users may not even be mapping it now. */
 	if (PageKsm(page))
-		return false;
-	*raced = !wp_lock_page(m, vma, addr, pte, page);
-	if (*raced)
-		return false;
+		return WP_COPY;
+	if (!wp_lock_page(m, vma, addr, pte, page))
+		return WP_RACED;
 	reuse = reuse_swap_page(m, page);
 	if (reuse)
 		page_move_anon_rmap(m, page, vma);
 	unlock_page(m, page);
-	return reuse;
+	return reuse ? WP_REUSE : WP_COPY;
 }
 
 /* From 5.9 (09854ba94c6a): a page that nothing else refers to, which the swap cache does too. */
@@ -220,7 +223,7 @@ static bool reuse_by_refcount(const struct page *page)
 }
 
 /* From 5.19 (6c287605fd56): a page marked as ours; else it must be, once the swap cache has let go of it. */
-static bool reuse_exclusive(struct pyksm *m, struct vm_area_struct *vma, struct page *page)
+static EXPANDED bool reuse_exclusive(struct pyksm *m, struct vm_area_struct *vma, struct page *page)
 {
 	bool reuse;
 
@@ -243,16 +246,16 @@ static bool reuse_exclusive(struct pyksm *m, struct vm_area_struct *vma, struct 
 }
 
 /* May the page that is mapped stay, written to or unshared as it is? */
-static bool wp_can_reuse(struct pyksm *m, struct vm_area_struct *vma, uint64_t addr, pte_t *pte,
-			 struct page *page, bool *raced)
+static EXPANDED enum wp_verdict wp_can_reuse(struct pyksm *m, struct vm_area_struct *vma,
+					     uint64_t addr, pte_t *pte, struct page *page)
 {
 	if (bugged(m, BUG_COW_GUP_WRONG_SIDE))
-		return reuse_by_mapcount(m, vma, addr, pte, page, raced);
+		return reuse_by_mapcount(m, vma, addr, pte, page);
 	if (has(m, FEAT_ANON_EXCLUSIVE))
-		return reuse_exclusive(m, vma, page);
+		return reuse_exclusive(m, vma, page) ? WP_REUSE : WP_COPY;
 	if (has(m, FEAT_REUSE_BY_REFCOUNT))
-		return reuse_by_refcount(page);
-	return reuse_by_mapcount(m, vma, addr, pte, page, raced);
+		return reuse_by_refcount(page) ? WP_REUSE : WP_COPY;
+	return reuse_by_mapcount(m, vma, addr, pte, page);
 }
 
 /*
@@ -263,21 +266,21 @@ static int do_wp_page(struct pyksm *m, struct vm_area_struct *vma, uint64_t addr
 		      bool unshare)
 {
 	struct page *page = vm_normal_page(m, *pte);
-	bool raced = false;
+	enum wp_verdict verdict = page ? wp_can_reuse(m, vma, addr, pte, page) : WP_COPY;
 	int ret = 0;
 
 	COUNT(m, do_wp_page);
-	if (!page && unshare && !has(m, FEAT_UNSHARE_BREAK)) {
-		/* Only with zero pages that KSM has put there does unsharing have to do with them (6.2). */
-	} else if (page && wp_can_reuse(m, vma, addr, pte, page, &raced)) {
-		if (!unshare) {
-			*pte = maybe_mkwrite(pte_mkdirty(m, *pte) | _PAGE_ACCESSED, vma);
-			ret = VM_FAULT_WRITE;
-		}
-	} else if (!raced) {
+	/* Only with zero pages that KSM has put there does unsharing have to do with them (6.2). */
+	if (!page && unshare && !has(m, FEAT_UNSHARE_BREAK))
+		verdict = WP_RACED;
+	if (verdict == WP_COPY) {
 		if (page && PageKsm(page) && has(m, FEAT_KSM_EVENT_COUNTS))
 			m->vm[COW_KSM]++;
 		return wp_page_copy(m, vma, addr, pte, unshare);
+	}
+	if (verdict == WP_REUSE && !unshare) {
+		*pte = maybe_mkwrite(pte_mkdirty(m, *pte) | _PAGE_ACCESSED, vma);
+		ret = VM_FAULT_WRITE;
 	}
 	pte_unlock(m, vma->vm_mm, addr);
 	return ret;

@@ -296,8 +296,9 @@ uint64_t page_address_in_vma(struct pyksm *m, const struct page *page,
 /*
  * The pte at addr with its lock, if it maps page, else NULL. One that is not present is not waited for.
  */
-pte_t *page_check_address(struct pyksm *m, const struct page *page, struct mm_struct *mm,
-			  uint64_t addr, enum sched_point point)
+static EXPANDED pte_t *__page_check_address(struct pyksm *m, const struct page *page,
+					    struct mm_struct *mm, uint64_t addr,
+					    enum sched_point point)
 {
 	pte_t *pte = pte_lookup(mm, addr);
 
@@ -308,6 +309,12 @@ pte_t *page_check_address(struct pyksm *m, const struct page *page, struct mm_st
 		return pte;
 	pte_unlock(m, mm, addr);
 	return NULL;
+}
+
+pte_t *page_check_address(struct pyksm *m, const struct page *page, struct mm_struct *mm,
+			  uint64_t addr, enum sched_point point)
+{
+	return __page_check_address(m, page, mm, addr, point);
 }
 
 /* ---- mapping counts and owners ---- */
@@ -427,7 +434,7 @@ int page_referenced_one(struct pyksm *m, struct page *page, struct vm_area_struc
 	int young;
 
 	COUNT(m, page_referenced_one);
-	pte = page_check_address(m, page, vma->vm_mm, addr, PT_REFERENCED_PTL);
+	pte = __page_check_address(m, page, vma->vm_mm, addr, PT_REFERENCED_PTL);
 	if (!pte)
 		return 0;
 	mmu_notifier(m, addr);
@@ -530,8 +537,8 @@ static int unmap_to_migration(struct pyksm *m, struct page *page, pte_t *pte, pt
 }
 
 /* Under its lock. */
-static int unmap_pte(struct pyksm *m, struct page *page, struct mm_struct *mm, pte_t *pte,
-		     enum ttu_flags flags)
+static EXPANDED int unmap_pte(struct pyksm *m, struct page *page, struct mm_struct *mm, pte_t *pte,
+			      enum ttu_flags flags)
 {
 	uint32_t charged;
 	pte_t old;
@@ -569,7 +576,7 @@ int try_to_unmap_one(struct pyksm *m, struct page *page, struct vm_area_struct *
 	int ret;
 
 	COUNT(m, try_to_unmap_one);
-	pte = page_check_address(m, page, mm, addr, PT_UNMAP_PTL);
+	pte = __page_check_address(m, page, mm, addr, PT_UNMAP_PTL);
 	if (!pte)
 		return SWAP_AGAIN;
 	ret = unmap_pte(m, page, mm, pte, flags);
