@@ -140,7 +140,7 @@ MUTANTS: tuple[Mutant, ...] = (
         "if (PageKsm(page))",
         "if (0)",
         "a write to a KSM page asks whether it is shared instead of always copying",
-        after="static bool reuse_by_mapcount",
+        after="static enum wp_verdict reuse_by_mapcount",
     ),
     Mutant(
         "swapoff_mm.c",
