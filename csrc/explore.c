@@ -105,15 +105,17 @@ static int by_default(const struct sched *s, uint32_t enabled)
 	return __builtin_ctz(enabled);
 }
 
-/* The same, but that nobody who waits for another by going round and round keeps that other from going on. */
-#define MAX_ALONE 2000
-static int fairly(struct worker *w, const struct sched *s, uint32_t enabled)
+/*
+ * Who waits for another by going round and round must not keep that other from going on: one that could have gone on
+ * for so long is next, whoever is to be. -1: there is none.
+ */
+#define STARVED 1000
+static int starved(const struct worker *w, const struct sched *s, uint32_t enabled)
 {
-	uint32_t others = s->current == NO_TASK ? 0 : enabled & ~(1u << s->current);
-
-	if (w->alone < MAX_ALONE || !others)
-		return by_default(s, enabled);
-	return __builtin_ctz(others >> s->current ? others >> s->current << s->current : others);
+	for (int i = 0; i < s->nr_tasks; i++)
+		if (i != s->current && enabled >> i & 1 && s->steps - w->ran_at[i] > STARVED)
+			return i;
+	return -1;
 }
 
 static uint64_t step_of(const struct sched *s)
@@ -139,7 +141,7 @@ static int choose_next(struct worker *w, const struct sched *s, uint32_t enabled
 	const struct item *item = w->item;
 	bool can = s->current != NO_TASK && enabled >> s->current & 1;
 	uint64_t key;
-	int next = fairly(w, s, enabled);
+	int next = by_default(s, enabled);
 
 	if (atomic_load_explicit(&w->x->stop, memory_order_relaxed)) {
 		w->pruned = true; /* another worker has found something */
@@ -194,9 +196,11 @@ static void note_choice(struct worker *w, const struct sched *s, uint32_t enable
 static int choose(void *arg, struct sched *s, uint32_t enabled)
 {
 	struct worker *w = arg;
-	int next;
+	int next = starved(w, s, enabled);
 
-	if (w->x->config.strategy == PYKSM_EXPLORE_PCT)
+	if (next >= 0)
+		;
+	else if (w->x->config.strategy == PYKSM_EXPLORE_PCT)
 		next = choose_pct(w, s, enabled);
 	else if (w->x->config.strategy == PYKSM_EXPLORE_RANDOM)
 		next = draw(&w->random, enabled);
@@ -204,7 +208,8 @@ static int choose(void *arg, struct sched *s, uint32_t enabled)
 		next = choose_next(w, s, enabled);
 	if (next >= 0)
 		note_choice(w, s, enabled, next);
-	w->alone = next == s->current ? w->alone + 1 : 0;
+	if (next >= 0)
+		w->ran_at[next] = s->steps;
 	return next;
 }
 
@@ -294,7 +299,8 @@ static int run_schedule(struct worker *w)
 	const struct pyksm_explore_config *c = &w->x->config;
 	int err = 0;
 
-	w->at = w->used = w->alone = 0;
+	w->at = w->used = 0;
+	memset(w->ran_at, 0, sizeof(w->ran_at));
 	w->pruned = false;
 	memset(&w->out, 0, sizeof(w->out));
 	if (c->nr_tasks)
@@ -474,7 +480,7 @@ struct pyksm_explore *pyksm_explore_new(const struct pyksm_explore_config *confi
 	*err = config && config_valid(config) ? 0 : -EINVAL;
 	if (x) {
 		x->config = *config;
-		x->config.max_steps = config->max_steps ? config->max_steps : 100000;
+		x->config.max_steps = config->max_steps ? config->max_steps : 20000;
 		x->seen = map_lazily(sizeof(*x->seen) << SEEN_BITS);
 		pthread_mutex_init(&x->lock, NULL);
 		for (int i = 0; i < PYKSM_MAX_WORKERS; i++)

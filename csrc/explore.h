@@ -11,6 +11,7 @@
 #define MAX_FINDINGS 16
 #define MAX_PREEMPTIONS PYKSM_MAX_PREEMPTIONS
 #define MAX_TRACE 65536
+#define MAX_PIECES 400 /* of a schedule that is kept: then things take their course */
 
 /* One choice of a schedule that has run. */
 struct choice {
@@ -43,7 +44,7 @@ struct worker {
 	const struct item *item;
 	uint32_t at; /* the next deviation */
 	uint32_t used;
-	uint32_t alone; /* steps that the current one has made */
+	uint64_t ran_at[PYKSM_MAX_TASKS]; /* the last step of each */
 	bool pruned;
 	uint64_t random;
 	int64_t priority[PYKSM_MAX_TASKS];

@@ -41,7 +41,7 @@ static struct pyksm_segment *pieces(const struct worker *w, uint32_t *nr)
 	if (!ret)
 		return NULL;
 	*nr = 0;
-	for (uint64_t from = 0, to; from < last; from = to) {
+	for (uint64_t from = 0, to; from < last && *nr < MAX_PIECES; from = to) {
 		for (to = from + 1; to < steps && w->trace[to].task == w->trace[from].task;)
 			to++;
 		if (to < last)

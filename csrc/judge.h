@@ -29,6 +29,7 @@ struct judge_cell {
 	int32_t process;
 	uint32_t going; /* operations under way that may take it away */
 	uint64_t vpn;
+	uint32_t maker; /* tag of the operation that made it */
 	bool there; /* mapped for certain, but for those */
 	bool guarded; /* an access may be EFAULT */
 	bool unsure; /* half of what failed may have taken it away */

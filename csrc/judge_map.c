@@ -201,27 +201,19 @@ static bool make_room(struct judge_state *s, uint32_t at, uint32_t n)
 	return true;
 }
 
-/* Cells for pages that have none, which hold zeros. */
-static void add_cells(struct pyksm_judge *j, int32_t process, uint64_t vpn, uint64_t npages,
-		      bool there)
+/* The page's cell, made where there is none: with nothing in it yet. */
+static struct judge_cell *make_cell(struct pyksm_judge *j, int32_t process, uint64_t vpn,
+				    uint32_t maker)
 {
 	struct judge_state *s = &j->now;
+	uint32_t at = place_of(s, process, vpn);
 
-	if (npages > UINT32_MAX / 4)
-		return;
-	for (uint64_t i = 0; i < npages; i++) {
-		uint32_t at = place_of(s, process, vpn + i);
-
-		if (at < s->nr && !compare(&s->cell[at], process, vpn + i)) {
-			s->cell[at].there = there;
-			continue;
-		}
-		if (!make_room(s, at, 1))
-			return;
-		s->cell[at] = (struct judge_cell){ .process = process, .vpn = vpn + i };
-		s->cell[at].there = there;
-		set_add(&s->cell[at].set, (struct judge_value){ 0, 0, j->now.clock });
-	}
+	if (at < s->nr && !compare(&s->cell[at], process, vpn))
+		return &s->cell[at];
+	if (!make_room(s, at, 1))
+		return NULL;
+	s->cell[at] = (struct judge_cell){ .process = process, .vpn = vpn, .maker = maker };
+	return &s->cell[at];
 }
 
 static void remove_cells(struct judge_state *s, int32_t process, uint64_t vpn, uint64_t npages)
@@ -290,6 +282,11 @@ static void pass_on(struct pyksm_judge *j, const struct judge_flight *f, int32_t
 	}
 }
 
+static uint32_t written(struct pyksm_judge *j, const struct pyksm_op *op, uint64_t vpn)
+{
+	return pattern_content(j, op->value + (op->arg ? vpn - first_page(op) : 0));
+}
+
 static void add_value(struct pyksm_judge *j, int32_t process, uint64_t vpn,
 		      struct judge_value value)
 {
@@ -347,10 +344,10 @@ static void write_begins(struct pyksm_judge *j, struct judge_flight *f)
 	const struct pyksm_op *op = f->op;
 
 	for (uint64_t i = 0; i < op->npages; i++) {
-		uint32_t content = pattern_content(j, op->value + (op->arg ? i : 0));
+		uint64_t vpn = first_page(op) + i;
 
-		add_value(j, op->process, first_page(op) + i,
-			  (struct judge_value){ content, f->tag, IN_FLIGHT });
+		add_value(j, op->process, vpn,
+			  (struct judge_value){ written(j, op, vpn), f->tag, IN_FLIGHT });
 	}
 }
 
@@ -488,25 +485,91 @@ static void guard(struct pyksm_judge *j, const struct pyksm_op *op, bool half)
 	guard_children(j, op);
 }
 
-static void mremap_begins(struct pyksm_judge *j, const struct pyksm_op *op)
+/* A page that comes to be may get what writes that are under way have for its address. */
+static void add_writes(struct pyksm_judge *j, int32_t process, uint64_t vpn)
 {
+	for (uint32_t i = 0; i < j->nr_flights; i++) {
+		const struct judge_flight *f = &j->flight[i];
+		bool here = f->op->process == process && vpn - first_page(f->op) < f->op->npages;
+
+		if (here && f->op->kind == PYKSM_OP_WRITE)
+			add_value(
+				j, process, vpn,
+				(struct judge_value){ written(j, f->op, vpn), f->tag, IN_FLIGHT });
+	}
+}
+
+static void mmap_begins(struct pyksm_judge *j, const struct judge_flight *f)
+{
+	const struct pyksm_op *op = f->op;
+
+	for (uint64_t i = 0; i < op->npages; i++) {
+		uint64_t vpn = first_page(op) + i;
+
+		if (!make_cell(j, op->process, vpn, f->tag))
+			return;
+		add_value(j, op->process, vpn, (struct judge_value){ 0, f->tag, IN_FLIGHT });
+		add_writes(j, op->process, vpn);
+	}
+}
+
+/* Where it has failed there is what was there before. */
+static void mmap_ends(struct pyksm_judge *j, const struct judge_flight *f)
+{
+	const struct pyksm_op *op = f->op;
+
+	for (uint64_t i = 0; i < op->npages; i++) {
+		uint64_t vpn = first_page(op) + i;
+		struct judge_cell *cell = find_cell(&j->now, op->process, vpn);
+
+		if (!cell)
+			continue;
+		if (op->err && cell->maker == f->tag) {
+			remove_cells(&j->now, op->process, vpn, 1);
+		} else if (op->err) {
+			unsettle(&cell->set, f->tag, j->now.clock, false);
+		} else {
+			settle(&cell->set, f, j->now.clock);
+			cell->there = true;
+			cell->guarded = cell->unsure = cell->soft = false;
+		}
+	}
+}
+
+static void mremap_begins(struct pyksm_judge *j, const struct judge_flight *f)
+{
+	const struct pyksm_op *op = f->op;
 	uint64_t to = op->to >> PAGE_SHIFT;
 
-	remove_cells(&j->now, op->process, to, op->npages);
-	add_cells(j, op->process, to, op->npages, false);
 	for (uint64_t i = 0; i < op->npages; i++) {
-		struct judge_cell *old = find_cell(&j->now, op->process, first_page(op) + i);
-		struct judge_cell *new = find_cell(&j->now, op->process, to + i);
+		struct judge_cell *new = make_cell(j, op->process, to + i, f->tag), *old;
+		struct judge_set set;
 
-		if (!old || !new)
+		if (!new)
+			return;
+		new->guarded = new->unsure = true;
+		add_writes(j, op->process, to + i);
+		old = find_cell(&j->now, op->process, first_page(op) + i);
+		if (!old)
 			continue;
-		new->set = old->set;
-		new->guarded = old->guarded;
-		for (uint32_t k = 0; k < new->set.nr; k++)
-			new->set.value[k].tag = 0;
 		old->going++;
+		set = old->set;
+		for (uint32_t k = 0; k < set.nr; k++)
+			add_value(j, op->process, to + i,
+				  (struct judge_value){ set.value[k].content, 0, j->now.clock });
 	}
 	guard_children(j, op);
+}
+
+/* It holds what came while it moved, and nothing of what was there before. */
+static void arrive(struct judge_cell *cell, const struct judge_cell *old,
+		   const struct judge_flight *f, uint64_t now)
+{
+	settle(&cell->set, f, now);
+	cell->there = old && old->there;
+	cell->guarded = !old || old->guarded;
+	cell->unsure = !old || old->unsure;
+	cell->soft = old && old->soft;
 }
 
 static void mremap_ends(struct pyksm_judge *j, const struct judge_flight *f)
@@ -515,13 +578,11 @@ static void mremap_ends(struct pyksm_judge *j, const struct judge_flight *f)
 	bool half = op->err || f->fired[PYKSM_FAIL_KMEM];
 	uint64_t to = op->to >> PAGE_SHIFT;
 
-	for_each_cell (&j->now, cell, op->process, to, op->npages) {
-		struct judge_cell *old;
-
-		old = find_cell(&j->now, op->process, cell->vpn - to + first_page(op));
-		cell->there = old && old->there && !half;
-		cell->guarded |= half;
-	}
+	for_each_cell (&j->now, cell, op->process, to, op->npages)
+		if (!half)
+			arrive(cell,
+			       find_cell(&j->now, op->process, cell->vpn - to + first_page(op)), f,
+			       j->now.clock);
 	going(j, op, -1);
 	if (!half) {
 		remove_cells(&j->now, op->process, first_page(op), op->npages);
@@ -531,8 +592,10 @@ static void mremap_ends(struct pyksm_judge *j, const struct judge_flight *f)
 	guard(j, op, true);
 	for_each_cell (&j->now, cell, op->process, first_page(op), op->npages)
 		set_add(&cell->set, (struct judge_value){ 0, 0, j->now.clock });
-	for_each_cell (&j->now, cell, op->process, to, op->npages)
+	for_each_cell (&j->now, cell, op->process, to, op->npages) {
+		cell->guarded = cell->unsure = true;
 		set_add(&cell->set, (struct judge_value){ 0, 0, j->now.clock });
+	}
 }
 
 /* It becomes mergeable with what it has: unmerging may have passed by. */
@@ -552,7 +615,7 @@ void map_begin(struct pyksm_judge *j, struct judge_flight *f)
 
 	switch (op->kind) {
 	case PYKSM_OP_MMAP:
-		add_cells(j, op->process, first_page(op), op->npages, false);
+		mmap_begins(j, f);
 		break;
 	case PYKSM_OP_WRITE:
 		write_begins(j, f);
@@ -574,7 +637,7 @@ void map_begin(struct pyksm_judge *j, struct judge_flight *f)
 		guard_children(j, op);
 		break;
 	case PYKSM_OP_MREMAP:
-		mremap_begins(j, op);
+		mremap_begins(j, f);
 		break;
 	case PYKSM_OP_MADVISE:
 		if (op->arg == PYKSM_MADV_DONTNEED)
@@ -633,10 +696,7 @@ void map_end(struct pyksm_judge *j, struct judge_flight *f)
 		merge_any_ends(j, f);
 	switch (op->kind) {
 	case PYKSM_OP_MMAP:
-		if (op->err)
-			remove_cells(&j->now, op->process, first_page(op), op->npages);
-		else
-			add_cells(j, op->process, first_page(op), op->npages, true);
+		mmap_ends(j, f);
 		break;
 	case PYKSM_OP_WRITE:
 	case PYKSM_OP_POKE:

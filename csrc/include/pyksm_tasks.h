@@ -243,7 +243,7 @@ struct pyksm_explore_config {
 	uint32_t preemptions, depth; /* 0..PYKSM_MAX_PREEMPTIONS */
 	uint32_t stop; /* not 0: with the first schedule that is wrong */
 	uint64_t seed;
-	uint64_t max_steps; /* of one schedule; 0: 100,000 */
+	uint64_t max_steps; /* of one schedule; 0: 20,000 */
 };
 
 struct pyksm_explored {

@@ -55,7 +55,7 @@ class Bounds:
     each: bool = False
     quiesce: bool = True
     open_ends: bool = False
-    max_steps: int = 100_000
+    max_steps: int = 20_000
 
     def check(self) -> None:
         """InputError for what there is not."""

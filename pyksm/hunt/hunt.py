@@ -148,9 +148,7 @@ class _Chase:
         kinds = {(each.wrong.invariant, each.wrong.code) for each in plain.found} if plain else ()
         return (found.wrong.invariant, found.wrong.code) in kinds
 
-    def _explored(
-        self, scenario: Scenario, bounds: Bounds, bugs: Sequence[str]
-    ) -> Explored | None:
+    def _explored(self, scenario: Scenario, bounds: Bounds, bugs: Sequence[str]) -> Explored | None:
         try:
             result = explore(scenario, bounds, bugs=bugs)
         except (InputError, MachineError):

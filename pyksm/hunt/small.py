@@ -110,9 +110,7 @@ def tasks(choose: Chooser, names: Names) -> list[st.Statement]:
 def _statements(
     choose: Chooser, names: Names, table: Sequence[Maker], count: int
 ) -> list[st.Statement]:
-    made = [
-        choose.together(lambda choose: choose.pick(table)(choose, names)) for _ in range(count)
-    ]
+    made = [choose.together(lambda choose: choose.pick(table)(choose, names)) for _ in range(count)]
     return [each for each in made if each is not None]
 
 
