@@ -283,7 +283,7 @@ static void count_schedule(struct worker *w)
 /* Where the same has happened before the same the end is the same, and has been judged. */
 static bool ended_before(struct worker *w)
 {
-	uint64_t fingerprint = w->out.end == PYKSM_END_DONE ? stage_fingerprint(w) : 0;
+	uint64_t fingerprint = w->out.end == PYKSM_END_DONE ? w->fingerprint : 0;
 
 	if (!fingerprint)
 		return false;

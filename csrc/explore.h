@@ -50,6 +50,8 @@ struct worker {
 	int64_t priority[PYKSM_MAX_TASKS];
 	uint64_t change[MAX_PREEMPTIONS + 1]; /* steps */
 	struct choice *trace;
+	bool recorded; /* so its fingerprint is known */
+	uint64_t fingerprint; /* of all of it */
 	/* added to the exploration's own now and then */
 	struct pyksm_explored counts;
 	bool busy;

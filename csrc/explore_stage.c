@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* The machine on which a worker runs schedules: set up once, and put back for each. */
 #include "arena.h"
+#include "arena.h"
 #include "explore.h"
 
 static struct pyksm_op *copy_ops(const struct pyksm_op *ops, uint32_t nr)
@@ -50,18 +51,25 @@ static int copy_program(struct worker *w)
 	return make_tables(&w->kept, c->nr_pids, c->nr_areas);
 }
 
+/* Of addresses; what is not touched takes no memory. */
+static size_t arena_bytes(const struct pyksm_config *c)
+{
+	uint64_t frames = c->frames ? c->frames : 65536;
+
+	return frames <= 4096 && c->page_size && c->page_size <= 64 ? ARENA_BYTES / 16
+								    : ARENA_BYTES;
+}
+
 /* From nothing to where the tasks begin. */
 static int set_up(struct worker *w)
 {
 	const struct pyksm_explore_config *c = &w->x->config;
-	int err;
+	int err = -ENOMEM;
 
-	w->arena = arena_new(ARENA_BYTES);
-	w->m = arena_machine(w->arena, c->machine, &err);
+	w->arena = arena_new(arena_bytes(c->machine));
+	w->m = w->arena ? arena_machine(w->arena, c->machine, &err) : NULL;
 	if (!w->m)
-		return w->arena ? err : -ENOMEM;
-	for (uint32_t i = 0; i < c->nr_pids; i++)
-		w->program.pids[i] = 0;
+		return err;
 	for (uint32_t i = 0; i < c->nr_areas; i++)
 		w->program.areas[i] = -1;
 	w->judge = pyksm_judge_new(w->m, c->judge);
@@ -70,7 +78,7 @@ static int set_up(struct worker *w)
 	w->program.judge = w->judge;
 	for (uint32_t i = 0; i < c->nr_setup; i++)
 		op_run(w->m, &w->program, &w->setup[i]);
-	return 0;
+	return arena_mark(w->arena);
 }
 
 int stage_new(struct worker *w)
@@ -114,18 +122,22 @@ int stage_restore(struct worker *w)
 	return judge_restore(w->judge);
 }
 
+/* Without memory for it nothing is recorded, and no two schedules are known to be alike. */
 void stage_record(struct worker *w, bool on)
 {
-	if (on)
-		trace_begin(
-			w->m); /* not in every build: then no schedule is known to be like another */
-	else
-		trace_end(w->m);
+	if (on) {
+		trace_enter(w->m);
+		w->recorded = !trace_begin(w->m);
+		return;
+	}
+	w->fingerprint = w->recorded ? trace_fingerprint(w->m) : 0;
+	trace_end(w->m);
+	trace_enter(NULL);
 }
 
 uint64_t stage_fingerprint(struct worker *w)
 {
-	return trace_fingerprint(w->m);
+	return w->recorded ? trace_fingerprint(w->m) : 0;
 }
 
 void stage_step(struct worker *w, int task)

@@ -377,8 +377,8 @@ static bool is_known(const struct pyksm_op *op)
 	       op->addr < TASK_SIZE && pages <= TASK_SIZE >> PAGE_SHIFT;
 }
 
-void judge_begin(struct pyksm_judge *j, struct pyksm *m, struct pyksm_program *p,
-		 struct pyksm_op *op)
+static void note_begin(struct pyksm_judge *j, struct pyksm *m, struct pyksm_program *p,
+		       struct pyksm_op *op)
 {
 	struct judge_flight *f = &j->flight[j->nr_flights];
 
@@ -426,7 +426,8 @@ static void note_failures(struct pyksm_judge *j, const struct pyksm *m, struct j
 		j->now.unsure = true;
 }
 
-void judge_end(struct pyksm_judge *j, struct pyksm *m, struct pyksm_program *p, struct pyksm_op *op)
+static void note_end(struct pyksm_judge *j, struct pyksm *m, struct pyksm_program *p,
+		     struct pyksm_op *op)
 {
 	struct judge_flight *f = flight_of(j, op), done;
 
@@ -446,6 +447,31 @@ void judge_end(struct pyksm_judge *j, struct pyksm *m, struct pyksm_program *p, 
 	flight_release(&done);
 	if (j->flags & PYKSM_JUDGE_EACH && !j->nr_flights)
 		look_at_census(j, m, op->line);
+}
+
+/*
+ * What the judge looks at is no part of what the tasks do; but that one operation had ended before another began is:
+ * the judge draws conclusions from it.
+ */
+void judge_begin(struct pyksm_judge *j, struct pyksm *m, struct pyksm_program *p,
+		 struct pyksm_op *op)
+{
+	bool recording = trace_pause(m);
+
+	note_begin(j, m, p, op);
+	if (recording)
+		trace_resume(m);
+	trace_shared(m, j, false);
+}
+
+void judge_end(struct pyksm_judge *j, struct pyksm *m, struct pyksm_program *p, struct pyksm_op *op)
+{
+	bool recording = trace_pause(m);
+
+	note_end(j, m, p, op);
+	if (recording)
+		trace_resume(m);
+	trace_shared(m, j, true);
 }
 
 /* What ops.c knows and nobody else: the type that the area had before it went. */

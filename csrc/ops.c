@@ -176,6 +176,25 @@ static int carry_out(struct pyksm *m, struct pyksm_program *p, struct pyksm_op *
 	}
 }
 
+/* The tables are in no machine, and what one task writes there another may go by. */
+static void touch_tables(struct pyksm *m, struct pyksm_program *p, const struct pyksm_op *op,
+			 bool write)
+{
+	int32_t process = op->kind == PYKSM_OP_FORK && write ? op->child : op->process;
+
+	if (process >= 0 && (uint32_t)process < p->nr_pids)
+		trace_shared(m, &p->pids[process], write);
+	if (op->area >= 0 && (uint32_t)op->area < p->nr_areas)
+		trace_shared(m, &p->areas[op->area], write);
+}
+
+static bool writes_tables(const struct pyksm_op *op)
+{
+	return op->kind == PYKSM_OP_SPAWN || op->kind == PYKSM_OP_FORK ||
+	       op->kind == PYKSM_OP_EXIT || op->kind == PYKSM_OP_SWAPON ||
+	       op->kind == PYKSM_OP_SWAPOFF;
+}
+
 void op_run(struct pyksm *m, struct pyksm_program *p, struct pyksm_op *op)
 {
 	int type = area_of(p, op->area);
@@ -186,7 +205,10 @@ void op_run(struct pyksm *m, struct pyksm_program *p, struct pyksm_op *op)
 	op->key[PYKSM_OP_KEY - 1] = '\0';
 	if (p->judge)
 		judge_begin(p->judge, m, p, op);
+	touch_tables(m, p, op, false);
 	op->err = carry_out(m, p, op);
+	if (writes_tables(op))
+		touch_tables(m, p, op, true);
 	op->end = m->sched ? m->sched->steps : 0;
 	if (p->judge && op->kind == PYKSM_OP_SWAPOFF)
 		judge_swapoff_ended(p->judge, m, op, type);
