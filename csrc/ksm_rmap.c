@@ -6,6 +6,14 @@
 #include "internal.h"
 
 /* ---- swap-in ---- */
+/* Without a look whether the owner, whom only a mapping keeps, is still there. */
+static bool roots_are_equal(const struct page *page, const struct vm_area_struct *vma)
+{
+	const struct anon_vma *owner = (struct anon_vma *)(page->mapping & ~PAGE_MAPPING_FLAGS);
+
+	return owner->root == vma->anon_vma->root;
+}
+
 static bool may_be_mapped_here(struct pyksm *m, const struct page *page, struct vm_area_struct *vma,
 			       uint64_t addr)
 {
@@ -17,6 +25,8 @@ static bool may_be_mapped_here(struct pyksm *m, const struct page *page, struct 
 	}
 	if (!page_has_anon_vma(page))
 		return true; /* fresh: the first to map it will own it */
+	if (bugged(m, BUG_KSM_COPY_CHECK_READS_FREED_ANON_VMA) && !roots_are_equal(page, vma))
+		return false;
 	return page_in_family(page, vma) && page->index == linear_page_index(vma, addr);
 }
 

@@ -419,8 +419,12 @@ bool page_try_share_anon_rmap(struct page *page)
 /* KVM has tables of its own and hears of each pte that is looked at; in whole pages, it insists on ARM. */
 static inline void mmu_notifier(struct pyksm *m, uint64_t addr)
 {
+#ifdef PYKSM_TASKS
 	if (addr & ~PAGE_MASK)
 		event(m, "kvm_age_hva_handler WARN_ON size");
+#else
+	(void)m, (void)addr;
+#endif
 }
 
 #define for_each_vma_of_page(m, avc, av, page)                                                     \

@@ -198,6 +198,12 @@ BUGS: tuple[Bug, ...] = (
         corrected="the flag above is VM_SEALED here: userfaultfd's of 5.13 is never that of "
         "anonymous memory",
     ),
+    Bug(
+        "ksm-copy-check-reads-freed-anon-vma", "sequential", "mm/ksm.c: ksm_might_need_to_copy",
+        ("e1c63e110f97",), "2.6.33", "5.18", ("I5",),
+        "the owner of a page in the swap cache is looked at before it is asked whether the page "
+        "can be the one of this address; it may have gone with all its mappings",
+    ),
     # ---- include/linux/ksm.h ----
     Bug(
         "ksm-fork-inherits-counters", "sequential", "include/linux/ksm.h: ksm_fork",
