@@ -550,6 +550,20 @@ swp_entry_t get_swap_pages(struct pyksm *m);
 int sys_swapon(struct pyksm *m, uint64_t npages, int priority, const char *path);
 int sys_swapoff(struct pyksm *m, int type);
 uint64_t swp_swapcount(const struct swap_info_struct *si, uint64_t offset);
+/* The first digit of the count, and whether there are more. */
+static inline unsigned char __swap_count(const struct swap_info_struct *si, uint64_t offset)
+{
+	return si->swap_map[offset] & (unsigned char)~SWAP_HAS_CACHE;
+}
+/* Like zram (SWP_SYNCHRONOUS_IO)? */
+static inline bool is_synchronous(const struct pyksm *m, const struct swap_info_struct *si)
+{
+	return has(m, FEAT_SWAP_SYNCHRONOUS) && si->fd < 0;
+}
+static inline bool devices_not_pinned(const struct pyksm *m)
+{
+	return bugged(m, BUG_SWAPOFF_VS_SWAP_READERS) || bugged(m, BUG_SWAPOFF_VS_SYNC_SWAPIN);
+}
 /* The area of a slot in use, NULL for what is no such thing: what is no area has no slots. */
 static inline struct swap_info_struct *swap_info_get(struct pyksm *m, swp_entry_t entry)
 {
@@ -557,6 +571,30 @@ static inline struct swap_info_struct *swap_info_get(struct pyksm *m, swp_entry_
 	uint64_t offset = swp_offset(entry);
 
 	return offset < si->max && si->swap_map[offset] && entry.val ? si : NULL;
+}
+
+/*
+ * The entry's area, for as long as it is looked at: swapoff waits until it is put back. NULL: there is none any more.
+ * (kernel: get_swap_device, a percpu_ref since 2799e77529c2.)
+ */
+static inline struct swap_info_struct *get_swap_device(struct pyksm *m, swp_entry_t entry)
+{
+	struct swap_info_struct *si = &m->swap.info[swp_type(entry) % NR_SWAP_TYPES];
+	struct lock_id users = { LOCK_SWAP_DEVICE, si, 0 };
+
+	if (!in_task(m) || !has(m, FEAT_SWAP_DEVICE_PINNED) || devices_not_pinned(m))
+		return si;
+	if (!sched_trylock(m, PT_GET_SWAP_DEVICE, users, false))
+		return NULL;
+	if ((si->flags & (SWP_USED | SWP_DYING)) == SWP_USED && swp_offset(entry) < si->max)
+		return si;
+	sched_unlock(m, users);
+	return NULL;
+}
+static inline void put_swap_device(struct pyksm *m, const struct swap_info_struct *si)
+{
+	if (in_task(m) && has(m, FEAT_SWAP_DEVICE_PINNED) && !devices_not_pinned(m))
+		sched_unlock(m, (struct lock_id){ LOCK_SWAP_DEVICE, si, 0 });
 }
 
 /* swapoff.c */

@@ -25,6 +25,7 @@ enum lock_class {
 	LOCK_KSM_THREAD, /* ksm_thread_mutex */
 	LOCK_SWAPON, /* swapon_mutex */
 	LOCK_MMAP_SEM,
+	LOCK_SWAP_DEVICE, /* no lock but a count, of those who look at an area: swap_info_struct's users */
 	LOCK_PAGE,
 	LOCK_ANON_VMA, /* the root's rwsem */
 	LOCK_PTE,

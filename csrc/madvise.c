@@ -28,6 +28,7 @@ static void madvise_willneed(struct pyksm *m, struct vm_area_struct *vma, uint64
 
 	for (addr = next_table(vma->vm_mm, start, end); addr < end;
 	     addr = next_table(vma->vm_mm, addr + PAGE_SIZE, end)) {
+		struct swap_info_struct *si;
 		struct page *page;
 		pte_t pte;
 
@@ -36,9 +37,13 @@ static void madvise_willneed(struct pyksm *m, struct vm_area_struct *vma, uint64
 		pte_unlock(m, vma->vm_mm, addr);
 		if (!is_swapped(m, pte))
 			continue;
+		si = get_swap_device(m, pte_to_swp_entry(m, pte));
+		if (!si)
+			continue;
 		page = read_swap_cache_async(m, pte_to_swp_entry(m, pte), vma, NULL);
 		if (page)
 			put_page(m, page);
+		put_swap_device(m, si);
 	}
 	lru_add_drain(m);
 }

@@ -290,18 +290,69 @@ static int do_wp_page(struct pyksm *m, struct vm_area_struct *vma, uint64_t addr
 struct swapin {
 	swp_entry_t entry;
 	pte_t orig;
-	struct page *page, *swapcache; /* two if it had to be copied */
+	struct page *page, *swapcache; /* two if it had to be copied; no swapcache: read past it */
+	bool claimed; /* the slot, to read it past the swap cache */
 };
 
-/* The swapped page, referenced; *major where it had to be read. NULL: no memory for it. */
-static struct page *swapin_page(struct pyksm *m, struct vm_area_struct *vma, swp_entry_t entry,
+static bool is_copy(const struct swapin *in)
+{
+	return in->swapcache && in->page != in->swapcache;
+}
+
+/*
+ * Since 4.15 a device that answers at once is read without the swap cache where nobody else wants the slot (that
+ * it is claimed all the same: 13ddaf26be32, 6.8). NULL, *again: not now, who has claimed it comes first.
+ */
+static RARELY struct page *swapin_direct(struct pyksm *m, struct vm_area_struct *vma,
+					 struct swap_info_struct *si, struct swapin *in,
+					 bool *again)
+{
+	bool claims = has(m, FEAT_SWAPIN_CLAIMS) && !bugged(m, BUG_SWAP_SKIP_CACHE_ABA);
+	struct page *page = alloc_page_vma(m, vma);
+	uint64_t shadow;
+
+	if (!page)
+		return NULL;
+	if (claims && swapcache_prepare(m, in->entry)) {
+		put_page(m, page);
+		sched_yield_point(m, PT_SWAPIN_CLAIMED);
+		*again = true;
+		return NULL;
+	}
+	in->claimed = claims;
+	sched_point(m, PT_SWAPIN_READ);
+	assert(si->flags & SWP_USED); /* what is known of its slots has been freed */
+	shadow = swap_table_take(m, si, swp_offset(in->entry));
+	page->private = in->entry.val;
+	__set_page_locked(m, page);
+	swapin_new_page(m, page, shadow);
+	page->private = 0;
+	return page;
+}
+
+static bool goes_direct(struct pyksm *m, const struct swap_info_struct *si, swp_entry_t entry)
+{
+	if (!is_synchronous(m, si))
+		return false;
+	sched_point(m, PT_SWAPIN_COUNT);
+	assert(!in_task(m) || swp_offset(entry) < si->max); /* its swap_map has been freed */
+	return __swap_count(si, swp_offset(entry)) == 1;
+}
+
+/* The swapped page, referenced; *ret says where it had to be read. NULL: no memory for it, or *again. */
+static struct page *swapin_page(struct pyksm *m, struct vm_area_struct *vma,
+				struct swap_info_struct *si, struct swapin *in, bool *again,
 				int *ret)
 {
-	struct page *page = find_get_page(m, entry);
+	struct page *page = find_get_page(m, in->entry);
 
+	in->swapcache = page;
 	if (page)
 		return page;
-	page = swapin_readahead(m, entry, vma);
+	if (goes_direct(m, si, in->entry))
+		page = swapin_direct(m, vma, si, in, again);
+	else
+		page = in->swapcache = swapin_readahead(m, in->entry, vma);
 	if (page)
 		*ret = VM_FAULT_MAJOR;
 	return page;
@@ -309,7 +360,7 @@ static struct page *swapin_page(struct pyksm *m, struct vm_area_struct *vma, swp
 
 static void put_copied(struct pyksm *m, const struct swapin *in)
 {
-	if (in->page == in->swapcache)
+	if (!is_copy(in))
 		return;
 	unlock_page(m, in->swapcache);
 	put_page(m, in->swapcache);
@@ -343,12 +394,12 @@ static bool map_then_free(struct pyksm *m, struct vm_area_struct *vma, uint64_t 
 		exclusive = true;
 	}
 	*ptep = pte;
-	if (page == in->swapcache)
+	if (!is_copy(in))
 		do_page_add_anon_rmap(m, page, vma, addr, exclusive);
 	else
 		page_add_new_anon_rmap(m, page, vma, addr);
 	commit_charge_swapin(m, page, charge);
-	if (page == in->swapcache && has(m, FEAT_SWAPIN_ACTIVATES))
+	if (!is_copy(in) && has(m, FEAT_SWAPIN_ACTIVATES))
 		activate_page(m, page);
 	swap_free(m, in->entry);
 	if (vm_swap_full(m))
@@ -376,7 +427,7 @@ static bool free_then_map(struct pyksm *m, struct vm_area_struct *vma, uint64_t 
 	else if (exclusive && has(m, FEAT_SWAPIN_MAPS_WRITABLE) &&
 		 !pte_needs_soft_dirty_wp(m, vma, pte))
 		pte = maybe_mkwrite(pte, vma);
-	if (page == in->swapcache)
+	if (!is_copy(in))
 		do_page_add_anon_rmap(m, page, vma, addr, exclusive);
 	else
 		page_add_new_anon_rmap(m, page, vma, addr);
@@ -410,12 +461,14 @@ static bool is_still_of_entry(const struct pyksm *m, const struct page *page, sw
 static bool lock_swapped_page(struct pyksm *m, struct vm_area_struct *vma, uint64_t addr,
 			      struct swapin *in, int *ret)
 {
-	struct page *page = in->swapcache;
+	struct page *page = in->page;
 	struct mm_struct *mm = vma->vm_mm;
 
 	mm->readers++; /* mmap_sem is held for reading while the page lock is waited for */
 	lock_page(m, page, PT_SWAP_PAGE_LOCK_PAGE);
 	mm->readers--;
+	if (!in->swapcache)
+		return true; /* nobody else knows of it */
 	if (!is_still_of_entry(m, page, in->entry)) {
 		unlock_page(m, page);
 		put_page(m, page);
@@ -464,41 +517,57 @@ static bool swapin_settled(struct pyksm *m, struct mm_struct *mm, uint64_t addr,
 	return false;
 }
 
-static int do_swap_page(struct pyksm *m, struct vm_area_struct *vma, uint64_t addr, pte_t *pte,
-			pte_t orig, unsigned int flags)
+static int __do_swap_page(struct pyksm *m, struct vm_area_struct *vma, uint64_t addr, pte_t *pte,
+			  struct swap_info_struct *si, struct swapin *in, bool write)
 {
 	struct mm_struct *mm = vma->vm_mm;
-	struct swapin in = { pte_to_swp_entry(m, orig), orig, NULL, NULL };
-	bool write = flags & FAULT_FLAG_WRITE;
+	bool again = false;
 	int ret = 0;
 
-	COUNT(m, do_swap_page);
-	if (non_swap_entry(m, in.entry))
-		return non_swap_fault(m, mm, addr, in.entry);
-	in.swapcache = swapin_page(m, vma, in.entry, &ret);
-	if (!in.swapcache)
-		return swapin_without_page(m, mm, addr, pte, orig);
-	if (!lock_swapped_page(m, vma, addr, &in, &ret))
+	in->page = swapin_page(m, vma, si, in, &again, &ret);
+	if (!in->page)
+		return again ? 0 : swapin_without_page(m, mm, addr, pte, in->orig);
+	if (!lock_swapped_page(m, vma, addr, in, &ret))
 		return ret;
-	drain_for_writer(m, &in, write);
+	drain_for_writer(m, in, write);
 	pte_lock(m, mm, addr, PT_SWAP_PAGE_PTL);
 	pte = pte_lookup(mm, addr); /* a hook may have had the table go */
-	if (!swapin_settled(m, mm, addr, pte, &in, &ret))
+	if (!swapin_settled(m, mm, addr, pte, in, &ret))
 		return ret;
 	mm->anon_rss++;
 	mm->swapents--;
 	if (has(m, FEAT_ANON_EXCLUSIVE))
-		write = free_then_map(m, vma, addr, pte, &in, write);
+		write = free_then_map(m, vma, addr, pte, in, write);
 	else
-		write = map_then_free(m, vma, addr, pte, &in, write);
-	unlock_page(m, in.page);
-	put_copied(m, &in);
+		write = map_then_free(m, vma, addr, pte, in, write);
+	unlock_page(m, in->page);
+	put_copied(m, in);
 	if (!write) {
 		pte_unlock(m, mm, addr);
 		return ret;
 	}
 	ret |= do_wp_page(m, vma, addr, pte, false);
 	return ret & VM_FAULT_OOM ? VM_FAULT_OOM : ret;
+}
+
+static int do_swap_page(struct pyksm *m, struct vm_area_struct *vma, uint64_t addr, pte_t *pte,
+			pte_t orig, unsigned int flags)
+{
+	struct swapin in = { pte_to_swp_entry(m, orig), orig, NULL, NULL, false };
+	struct swap_info_struct *si;
+	int ret;
+
+	COUNT(m, do_swap_page);
+	if (non_swap_entry(m, in.entry))
+		return non_swap_fault(m, vma->vm_mm, addr, in.entry);
+	si = get_swap_device(m, in.entry);
+	if (!si)
+		return 0; /* swapoff is done with it: the pte has changed */
+	ret = __do_swap_page(m, vma, addr, pte, si, &in, flags & FAULT_FLAG_WRITE);
+	if (in.claimed)
+		swapcache_free(m, in.entry);
+	put_swap_device(m, si);
+	return ret;
 }
 
 static int handle_pte_fault(struct pyksm *m, struct vm_area_struct *vma, uint64_t addr, pte_t *pte,

@@ -291,6 +291,7 @@ struct content_ids {
 #define SWAPFILE_CLUSTER 256
 #define SWP_USED 1U
 #define SWP_WRITEOK 2U
+#define SWP_DYING 4U /* nobody may begin to look at it any more */
 
 /* Digits above the first of 4096 neighbouring swap_map counts. */
 struct swap_cont {

@@ -160,6 +160,15 @@ void swap_backend_close(struct pyksm *m, struct swap_info_struct *si)
 	si->fd = -1;
 }
 
+/* zram's: zeros from now on. */
+static void discard_slot(struct pyksm *m, struct swap_info_struct *si, uint64_t offset)
+{
+	if (si->buffers)
+		share_buffer(m, &si->buffers[offset], 0);
+	else if (si->mem)
+		memset(si->mem + offset * m->page_size, 0, m->page_size);
+}
+
 /*
  * The slot is free. By reference what it holds is let go, so that whoever has read it may write to it in
  * place; not where swapoff drops a page whose write has failed (until 5.1), as the next to use the slot
@@ -167,8 +176,31 @@ void swap_backend_close(struct pyksm *m, struct swap_info_struct *si)
  */
 void swap_slot_forget(struct pyksm *m, struct swap_info_struct *si, uint64_t offset)
 {
+	if (has(m, FEAT_SWAP_SYNCHRONOUS)) {
+		discard_slot(m, si, offset);
+		return;
+	}
 	if (has(m, FEAT_SWAPOFF_PER_MM))
 		share_buffer(m, &si->buffers[offset], 0);
+}
+
+/*
+ * What a read once meant to a device in memory: the page is all that is needed now, so its copy goes. As long as the
+ * slot had one reference, that was thought to do no harm.
+ */
+static void swap_slot_free_notify(struct pyksm *m, struct page *page)
+{
+	swp_entry_t entry = { page->private };
+	struct swap_info_struct *si = &m->swap.info[swp_type(entry)];
+	bool shared = bugged(m, BUG_SWAP_SLOT_FREED_WHILE_SHARED);
+
+	if (!(shared || bugged(m, BUG_SWAP_CLONE_VM_ZEROED)) || !(page->flags & PG_swapcache) ||
+	    !is_synchronous(m, si))
+		return;
+	if (!shared && __swap_count(si, swp_offset(entry)) != 1)
+		return;
+	page->flags |= PG_dirty;
+	discard_slot(m, si, swp_offset(entry));
 }
 
 int pyksm_mkswap(const char *path, uint64_t npages, uint32_t page_size)
@@ -217,6 +249,7 @@ static int backend_read(struct pyksm *m, struct page *page)
 	struct swap_info_struct *si = &m->swap.info[swp_type(entry)];
 	uint64_t pos = swp_offset(entry) * m->page_size;
 
+	assert(si->flags & SWP_USED); /* a device that is closed */
 	if (si->mem)
 		memcpy(page_content_overwrite(m, page), si->mem + pos, m->page_size);
 	else if (si->buffers)
@@ -282,6 +315,7 @@ void swap_readpage(struct pyksm *m, struct page *page)
 		return;
 	}
 	page->flags |= PG_uptodate;
+	swap_slot_free_notify(m, page);
 	unlock_page(m, page);
 }
 

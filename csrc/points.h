@@ -35,6 +35,7 @@
 	X(SWAPCACHE_FREE, "swapcache_free:swap_lock")                                              \
 	X(PAGE_SWAPCOUNT, "page_swapcount:swap_lock")                                              \
 	X(FREE_SWAP_AND_CACHE, "free_swap_and_cache:swap_lock")                                    \
+	X(FREE_SWAP_RECLAIM, "free_swap_and_cache:reclaim")                                        \
 	X(FREE_SWAP_CACHE_TRYLOCK, "free_swap_cache:trylock_page")                                 \
 	X(SWAPON_MUTEX, "swapon_mutex")                                                            \
 	X(SWAPOFF_SWAP_LOCK, "swapoff:swap_lock")                                                  \
@@ -42,6 +43,11 @@
 	X(ADD_TO_SWAP_CACHE, "add_to_swap_cache:tree_lock")                                        \
 	X(DELETE_FROM_SWAP_CACHE, "delete_from_swap_cache:tree_lock")                              \
 	X(SWAPCACHE_RETRY, "read_swap_cache_async:retry")                                          \
+	X(GET_SWAP_DEVICE, "get_swap_device")                                                      \
+	X(SWAPOFF_KILL_REF, "swapoff:wait_for_users")                                              \
+	X(SWAPIN_COUNT, "do_swap_page:swap_count")                                                 \
+	X(SWAPIN_READ, "do_swap_page:swap_readpage")                                               \
+	X(SWAPIN_CLAIMED, "do_swap_page:wait_for_claim")                                           \
 	X(FIND_GET_PAGE, "find_get_page")                                                          \
 	/* swapoff.c, swapoff_mm.c */                                                              \
 	X(UNUSE_PTE_PTL, "unuse_pte:pte_lock")                                                     \

@@ -16,9 +16,9 @@ const char *point_name(enum sched_point point)
 
 const char *lock_class_name(enum lock_class class)
 {
-	static const char *const of[] = { "nothing",  "ksm_thread_mutex", "swapon_mutex",
-					  "mmap_sem", "page lock",	  "anon_vma lock",
-					  "pte lock", "memory" };
+	static const char *const of[] = { "nothing",	   "ksm_thread_mutex", "swapon_mutex",
+					  "mmap_sem",	   "swap device",      "page lock",
+					  "anon_vma lock", "pte lock",	       "memory" };
 
 	return of[class];
 }

@@ -331,13 +331,30 @@ surplus:
 	return err;
 }
 
+/*
+ * What is to be locked is looked at before it is: whoever keeps the area from going must have begun with that. Up to
+ * then it was one lock for all.
+ */
+static EXPANDED struct swap_info_struct *swap_info_before_lock(struct pyksm *m, swp_entry_t entry,
+							       unsigned char usage)
+{
+	struct swap_info_struct *si = swap_info_get(m, entry);
+
+	sched_point(m, usage == SWAP_HAS_CACHE ? PT_SWAPCACHE_PREPARE : PT_SWAP_DUPLICATE);
+	if (!in_task(m))
+		return si;
+	if (!has(m, FEAT_SWAP_DEVICE_PINNED))
+		return swap_info_get(m, entry);
+	assert(!si || swp_offset(entry) < si->max); /* its swap_map has been freed */
+	return si && si->swap_map[swp_offset(entry)] ? si : NULL;
+}
+
 static EXPANDED int __swap_duplicate(struct pyksm *m, swp_entry_t entry, unsigned char usage)
 {
 	struct swap_info_struct *si;
 	unsigned char count, has_cache, *map;
 
-	sched_point(m, usage == SWAP_HAS_CACHE ? PT_SWAPCACHE_PREPARE : PT_SWAP_DUPLICATE);
-	si = swap_info_get(m, entry);
+	si = swap_info_before_lock(m, entry, usage);
 	if (!si)
 		return -ENOENT;
 	map = &si->swap_map[swp_offset(entry)];
@@ -402,7 +419,7 @@ static __attribute__((noinline)) void slot_is_free(struct pyksm *m, struct swap_
 	si->inuse_pages--;
 	if (si->zeromap)
 		si->zeromap[offset / 8] &= (unsigned char)~(1 << offset % 8);
-	if (si->buffers)
+	if (si->buffers || has(m, FEAT_SWAP_SYNCHRONOUS))
 		swap_slot_forget(m, si, offset);
 	swap_table_forget(m, si, offset);
 }
@@ -488,35 +505,65 @@ bool try_to_free_swap(struct pyksm *m, struct page *page)
 	return true;
 }
 
-/* A swap pte goes; with the last one the cached page goes too, if nobody needs it. */
-int free_swap_and_cache(struct pyksm *m, swp_entry_t entry)
+/* The cached page of a slot that no pte refers to any more goes too, if nobody needs it. */
+static void drop_unused_page(struct pyksm *m, swp_entry_t entry, struct page *page)
+{
+	const struct swap_info_struct *si = swap_info_get(m, entry);
+
+	if (!__trylock_page(m, page))
+		return;
+	if ((page->flags & PG_swapcache) && page->private == entry.val &&
+	    !(page->flags & PG_writeback) && (!page_mapped(page) || vm_swap_full(m)) && si &&
+	    !__swap_count(si, swp_offset(entry))) {
+		delete_from_swap_cache(m, page);
+		page->flags |= PG_dirty;
+	}
+	unlock_page(m, page);
+}
+
+/* A swap pte goes. */
+static int __free_swap_and_cache(struct pyksm *m, swp_entry_t entry,
+				 const struct swap_info_struct *area)
 {
 	struct swap_info_struct *si;
 	struct page *page;
 
-	COUNT(m, free_swap_and_cache);
-	if (non_swap_entry(m, entry))
-		return 1;
 	sched_point(m, PT_FREE_SWAP_AND_CACHE);
 	si = swap_info_get(m, entry);
 	if (!si)
 		return 0;
 	if (swap_entry_free(m, si, swp_offset(entry), 1) != SWAP_HAS_CACHE)
 		return 1;
-	page = __find_get_page(
-		m, entry); /* still under the lock: the slot cannot become another's before that */
+	if (in_task(m) && has(m, FEAT_SWAP_DEVICE_PINNED)) {
+		/* That was under the lock of its cluster. Up to then it was the lock of all areas, and kept. */
+		sched_point(m, PT_FREE_SWAP_RECLAIM);
+		assert(swp_offset(entry) <
+		       area->max); /* what is known of its slots has been freed */
+	}
+	page = __find_get_page(m, entry);
 	if (!page)
 		return 1;
-	if (__trylock_page(m, page)) {
-		if ((page->flags & PG_swapcache) && !(page->flags & PG_writeback) &&
-		    (!page_mapped(page) || vm_swap_full(m))) {
-			delete_from_swap_cache(m, page);
-			page->flags |= PG_dirty;
-		}
-		unlock_page(m, page);
-	}
+	drop_unused_page(m, entry, page);
 	put_page(m, page);
 	return 1;
+}
+
+int free_swap_and_cache(struct pyksm *m, swp_entry_t entry)
+{
+	struct swap_info_struct *si;
+	int ret;
+
+	COUNT(m, free_swap_and_cache);
+	if (non_swap_entry(m, entry))
+		return 1;
+	if (bugged(m, BUG_SWAPOFF_VS_FREE_SWAP))
+		return __free_swap_and_cache(m, entry, &m->swap.info[swp_type(entry)]);
+	si = get_swap_device(m, entry);
+	if (!si)
+		return 0;
+	ret = __free_swap_and_cache(m, entry, si);
+	put_swap_device(m, si);
+	return ret;
 }
 
 /* ---- swapon ---- */
@@ -738,6 +785,15 @@ static void drain_mmlist(struct pyksm *m)
 		list_del_init(pos);
 }
 
+/* Until nobody looks at the area any more who has begun to, and nobody does any more. */
+static void wait_for_users(struct pyksm *m, struct swap_info_struct *si)
+{
+	if (!in_task(m) || !has(m, FEAT_SWAP_DEVICE_PINNED) || devices_not_pinned(m))
+		return;
+	si->flags |= SWP_DYING;
+	sched_wait(m, PT_SWAPOFF_KILL_REF, (struct lock_id){ LOCK_SWAP_DEVICE, si, 0 });
+}
+
 int sys_swapoff(struct pyksm *m, int type)
 {
 	struct swap_info_struct *si;
@@ -761,6 +817,7 @@ int sys_swapoff(struct pyksm *m, int type)
 		_enable_swap_info(m, si, si->prio);
 		return err;
 	}
+	wait_for_users(m, si);
 	mutex_lock(m, LOCK_SWAPON, PT_SWAPON_MUTEX);
 	sched_point(m, PT_MMLIST_LOCK);
 	drain_mmlist(m);

@@ -266,6 +266,37 @@ BUGS: tuple[Bug, ...] = (
         "a fault that waited for the page's lock asks whether it is in the swap cache, but not for "
         "which slot",
     ),
+    Bug(
+        "swapoff-vs-sync-swapin", "interleaving", "mm/memory.c: do_swap_page",
+        ("2799e77529c2",), "4.15", "5.14", ("I5", "I1"),
+        "a fault that reads its slot past the swap cache does not hold on to the area, which may "
+        "be gone when it does",
+        needs=("swap-synchronous", "swap-device-pinned"), lacks=("swapin-claims",),
+    ),
+    Bug(
+        "swap-skip-cache-aba", "interleaving", "mm/memory.c: do_swap_page",
+        ("13ddaf26be32",), "4.15", "6.8", ("I1",),
+        "of two faults that read a slot past the swap cache the slower one may map what it has "
+        "read long after, when pages have gone and come again",
+        needs=("swap-synchronous", "swapin-claims"),
+    ),
+    # ---- mm/page_io.c ----
+    Bug(
+        "swap-slot-freed-while-shared", "interleaving", "mm/page_io.c: swap_slot_free_notify",
+        ("5df373e95689",), "4.15", "5.4", ("I1", "I2"),
+        "zram's copy goes when a page has been read into the swap cache, whoever else refers to "
+        "the slot",
+        needs=("swap-synchronous",), lacks=("swapin-claims",),
+    ),
+    Bug(
+        "swap-clone-vm-zeroed", "interleaving", "mm/page_io.c: swap_slot_free_notify",
+        ("e914d8f00391",), "4.15", "5.18", ("I1", "I2"),
+        "zram's copy goes when a page has been read into the swap cache for the only pte that "
+        "refers to the slot, of which two threads may be at work",
+        needs=("swap-synchronous",), lacks=("swapin-claims",),
+        corrected="a page that is read past the swap cache discards nothing: the first of the two "
+        "has to read it into the swap cache",
+    ),
     # ---- mm/rmap.c ----
     Bug(
         "unmap-failure-leaks-swap-count", "sequential", "mm/rmap.c: try_to_unmap_one",
@@ -331,6 +362,21 @@ BUGS: tuple[Bug, ...] = (
         "swapoff takes the area off the list of those with room before it has the area's lock: "
         "whoever frees a slot puts it back",
         needs=("swap-avail-plist",),
+    ),
+    Bug(
+        "swapoff-vs-free-swap", "interleaving", "mm/swapfile.c: free_swap_and_cache",
+        ("82b1c07a0af6",), "4.11", "6.9", ("I5",),
+        "who frees the last reference to a slot looks at its area once more after that, when "
+        "swapoff may have been waiting for nothing else",
+        needs=("swap-device-pinned",),
+    ),
+    Bug(
+        "swapoff-vs-swap-readers", "interleaving", "mm/swapfile.c: __swap_duplicate",
+        ("eb085574a752",), "2.6", "5.3", ("I5",),
+        "who looks at a slot does not hold on to its area, whose swap_map may be freed meanwhile",
+        needs=("swap-device-pinned",),
+        corrected="3.10 finds and locks the area under one lock, so that there it is not open; the "
+        "window came with the locks of areas and clusters",
     ),
     # ---- mm/swap_state.c ----
     Bug(

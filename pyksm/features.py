@@ -27,6 +27,7 @@ class Feature:
     until: str | None = None
     needs: tuple[str, ...] = ()  #: features without which this one has no meaning
     museum: bool = False
+    asked: bool = False  #: of a machine's equipment: in no profile, only where it is asked for
 
 
 FEATURES: tuple[Feature, ...] = (
@@ -319,6 +320,21 @@ FEATURES: tuple[Feature, ...] = (
         "pages of zeros get a slot but no I/O (swpout_zero, swpin_zero)",
     ),
     Feature(
+        "swap-synchronous", "swap", "4.15", ("0bcac06f27d7", "aa8d22a11da9"),
+        "areas in memory are like zram: a fault reads a slot that it alone refers to past the swap "
+        "cache, and a slot that is free holds zeros",
+        asked=True,
+    ),
+    Feature(
+        "swapin-claims", "swap", "6.8", ("13ddaf26be32",),
+        "a fault that reads past the swap cache claims the slot as if it were for it (stable 6.1 "
+        "has it too)",
+    ),
+    Feature(
+        "swap-device-pinned", "swap", "5.14", ("eb085574a752", "2799e77529c2"),
+        "who looks at a slot of an area holds on to the area: swapoff waits for that",
+    ),
+    Feature(
         "swap-avail-plist", "swap", "3.16", ("18ab4d4ced08",),
         "areas of one priority take turns strictly: the one that is asked for a slot goes behind "
         "its equals, and so does one that has room again",
@@ -407,7 +423,7 @@ def of_release(text: str) -> frozenset[str]:
     return frozenset(
         each.name
         for each in FEATURES
-        if not each.museum
+        if not (each.museum or each.asked)
         and release(each.since) <= at
         and (each.until is None or at < release(each.until))
     )
@@ -465,7 +481,8 @@ PROFILES: dict[str, Profile] = {
         ),
         Profile(
             "6.1", (), "Debian 12's 6.1.192",
-            "swapoff mm by mm, exclusive anonymous pages", of_release("6.1"),
+            "swapoff mm by mm, exclusive anonymous pages",
+            switch(of_release("6.1"), on=frozenset({"swapin-claims"})),
         ),
         Profile(
             "6.12", (), "Debian 12's 6.12.117",

@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from errno import EFAULT, EIO, ENOMEM
 
-from pyksm.oracle import ksm, memcontrol, mmap, rmap, swap_state, swapfile
+from pyksm.oracle import (
+    ksm,
+    memcontrol,
+    mmap,
+    page_io,
+    rmap,
+    swap_state,
+    swapfile,
+    workingset,
+)
 from pyksm.oracle.page_alloc import (
     alloc_page_vma,
     copy_page,
@@ -46,11 +55,12 @@ from pyksm.oracle.structs import (
     Machine,
     Mm,
     Page,
+    SwapEntry,
     Vma,
     schedule_point,
 )
-from pyksm.oracle.swap import activate_page, lru_add_drain
-from pyksm.oracle.swap_map import add_swap_count_continuation
+from pyksm.oracle.swap import activate_page, lru_add_drain, lru_cache_add
+from pyksm.oracle.swap_map import add_swap_count_continuation, swap_count
 
 EHWPOISON = 133  # errno does not have it everywhere
 
@@ -235,6 +245,8 @@ def do_swap_page(m: Machine, vma: Vma, address: int, orig_pte: int, write: bool)
     ret = 0
     swapcache = swap_state.lookup_swap_cache(m, entry)
     if swapcache is None:
+        if _is_read_directly(m, entry):
+            return _swapin_direct(m, vma, address, orig_pte, write)
         swapcache = swap_state.swapin_readahead(m, entry, vma)
         if swapcache is None:
             return VM_FAULT_OOM if get_pte(vma.mm, address) == orig_pte else 0
@@ -262,15 +274,56 @@ def do_swap_page(m: Machine, vma: Vma, address: int, orig_pte: int, write: bool)
     return ret
 
 
+def _is_read_directly(m: Machine, entry: SwapEntry) -> bool:
+    """SWP_SYNCHRONOUS_IO, and nobody else refers to the slot."""
+    area = m.swap_info[entry[0]]
+    if not m.has("swap-synchronous") or area.fd >= 0 or area.swap_map is None:
+        return False
+    return swap_count(area.swap_map[entry[1]]) == 1
+
+
+def _swapin_direct(m: Machine, vma: Vma, address: int, orig_pte: int, write: bool) -> int:
+    """Past the swap cache, the slot claimed as if for it (swapcache_prepare(), 13ddaf26be32)."""
+    entry = pte_to_swp_entry(m, orig_pte)
+    page = alloc_page_vma(m, vma)
+    if page is None:
+        return VM_FAULT_OOM
+    claims = m.has("swapin-claims")
+    if claims and swapfile.swapcache_prepare(m, entry):
+        put_page(m, page)
+        return 0
+    page.locked = True
+    page.charged = m.has("swapin-charged-at-read")
+    workingset.workingset_refault(m, page, entry)
+    lru_cache_add(m, page, page.active)
+    page.private = entry
+    page_io.swap_readpage(m, page)
+    page.private = None
+    vma.mm.readers += 1
+    schedule_point(m, "do_swap_page:lock_page")
+    vma.mm.readers -= 1
+    lock_page(page)
+    if get_pte(vma.mm, address) == orig_pte and page.uptodate:
+        ret = _map_swap_page(m, vma, address, page, None, write, VM_FAULT_MAJOR)
+    else:
+        ret = VM_FAULT_SIGBUS if get_pte(vma.mm, address) == orig_pte else VM_FAULT_MAJOR
+        unlock_page(page)
+        put_page(m, page)
+    if claims:
+        swapfile.swapcache_free(m, entry)
+    return ret
+
+
 def _is_in_batch(m: Machine, page: Page, swapcache: Page, write: bool) -> bool:
     """A batch's reference would look like another user's to a writer."""
     return write and page is swapcache and not (page.ksm or page.lru) and m.has("anon-exclusive")
 
 
 def _map_swap_page(
-    m: Machine, vma: Vma, address: int, page: Page, swapcache: Page, write: bool, ret: int
+    m: Machine, vma: Vma, address: int, page: Page, swapcache: Page | None, write: bool, ret: int
 ) -> int:
-    """The end of do_swap_page(): both pages are locked. The reference becomes the mapping's."""
+    """The end of do_swap_page(): both pages are locked (no ``swapcache``: read past it). The
+    reference becomes the mapping's."""
     if m.has("anon-exclusive"):
         pte = _map_exclusive(m, vma, address, page, swapcache, write)
     else:
@@ -279,7 +332,7 @@ def _map_swap_page(
         write = False
         ret |= VM_FAULT_WRITE
     unlock_page(page)
-    if page is not swapcache:
+    if swapcache is not None and page is not swapcache:
         unlock_page(swapcache)
         put_page(m, swapcache)
     if write:
@@ -290,7 +343,7 @@ def _map_swap_page(
 
 
 def _map_by_swap_count(
-    m: Machine, vma: Vma, address: int, page: Page, swapcache: Page, write: bool
+    m: Machine, vma: Vma, address: int, page: Page, swapcache: Page | None, write: bool
 ) -> int:
     """Until 5.17: writable where reuse_swap_page() says so. Returns the new pte."""
     orig_pte = get_pte(vma.mm, address)
@@ -303,12 +356,12 @@ def _map_by_swap_count(
         pte = maybe_mkwrite(pte_mkdirty(m, pte), vma)
     pte |= swp_soft_dirty_of(m, orig_pte)
     set_pte(vma.mm, address, pte)
-    if page is swapcache:
+    if page is (swapcache or page):
         rmap.do_page_add_anon_rmap(m, page, vma, address, exclusive)
     else:
         rmap.page_add_new_anon_rmap(m, page, vma, address)
     memcontrol.commit_charge_swapin(m, page, charge)
-    if m.has("swapin-activates") and page is swapcache:
+    if m.has("swapin-activates") and page is (swapcache or page):
         activate_page(m, page)
     swapfile.swap_free(m, pte_to_swp_entry(m, orig_pte))
     if swapfile.vm_swap_full(m):
@@ -317,7 +370,7 @@ def _map_by_swap_count(
 
 
 def _map_exclusive(
-    m: Machine, vma: Vma, address: int, page: Page, swapcache: Page, write: bool
+    m: Machine, vma: Vma, address: int, page: Page, swapcache: Page | None, write: bool
 ) -> int:
     """From 5.18 on (c145e0b47c77): the slot is given up first, then references are counted."""
     orig_pte = get_pte(vma.mm, address)
@@ -333,7 +386,7 @@ def _map_exclusive(
         pte = maybe_mkwrite(pte_mkdirty(m, pte), vma)
     elif exclusive and m.has("swapin-maps-writable") and not tracks_soft_dirty(m, vma, pte):
         pte = maybe_mkwrite(pte, vma)
-    if page is swapcache:
+    if page is (swapcache or page):
         rmap.do_page_add_anon_rmap(m, page, vma, address, exclusive)
     else:
         rmap.page_add_new_anon_rmap(m, page, vma, address)

@@ -241,6 +241,8 @@ def swap_entry_free(m: Machine, area: SwapInfo, offset: int, usage: int) -> int:
         m.nr_swap_pages += 1
         area.inuse_pages -= 1
         area.zeromap.discard(offset)
+        if m.has("swap-synchronous"):
+            area.slots.pop(offset, None)  # zram's swap_slot_free_notify()
         m.shadows.pop((area.type, offset), None)
     return byte
 
