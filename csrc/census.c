@@ -203,6 +203,10 @@ static void check_vma(struct census *c, const struct vm_area_struct *vma)
 	}
 	if (vma->anon_vma)
 		check_chain(c, vma);
+	if (!!vma->anon_vma != vma->written)
+		wrong(c, "anon-vma", "pid %d 0x%llx was %swritten to and is on %s anon_vma",
+		      vma->vm_mm->pid, (unsigned long long)vma->vm_start,
+		      vma->written ? "" : "never ", vma->written ? "no" : "an");
 	if (own != !!vma->anon_vma)
 		wrong(c, "anon-vma", "pid %d 0x%llx is not on its own anon_vma", vma->vm_mm->pid,
 		      (unsigned long long)vma->vm_start);

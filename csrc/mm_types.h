@@ -111,6 +111,7 @@ struct vm_area_struct {
 	struct list_head anon_vma_chain;
 	struct anon_vma *anon_vma;
 	int32_t node; /* MPOL_BIND to it, or -1 */
+	bool written; /* something was, here or where its pages come from: then it has an anon_vma */
 };
 
 struct mm_struct {

@@ -231,15 +231,39 @@ static int share_anon_vma(struct pyksm *m, struct vm_area_struct *importer,
 	return anon_vma_clone(m, importer, exporter); /* which takes it back if it fails */
 }
 
-/* mremap's pages come from a vma that is neither neighbour; nobody else tells the one that gets them. */
-static int share_copied(struct pyksm *m, struct vm_area_struct *importer,
-			struct vm_area_struct *src, uint64_t addr)
+/*
+ * Who gets pages must be on their anon_vmas: exporter's, those of one behind it that goes as well, those that mremap
+ * copies from a vma that is no neighbour. Since 6.1 (d4af56c5c7c6) the tree of vmas takes memory; where there is none
+ * all is as before.
+ */
+static int prepare_merge(struct pyksm *m, struct vm_area_struct *importer,
+			 struct vm_area_struct *exporter, struct vm_area_struct *behind,
+			 struct vm_area_struct *copied)
 {
-	bool copied = src && (addr < src->vm_start || addr >= src->vm_end);
+	bool had = importer->anon_vma;
+	int err = share_anon_vma(m, importer, exporter);
 
-	if (!copied || bugged(m, BUG_MREMAP_UNFAULTED_MERGE_UAF))
+	if (!err && !bugged(m, BUG_MREMAP_UNFAULTED_MERGE_UAF))
+		err = share_anon_vma(m, importer, copied);
+	if (err || !has(m, FEAT_MAPLE_TREE))
+		return err;
+	err = share_anon_vma(m, importer, behind);
+	if (err)
+		return err;
+	COUNT(m, kmem_alloc);
+	if (!should_fail(m, PYKSM_FAIL_KMEM))
 		return 0;
-	return share_anon_vma(m, importer, src);
+	if (!had && importer->anon_vma && !bugged(m, BUG_ANONVMA_DUP_ERROR_LEAK)) {
+		unlink_anon_vmas(m, importer);
+		importer->anon_vma = NULL;
+	}
+	return -ENOMEM;
+}
+
+static void pages_change_hands(struct vm_area_struct *importer,
+			       const struct vm_area_struct *exporter)
+{
+	importer->written |= exporter && exporter->written;
 }
 
 static void swallow(struct pyksm *m, struct vm_area_struct *vma)
@@ -249,15 +273,19 @@ static void swallow(struct pyksm *m, struct vm_area_struct *vma)
 	kmem_free(m, POOL_VMA, vma);
 }
 
-/* Move the border between vma and its successor, or let vma swallow successors that end by end. */
+/*
+ * Move the border between vma and its successor, or let vma swallow successors that end by end. copied: the vma that
+ * what comes in is from, where that is neither.
+ */
 static int vma_move_end(struct pyksm *m, struct vm_area_struct *vma, uint64_t start, uint64_t end,
-			uint64_t pgoff)
+			uint64_t pgoff, struct vm_area_struct *copied)
 {
 	struct mm_struct *mm = vma->vm_mm;
 	struct vm_area_struct *next = vma->vm_next;
 	struct vm_area_struct *exporter = NULL, *importer = vma;
 	uint64_t want = end, border = end;
-	bool remove = false, adjust = false, again;
+	bool remove = false, adjust = false, again, first = true;
+	int err;
 
 	do {
 		again = false;
@@ -275,8 +303,14 @@ static int vma_move_end(struct pyksm *m, struct vm_area_struct *vma, uint64_t st
 			exporter = vma;
 			importer = next;
 		}
-		if (share_anon_vma(m, importer, exporter))
-			return -ENOMEM;
+		err = first ? prepare_merge(m, importer, exporter, again ? next->vm_next : NULL,
+					    copied)
+			    : share_anon_vma(m, importer, exporter);
+		if (err)
+			return err;
+		pages_change_hands(importer, exporter);
+		pages_change_hands(importer, first ? copied : NULL);
+		first = false;
 		lock_trees(m, vma, next);
 		take_from_trees(vma);
 		if (adjust) {
@@ -316,6 +350,8 @@ struct vm_area_struct *vma_merge(struct pyksm *m, struct mm_struct *mm, struct v
 {
 	uint64_t pglen = (end - addr) >> PAGE_SHIFT;
 	struct vm_area_struct *area = prev ? prev->vm_next : mm->mmap, *next = area;
+	struct vm_area_struct *copied = src && (addr < src->vm_start || addr >= src->vm_end) ? src
+											     : NULL;
 	bool before;
 	int err;
 
@@ -327,20 +363,15 @@ struct vm_area_struct *vma_merge(struct pyksm *m, struct mm_struct *mm, struct v
 	    can_vma_merge(m, prev, flags, src, node)) {
 		if (before && are_anon_vmas_compatible(prev, next))
 			end = next->vm_end;
-		err = share_copied(m, prev, src, addr);
-		if (!err)
-			err = vma_move_end(m, prev, prev->vm_start, end, prev->vm_pgoff);
+		err = vma_move_end(m, prev, prev->vm_start, end, prev->vm_pgoff, copied);
 		return err ? NULL : prev;
 	}
 	if (!before)
 		return NULL;
-	if (prev && addr < prev->vm_end) {
-		err = vma_move_end(m, prev, prev->vm_start, addr, prev->vm_pgoff);
-	} else {
-		err = share_copied(m, next, src, addr);
-		if (!err)
-			err = vma_move_end(m, area, addr, next->vm_end, next->vm_pgoff - pglen);
-	}
+	if (prev && addr < prev->vm_end)
+		err = vma_move_end(m, prev, prev->vm_start, addr, prev->vm_pgoff, NULL);
+	else
+		err = vma_move_end(m, area, addr, next->vm_end, next->vm_pgoff - pglen, copied);
 	return err ? NULL : area;
 }
 

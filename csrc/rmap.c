@@ -89,6 +89,7 @@ int anon_vma_prepare(struct pyksm *m, struct vm_area_struct *vma)
 	raced = vma->anon_vma; /* others fault in this vma too */
 	if (!raced) {
 		vma->anon_vma = av;
+		vma->written = true;
 		av->num_active_vmas++;
 		anon_vma_chain_link(vma, avc, av);
 	}

@@ -418,6 +418,13 @@ BUGS: tuple[Bug, ...] = (
         "that is in use is given to a second vma, whose chain is another",
         needs=("anon-vma-active-vmas",),
     ),
+    Bug(
+        "anonvma-dup-error-leak", "sequential+fault", "mm/mmap.c: vma_expand, vma_merge",
+        ("824135c46b00",), "6.1", "6.7", ("I3",),
+        "a merge for which there is no memory leaves the vma on the anon_vma that it was to take "
+        "over",
+        needs=("maple-tree",),
+    ),
     # ---- mm/migrate.c, mm/mremap.c ----
     Bug(
         "migrate-anonvma-not-pinned", "interleaving", "mm/migrate.c: unmap_and_move",

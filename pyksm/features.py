@@ -125,6 +125,11 @@ FEATURES: tuple[Feature, ...] = (
         "mremap moves a range that lies in several vmas, gaps included",
     ),
     Feature(
+        "maple-tree", "rmap", "6.1", ("d4af56c5c7c6",),
+        "a merge of vmas takes memory for the tree that they are in, when the anon_vma has been "
+        "passed on; where there is none they stay apart",
+    ),
+    Feature(
         "merge-with-unfaulted", "rmap", "6.16", ("879bca0a2c4f", "61f67c230a5e", "3b617fd3d317"),
         "a vma that was written may be merged with one that never was, unless it was forked; "
         "mremap makes the one that it merges with known to the pages' anon_vma (6.18.8)",

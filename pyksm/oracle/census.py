@@ -193,6 +193,8 @@ def _vmas(m: Machine, tally: _Tally) -> Iterator[str]:
         for vma in mm.vmas:
             if vma.start < end or not vma.start < vma.end <= TASK_SIZE or vma.mm is not mm:
                 yield f"vma: {vma.start:#x}-{vma.end:#x} of mm {mm.pid} is out of order"
+            if (vma.anon_vma is not None) != vma.written:
+                yield f"anon-vma: {vma.start:#x} of mm {mm.pid} was written to: {vma.written}"
             if (vma.anon_vma is None) != (not vma.chain):
                 yield f"vma: {vma.start:#x} of mm {mm.pid} has an anon_vma or a chain alone"
             end = vma.end

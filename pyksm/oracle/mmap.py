@@ -87,24 +87,56 @@ def _export(m: Machine, exporter: Vma, importer: Vma) -> int:
     return 0
 
 
-def vma_adjust(m: Machine, vma: Vma, start: int, end: int, pgoff: int, insert: Vma | None) -> int:
-    """Give the vma new bounds, at its next one's expense or in favour of ``insert``."""
-    wanted_end = end
+def _prepare_merge(
+    m: Machine, importer: Vma, exporter: Vma | None, behind: Vma | None, copied: Vma | None
+) -> int:
+    """Before the first bound moves: the anon_vmas of all whose pages come in, and since 6.1 memory
+    for the tree of vmas. Where there is none all is as before."""
+    had = importer.anon_vma is not None
+    maple = m.has("maple-tree")
+    for source in (exporter, copied, behind if maple else None):
+        if source is not None and _export(m, source, importer):
+            return -ENOMEM
+    if not maple or kmem_alloc(m):
+        return 0
+    if not had and importer.anon_vma is not None:
+        rmap.unlink_anon_vmas(m, importer)
+        importer.anon_vma = None
+    return -ENOMEM
+
+
+def _second(vma: Vma, removed: int) -> Vma | None:
+    """The vma after the next one, where both vanish."""
+    following = vma_next(vma)
+    return vma_next(following) if removed == 2 and following is not None else None
+
+
+def vma_adjust(
+    m: Machine, vma: Vma, start: int, end: int, pgoff: int, copied: Vma | None = None
+) -> int:
+    """Give the vma new bounds, at its next one's expense; some pages may come from ``copied``,
+    which is elsewhere."""
+    wanted_end, first = end, True
     while True:
         following = vma_next(vma)
-        adjust_next = remove_next = 0
-        if following is not None and insert is None:
+        importer: Vma | None = vma
+        exporter, adjust_next, remove_next = None, 0, 0
+        if following is not None:
             importer, exporter, adjust_next, remove_next = _transfer(vma, wanted_end, following)
             end = following.end if remove_next else wanted_end
-            if exporter is not None and importer is not None and _export(m, exporter, importer):
-                return -ENOMEM
+        importer = importer or vma
+        if first and _prepare_merge(m, importer, exporter, _second(vma, remove_next), copied):
+            return -ENOMEM
+        if not first and exporter is not None and _export(m, exporter, importer):
+            return -ENOMEM
+        for source in (exporter, copied):
+            importer.written |= source is not None and source.written
+        first, copied = False, None
         _set_bounds(vma, start, end, pgoff, following if adjust_next else None, adjust_next)
         if remove_next and following is not None:
             vma.mm.vmas.remove(following)
             if following.anon_vma is not None:
                 rmap.unlink_anon_vmas(m, following)  # anon_vma_merge()
-        elif insert is not None:
-            vma_link(vma.mm, insert)
         if remove_next != 2:
             return 0
 
@@ -138,8 +170,11 @@ def split_vma(m: Machine, vma: Vma, address: int, new_below: bool) -> int:
     if rmap.anon_vma_clone(m, new, vma):
         return -ENOMEM
     if new_below:
-        return vma_adjust(m, vma, address, vma.end, vma.pgoff + pages, new)
-    return vma_adjust(m, vma, vma.start, address, vma.pgoff, new)
+        _set_bounds(vma, address, vma.end, vma.pgoff + pages, None, 0)
+    else:
+        _set_bounds(vma, vma.start, address, vma.pgoff, None, 0)
+    vma_link(vma.mm, new)
+    return 0
 
 
 # --- merging
@@ -167,13 +202,6 @@ def _can_vma_merge(
     return vma.node == node and vma.flags() == flags and is_mergeable_anon_vma(m, vma, source)
 
 
-def _export_copied(m: Machine, source: Vma | None, start: int, importer: Vma) -> int:
-    """mremap's pages come from a vma that is no neighbour of where they go."""
-    if source is None or source.start <= start < source.end:
-        return 0
-    return _export(m, source, importer)
-
-
 def vma_merge(
     m: Machine,
     mm: Mm,
@@ -191,6 +219,7 @@ def vma_merge(
     area = following = mm.vmas[at] if at < len(mm.vmas) else None
     if following is not None and following.end == end:
         following = mm.vmas[at + 1] if at + 1 < len(mm.vmas) else None
+    copied = source if source is not None and not source.start <= start < source.end else None
     pglen = (end - start) >> PAGE_SHIFT
     before_next = (
         following is not None
@@ -210,15 +239,13 @@ def vma_merge(
             and (None in (prev.anon_vma, following.anon_vma) or prev.anon_vma is following.anon_vma)
         ):
             end = following.end
-        if _export_copied(m, source, start, prev):
-            return None
-        return prev if vma_adjust(m, prev, prev.start, end, prev.pgoff, None) == 0 else None
+        return prev if vma_adjust(m, prev, prev.start, end, prev.pgoff, copied) == 0 else None
     if not before_next or following is None or area is None:
         return None
     if prev is not None and start < prev.end:
-        err = vma_adjust(m, prev, prev.start, start, prev.pgoff, None)
-    elif not (err := _export_copied(m, source, start, following)):
-        err = vma_adjust(m, area, start, following.end, following.pgoff - pglen, None)
+        err = vma_adjust(m, prev, prev.start, start, prev.pgoff)
+    else:
+        err = vma_adjust(m, area, start, following.end, following.pgoff - pglen, copied)
     return area if err == 0 else None
 
 

@@ -78,6 +78,7 @@ def anon_vma_prepare(m: Machine, vma: Vma) -> int:
             return -ENOMEM
         anon_vma = AnonVma(num_children=1)
     vma.anon_vma = anon_vma
+    vma.written = True
     anon_vma.num_active_vmas += 1
     anon_vma_chain_link(vma, anon_vma)
     return 0

@@ -160,6 +160,7 @@ class Vma:
     mergeable: bool = False  #: VM_MERGEABLE
     sealed: bool = False  #: VM_SEALED
     anon_vma: AnonVma | None = None
+    written: bool = False  #: something was, here or where its pages come from
     chain: list[AnonVmaChain] = field(default_factory=list)  #: newest first
 
     def flags(self) -> tuple[int, bool, bool]:
