@@ -320,7 +320,8 @@ void look_at_seals(struct pyksm_judge *j, struct pyksm *m, const struct pyksm_pr
 	for (uint32_t i = 0; i < j->now.nr; i++) {
 		const struct judge_cell *cell = &j->now.cell[i];
 		int pid = (uint32_t)cell->process < p->nr_pids ? p->pids[cell->process] : 0;
-		const struct process *process = cell->sealed && pid > 0 ? find_process(m, pid) : NULL;
+		const struct process *process = cell->sealed && pid > 0 ? find_process(m, pid)
+									: NULL;
 		uint64_t addr = cell->vpn << PAGE_SHIFT;
 		const struct vm_area_struct *vma = process ? find_vma(process->mm, addr) : NULL;
 

@@ -10,6 +10,7 @@ import pytest
 from pyksm import museum
 from pyksm.bugs import BUGS, Bug, exists_in
 from pyksm.errors import InputError
+from pyksm.hunt.explore import explore
 from pyksm.hunt.judge import Wrong, judge
 from pyksm.profiles import DEFAULT, effective
 from pyksm.scenario import Scenario, parse
@@ -43,6 +44,20 @@ def test_engines_agree_where_no_bug_is(path: Path) -> None:
     scenario = museum.scenario(path.stem)
     if not scenario.groups:
         assert examine(scenario) == []
+
+
+RACES = [bug for bug in BUGS if bug.kind.startswith("interleaving") and bug.name[:4] == "ksm-"]
+
+
+@pytest.mark.parametrize("bug", RACES, ids=lambda bug: bug.name)
+def test_no_schedule_need_be_given(bug: Bug) -> None:
+    """Whoever tries all within two preemptions comes upon it, and without the bug on nothing."""
+    scenario = museum.scenario(bug.name)
+    found = explore(scenario, bugs=[bug.name]).found
+    assert {each.wrong.invariant for each in found} & set(bug.invariants), found
+    right = explore(scenario)
+    assert right.complete
+    assert right.found == ()
 
 
 def test_every_scenario_is_of_a_bug() -> None:
