@@ -10,7 +10,8 @@ class Mutant:
     """One line of the C core written differently.
 
     ``after``: text that comes before the line, such as the function's head, where ``old`` alone
-    is not unique in the file.
+    is not unique in the file. ``tasks``: it is in the build with tasks, though the plain one has
+    that file too.
     """
 
     file: str
@@ -18,6 +19,7 @@ class Mutant:
     new: str
     why: str
     after: str = ""
+    tasks: bool = False
 
 
 def apply(mutant: Mutant, text: str) -> str:

@@ -1,8 +1,10 @@
-"""Mutation check of the C core: the differential suite must notice every mutant of the table.
+"""Mutation check of the C core: the tests must notice every mutant of the table.
 
 ``run.py [--jobs N] [--programs N] [--only WORD] [--build DIR]``. Each mutant is compiled alone and
 linked with the objects of the unchanged core into an extension of its own, then driver.py holds it
-against the oracle's answers. A crash or a hang is noticed too. Exit 0: all killed; 1: survivors.
+against the oracle's answers; one in a file that only the build with tasks has is held against the
+answers of the unchanged build by tasks_driver.py. A crash or a hang is noticed too. Exit 0: all
+killed; 1: survivors.
 """
 
 from __future__ import annotations
@@ -32,6 +34,9 @@ from table import MUTANTS
 ROOT = Path(__file__).resolve().parents[2]
 TIMEOUT_S = 300
 MEMORY_BYTES = 8 << 30
+CORE = "libpyksm-core.a"
+TASKS = ("libpyksm-tasks-runtime.a", "libpyksm-tasks-core.a")
+EXTENSIONS = {"_core": ("_core.abi3.so", CORE), "_tasks": ("_tasks.abi3.so", *TASKS)}
 
 
 @dataclass(frozen=True)
@@ -52,9 +57,11 @@ class Build:
             self._run(["meson", "setup", str(directory), "-Doptimization=1", *options], ROOT)
         self._run(["ninja", "-C", str(directory)], ROOT)
         commands = json.loads((directory / "compile_commands.json").read_text())
-        self.compile = {Path(each["file"]).name: each for each in commands}
-        objects = {name: directory / each["output"] for name, each in self.compile.items()}
-        self.objects = {name: each for name, each in objects.items() if each.suffix == ".o"}
+        #: By the library or extension, then by the file's name.
+        self.compile: dict[str, dict[str, Any]] = {}
+        for each in commands:
+            target = Path(each["output"]).parent.name.removesuffix(".p")
+            self.compile.setdefault(target, {})[Path(each["file"]).name] = each
 
     @staticmethod
     def _run(command: list[str], cwd: Path) -> None:
@@ -65,30 +72,49 @@ class Build:
         if done.returncode:
             raise SystemExit(f"{shlex.join(command)}:\n{done.stdout}{done.stderr}")
 
-    def package(self, where: Path, changed: dict[str, Path]) -> None:
-        """A package directory whose extension has ``changed`` objects in place of the core's."""
+    def package(self, where: Path, changed: dict[tuple[str, str], Path], name: str = "") -> None:
+        """A package directory whose extensions have ``changed`` objects in place of the core's.
+
+        Only the extension ``name`` is linked, where one is given; the other is the base's.
+        """
         package = where / "pyksm"
         package.mkdir(parents=True)
         for each in (ROOT / "pyksm").iterdir():
-            if not each.name.startswith(("_core.abi3", "__pycache__")):
+            if not each.name.startswith(("_core.abi3", "_tasks.abi3", "__pycache__")):
                 (package / each.name).symlink_to(each)
-        objects = [str(changed.get(name, path)) for name, path in self.objects.items()]
-        self._run(["cc", "-shared", *objects, "-o", str(package / "_core.abi3.so")], where)
+        for extension, targets in EXTENSIONS.items():
+            output = package / f"{extension}.abi3.so"
+            if name and name != extension:
+                output.symlink_to(self.directory / "scratch" / "base" / "pyksm" / output.name)
+                continue
+            objects = [
+                str(changed.get((target, file), self.directory / each["output"]))
+                for target in targets
+                for file, each in self.compile[target].items()
+            ]
+            self._run(["cc", "-shared", *objects, "-o", str(output)], where)
 
     def mutate(self, mutant: Mutant, where: Path) -> None:
         """Compile the mutant's file and link a package with it."""
         where.mkdir(parents=True)
+        target = self.target(mutant)
         source, output = where / mutant.file, where / f"{mutant.file}.o"
         text = apply(mutant, (ROOT / "csrc" / mutant.file).read_text())
         source.write_text(f'#line 1 "{mutant.file}"\n{text}')
-        entry = self.compile[mutant.file]
-        words = shlex.split(entry["command"])
+        words = shlex.split(self.compile[target][mutant.file]["command"])
         words = words[: words.index("-MD")] if "-MD" in words else words[: words.index("-o")]
         command = [word for word in words if word != "-Werror"]
         core = str(ROOT / "csrc")
         command += ["-I", core, "-w", "-o", str(output), "-c", str(source)]
         self._run(command, self.directory)
-        self.package(where, {mutant.file: output})
+        extension = "_core" if target == CORE else "_tasks"
+        self.package(where, {(target, mutant.file): output}, extension)
+
+    def target(self, mutant: Mutant) -> str:
+        """The plain build's library, or that of the build with tasks alone."""
+        if mutant.file in self.compile[CORE] and not mutant.tasks:
+            return CORE
+        return next(target for target in TASKS if mutant.file in self.compile[target])
 
 
 def _limit() -> None:
@@ -96,9 +122,9 @@ def _limit() -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
-def drive(package: Path, answers: Path) -> tuple[bool, str]:
+def drive(package: Path, answers: Path, driver: str = "driver.py") -> tuple[bool, str]:
     """Run the driver on a package: whether it noticed anything, and what."""
-    command = [sys.executable, str(Path(__file__).with_name("driver.py")), str(answers)]
+    command = [sys.executable, str(Path(__file__).with_name(driver)), str(answers)]
     env = os.environ | {"PYTHONPATH": str(package)}
     try:
         done = subprocess.run(
@@ -125,7 +151,10 @@ def drive(package: Path, answers: Path) -> tuple[bool, str]:
 def attempt(build: Build, mutant: Mutant, where: Path, answers: Path) -> Outcome:
     begin = time.monotonic()
     build.mutate(mutant, where)
-    killed, how = drive(where, answers)
+    if build.target(mutant) == CORE:
+        killed, how = drive(where, answers)
+    else:
+        killed, how = drive(where, answers.with_name("tasks"), "tasks_driver.py")
     shutil.rmtree(where)
     return Outcome(mutant, killed, how, time.monotonic() - begin)
 
@@ -168,6 +197,11 @@ def main() -> int:
     if differs:
         print(f"the unchanged core differs from the oracle already: {how}")
         return 1
+    for again in ("keeps its answers", "gives them again"):
+        differs, how = drive(scratch / "base", scratch / "tasks", "tasks_driver.py")
+        if differs:
+            print(f"the unchanged build with tasks that {again}: {how}")
+            return 1
     wanted = [m for m in MUTANTS if arguments.only in f"{m.file} {m.old} {m.why}"]
     survivors = 0
     with concurrent.futures.ThreadPoolExecutor(arguments.jobs) as pool:
