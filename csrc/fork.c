@@ -125,7 +125,8 @@ void fork_failed(struct pyksm *m, struct mm_struct *mm)
 
 	while (*end)
 		end = &(*end)->vm_next;
-	if (bugged(m, BUG_KSM_FORK_FAILURE_REGISTERS_BROKEN_MM))
+	if (bugged(m, BUG_KSM_FORK_FAILURE_REGISTERS_BROKEN_MM) ||
+	    bugged(m, BUG_SWAPOFF_VS_FAILED_FORK))
 		*end = XA_ZERO_ENTRY;
 	sched_point(m, PT_FORK_FAILED);
 	*end = NULL;

@@ -364,6 +364,15 @@ BUGS: tuple[Bug, ...] = (
         needs=("swap-avail-plist",),
     ),
     Bug(
+        "swapoff-vs-failed-fork", "interleaving+fault", "mm/swapfile.c: unuse_mm",
+        ("1367da7eb875",), "6.8", "6.18", ("I5", "I9"),
+        "swapoff walks the vmas of a child whose copying has failed half way, and takes what marks "
+        "the end of what was copied for a vma",
+        needs=("ksm-fork-late",),
+        corrected="the release that maple trees are copied whole in (6.8) has no feature of its "
+        "own here, 6.12 is the first profile that has it",
+    ),
+    Bug(
         "swapoff-vs-free-swap", "interleaving", "mm/swapfile.c: free_swap_and_cache",
         ("82b1c07a0af6",), "4.11", "6.9", ("I5",),
         "who frees the last reference to a slot looks at its area once more after that, when "
