@@ -394,43 +394,43 @@ static void yield_for_a_moment(void)
 }
 
 /* A program without tasks has one schedule, and so has one that goes wrong before they begin. */
-static bool settled_at_once(struct worker *w)
+static bool has_choices(const struct worker *w)
+{
+	return w->x->config.nr_tasks && !w->m->dead && !w->judge->kept.nr_wrong;
+}
+
+static void judge_at_once(struct worker *w)
 {
 	const struct pyksm_explore_config *c = &w->x->config;
 
-	if (c->nr_tasks && !w->m->dead && !w->judge->now.nr_wrong)
-		return false;
-	if (w != &w->x->worker[0])
-		return true;
-	if (!w->x->started) {
-		w->counts.schedules++;
-		if (!w->m->dead && !c->nr_tasks)
-			run_sequence(w, w->after, c->nr_after);
-		if (pyksm_judge_finish(w->judge, w->m, &w->program, NULL) > 0)
-			note_findings(w);
-	}
-	w->x->started = true;
-	return true;
+	w->counts.schedules++;
+	if (!w->m->dead && !c->nr_tasks)
+		run_sequence(w, w->after, c->nr_after);
+	if (pyksm_judge_finish(w->judge, w->m, &w->program, NULL) > 0)
+		note_findings(w);
 }
 
-static int start(struct worker *w)
+/* The first worker to come has the one schedule from which all others deviate. */
+static int begin(struct worker *w)
 {
 	struct pyksm_explore *x = w->x;
-	int err = w->m ? 0 : stage_new(w);
-	struct item *first;
+	struct item *first = calloc(1, sizeof(*first));
+	bool mine;
 
-	if (err)
-		return err;
+	if (!first)
+		return -ENOMEM;
 	pthread_mutex_lock(&x->lock);
-	if (!x->started && !settled_at_once(w)) {
-		first = calloc(1, sizeof(*first));
-		if (!first)
-			err = -ENOMEM;
+	mine = !x->started;
+	x->started = true;
+	if (mine && has_choices(w)) {
 		x->queue[0] = first;
-		x->started = first;
+		first = NULL;
 	}
 	pthread_mutex_unlock(&x->lock);
-	return err;
+	free(first);
+	if (mine && !has_choices(w))
+		judge_at_once(w);
+	return 0;
 }
 
 int pyksm_explore_run(struct pyksm_explore *x, uint32_t worker, uint64_t ms, uint64_t schedules)
@@ -438,13 +438,16 @@ int pyksm_explore_run(struct pyksm_explore *x, uint32_t worker, uint64_t ms, uin
 	struct worker *w = x && worker < PYKSM_MAX_WORKERS ? &x->worker[worker] : NULL;
 	uint64_t end = now_ms() + ms;
 	bool idle = true;
-	int err = w ? start(w) : -EINVAL;
+	int err = w ? 0 : -EINVAL;
 
-	if (err || settled_at_once(w)) {
-		if (!err)
-			flush(w);
+	if (!err && !w->m)
+		err = stage_new(w);
+	if (!err)
+		err = begin(w);
+	if (err)
 		return err;
-	}
+	if (!has_choices(w))
+		schedules = 0;
 	for (uint64_t n = 0; n < schedules && !err && !atomic_load(&x->stop); n++) {
 		struct item *item = n % 16 || now_ms() < end ? take(w, &idle) : NULL;
 

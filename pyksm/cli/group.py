@@ -25,6 +25,8 @@ MODULES = {
     "capture": "pyksm.cli.targets",
     "bench": "pyksm.cli.bench",
     "profiles": "pyksm.cli.profiles",
+    "explore": "pyksm.cli.explore",
+    "hunt": "pyksm.cli.explore",
     "bugs": "pyksm.cli.bugs",
 }
 

@@ -24,6 +24,7 @@ from pyksm.cli.tasks import (
     broken,
     bug_option,
     bugged,
+    judged,
     pages_to_watch,
     said_of_group,
     scheduled,
@@ -82,7 +83,8 @@ def run_command(
     """Run the scenario FILE (- for standard input) and print its answer.
 
     Exit status 1 where it could not be run to its end: tasks that wait for each other, or do
-    not end, or what a kernel would die of.
+    not end, or what a kernel would die of; and, with tasks or bugs of the museum, where what it
+    does is wrong, which is said.
     """
     if engine == engines.KERNEL:
         where.image()
@@ -100,16 +102,21 @@ def run_command(
         drawn = recordings if timeline or html else None
         pages = pages_to_watch(watch)
         answer = run(scenario, engine, profile=profile, recordings=drawn, watch=pages)
+    wrong = judged(scenario, engine, profile)
+    if wrong:
+        answer["wrong"] = wrong
     if as_json:
         print_json(answer)
     else:
         _print_answer(scenario, answer)
+        for each in wrong:
+            click.echo(f"wrong: {each}")
         for recording in recordings if timeline else ():
             console().print()
             draw(console(), recording, every)
     if html is not None:
-        write_page(html, scenario, recordings, every)
-    return FOUND if broken(answer) else FINE
+        write_page(html, scenario, recordings, every, wrong)
+    return FOUND if wrong or broken(answer) else FINE
 
 
 @click.command("diff", short_help="Hold engines against each other on a scenario.")

@@ -15,6 +15,7 @@ from pyksm.scenario import Scenario, engines
 from pyksm.scenario.kinds import PageRange, WordError
 from pyksm.scenario.parser import parse_schedule, shown
 from pyksm.scenario.runner import OOPS
+from pyksm.scenario.statements import At
 from pyksm.tasks.run import Recording
 from pyksm.tasks.timeline_html import page
 
@@ -122,6 +123,18 @@ def write_page(
     except (OSError, ValueError) as error:
         why = getattr(error, "strerror", None) or str(error)
         raise InputError(f"--html {shown(name)}: {why}, expected a file to write") from None
+
+
+def judged(scenario: Scenario, engine: str, profile: str | None) -> list[str]:
+    """What is wrong with what the core does, where there is something to be judged: a scenario
+    with tasks or with bugs of the museum. Without ``at``, which the judge cannot follow."""
+    museum = set(scenario.machine.bugs) - set(SWITCHES)
+    hooks = any(isinstance(each, At) for each in scenario.body)
+    if engine not in ("core", engines.TASKS) or hooks or not (scenario.groups or museum):
+        return []
+    from pyksm.hunt.judge import judge  # the extension is only needed where it is asked for
+
+    return [str(each) for each in judge(scenario, profile=profile)]
 
 
 def broken(answer: dict[str, Any]) -> bool:

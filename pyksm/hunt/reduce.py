@@ -11,8 +11,8 @@ from pyksm.hunt.shrink import shrink
 from pyksm.scenario import statements as st
 
 #: Schedules that a smaller scenario gets to go wrong in the same way.
-_SCHEDULES = 3000
-_SHRINKS = 600
+_SCHEDULES = 400
+_SHRINKS = 400
 
 
 @dataclasses.dataclass(frozen=True)

@@ -7,7 +7,7 @@ from typing import TypeVar
 
 from hypothesis import strategies as hs
 
-from pyksm.hunt import generate
+from pyksm.hunt import generate, small
 from pyksm.scenario import Scenario, Statement
 
 T = TypeVar("T")
@@ -58,3 +58,10 @@ def openings(draw: hs.DrawFn, names: generate.Names) -> list[Statement]:
 def steps(draw: hs.DrawFn, names: generate.Names) -> list[Statement]:
     """The next statement of a program under way (none, one or two), ``names`` kept up to date."""
     return generate.step(_Drawn(draw), names)
+
+
+@hs.composite
+def small_scenarios(draw: hs.DrawFn, profile: str | None = None) -> Scenario:
+    """Short programs of few pages and processes, mostly with tasks that meet on them."""
+    drawn = _Drawn(draw)
+    return small.small(drawn, small.machine(drawn, profile))
