@@ -11,13 +11,18 @@ struct av_count {
 	const struct vm_area_struct *last; /* that uses it */
 };
 
+enum { FRAME_WRITABLE = 1, FRAME_DIRTY = 2 }; /* by a pte */
+#define SLOT_EXCLUSIVE (1ULL << 63) /* one of its swap ptes says that it is the only one */
+
 struct census {
 	struct pyksm *m;
 	bool strict;
 	uint32_t *ptes; /* of each frame */
 	uint32_t *pins; /* of each frame */
 	struct av_count *av; /* of each anon_vma, by id */
-	uint64_t *swap_ptes[MAX_SWAPFILES];
+	unsigned char *marks; /* of each frame */
+	unsigned char *scratch; /* a page */
+	uint64_t *swap_ptes[MAX_SWAPFILES]; /* of each slot, and SLOT_EXCLUSIVE */
 	uint32_t *buffer_refs; /* of each buffer, where contents are moved by reference */
 	uint32_t *first_of_id; /* the first frame of each content_id */
 	char *buf;
@@ -110,6 +115,15 @@ static void check_ksm_pte(struct census *c, const struct vm_area_struct *vma, ui
 		      (unsigned long long)page_to_pfn(c->m, page));
 }
 
+static void count_swap_pte(struct census *c, swp_entry_t entry, pte_t pte)
+{
+	uint64_t *slot = &c->swap_ptes[swp_type(entry)][swp_offset(entry)];
+
+	++*slot;
+	if (has(c->m, FEAT_ANON_EXCLUSIVE) && (pte & swp_exclusive(c->m)))
+		*slot |= SLOT_EXCLUSIVE;
+}
+
 static void count_pte(struct census *c, const struct vm_area_struct *vma, uint64_t addr, pte_t pte,
 		      int64_t *anon, int64_t *swapents, int64_t *zero)
 {
@@ -121,6 +135,8 @@ static void count_pte(struct census *c, const struct vm_area_struct *vma, uint64
 			return;
 		(*anon)++;
 		c->ptes[pte_pfn(pte)]++;
+		c->marks[pte_pfn(pte)] |= (pte & _PAGE_RW ? FRAME_WRITABLE : 0) |
+					  (pte & _PAGE_DIRTY ? FRAME_DIRTY : 0);
 		check_ksm_pte(c, vma, addr, pte);
 		if (pte & _PAGE_RW && c->pins[pte_pfn(pte)] && has(c->m, FEAT_REUSE_BY_REFCOUNT))
 			check_foreign_pins(c, vma, addr, pte_pfn(pte));
@@ -134,7 +150,7 @@ static void count_pte(struct census *c, const struct vm_area_struct *vma, uint64
 		wrong(c, "swap-count", "pid %d 0x%llx refers to a slot that is not in use",
 		      vma->vm_mm->pid, (unsigned long long)addr);
 	else
-		c->swap_ptes[swp_type(entry)][swp_offset(entry)]++;
+		count_swap_pte(c, entry, pte);
 }
 
 static void count_vma(struct census *c, const struct vm_area_struct *vma, int64_t *anon,
@@ -323,6 +339,49 @@ static void check_content_id(struct census *c, struct page *page, uint64_t pfn)
 		c->first_of_id[id] = (uint32_t)pfn;
 }
 
+static uint64_t swap_ptes_of(const struct census *c, const struct page *page)
+{
+	swp_entry_t entry = { page->private };
+
+	return page->flags & PG_swapcache && c->swap_ptes[swp_type(entry)]
+		       ? c->swap_ptes[swp_type(entry)][swp_offset(entry)]
+		       : 0;
+}
+
+/* What one may write to, or has for itself by what is noted, nobody else maps or would find in its slot. */
+static void check_exclusive(struct census *c, const struct page *page, uint64_t pfn)
+{
+	uint64_t swapped = swap_ptes_of(c, page);
+	bool shared = c->ptes[pfn] > 1 || (swapped & ~SLOT_EXCLUSIVE);
+
+	if (!c->ptes[pfn])
+		return;
+	if (c->marks[pfn] & FRAME_WRITABLE && shared)
+		wrong(c, "exclusive", "page %llu may be written to, and others see it",
+		      (unsigned long long)pfn);
+	if (page->flags & PG_anon_exclusive && (shared || PageKsm(page)))
+		wrong(c, "exclusive", "page %llu is called exclusive, and is not",
+		      (unsigned long long)pfn);
+	if (swapped & SLOT_EXCLUSIVE)
+		wrong(c, "exclusive", "page %llu is mapped, and a swap pte has its slot for itself",
+		      (unsigned long long)pfn);
+}
+
+/* A page that reclaim would drop without writing it is as its slot has it. */
+static void check_saved(struct census *c, struct page *page, uint64_t pfn)
+{
+	swp_entry_t entry = { page->private };
+	const unsigned char *slot;
+
+	if (!(page->flags & PG_swapcache) || !(page->flags & PG_uptodate) ||
+	    page->flags & (PG_dirty | PG_writeback | PG_error) || c->marks[pfn] & FRAME_DIRTY)
+		return;
+	slot = slot_content(c->m, &c->m->swap.info[swp_type(entry)], swp_offset(entry), c->scratch);
+	if (slot && memcmp(slot, page_content(c->m, page), c->m->page_size))
+		wrong(c, "swap-stale", "page %llu is clean, and its slot holds something else",
+		      (unsigned long long)pfn);
+}
+
 static void check_frame(struct census *c, uint64_t pfn)
 {
 	struct page *page = pfn_to_page(c->m, pfn);
@@ -352,6 +411,8 @@ static void check_frame(struct census *c, uint64_t pfn)
 	if (cached && swap_cache_pfn(&c->m->swap.info[page->private >> 57],
 				     page->private & ((1ULL << 57) - 1)) != pfn)
 		wrong(c, "swap-cache", "page %llu is not where it says", (unsigned long long)pfn);
+	check_exclusive(c, page, pfn);
+	check_saved(c, page, pfn);
 	check_rmap(c, page, pfn);
 }
 
@@ -382,12 +443,16 @@ static void check_slot(struct census *c, const struct swap_info_struct *si, uint
 		       uint64_t *used)
 {
 	unsigned char ent = si->swap_map[offset];
-	uint64_t ptes = c->swap_ptes[si->type][offset], count = swp_swapcount(si, offset);
+	uint64_t ptes = c->swap_ptes[si->type][offset] & ~SLOT_EXCLUSIVE;
+	uint64_t count = swp_swapcount(si, offset);
 	uint64_t pfn = swap_cache_pfn(si, offset);
 
 	if ((ent & ~SWAP_HAS_CACHE) == SWAP_MAP_BAD)
 		return;
 	*used += ent != 0;
+	if (ptes > 1 && c->swap_ptes[si->type][offset] & SLOT_EXCLUSIVE)
+		wrong(c, "exclusive", "slot %d:%llu is one pte's for itself, and %llu have it",
+		      si->type, (unsigned long long)offset, (unsigned long long)ptes);
 	if (count != ptes)
 		wrong(c, "swap-count", "slot %d:%llu has %llu, counted %llu", si->type,
 		      (unsigned long long)offset, (unsigned long long)count,
@@ -672,6 +737,8 @@ static bool allocate(struct census *c)
 {
 	c->ptes = host_temp(c->m, (size_t)c->m->max_pfn + 1, sizeof(*c->ptes));
 	c->pins = host_temp(c->m, (size_t)c->m->max_pfn + 1, sizeof(*c->pins));
+	c->marks = host_temp(c->m, (size_t)c->m->max_pfn + 1, sizeof(*c->marks));
+	c->scratch = host_temp(c->m, 1, c->m->page_size);
 	for (int type = 0; type < MAX_SWAPFILES; type++) {
 		if (!(c->m->swap.info[type].flags & SWP_USED))
 			continue;
@@ -686,7 +753,7 @@ static bool allocate(struct census *c)
 	}
 	c->av = host_temp(c->m, (size_t)c->m->anon_id + 1, sizeof(*c->av));
 	c->first_of_id = host_temp(c->m, (size_t)c->m->content_ids.nr + 1, sizeof(*c->first_of_id));
-	return c->ptes && c->pins && c->av && c->first_of_id;
+	return c->ptes && c->pins && c->marks && c->scratch && c->av && c->first_of_id;
 }
 
 static void release(struct census *c)
@@ -698,6 +765,8 @@ static void release(struct census *c)
 	host_free(c->m, c->av);
 	host_free(c->m, c->ptes);
 	host_free(c->m, c->pins);
+	host_free(c->m, c->marks);
+	host_free(c->m, c->scratch);
 }
 
 int census(struct pyksm *m, bool strict, char *buf, size_t len)

@@ -680,6 +680,8 @@ void swap_cache_remove_frozen(struct pyksm *m, struct page *page, uint64_t shado
 int swap_backend_open(struct pyksm *m, struct swap_info_struct *si, const char *path,
 		      uint64_t npages);
 void swap_backend_close(struct pyksm *m, struct swap_info_struct *si);
+const unsigned char *slot_content(const struct pyksm *m, const struct swap_info_struct *si,
+				  uint64_t offset, unsigned char *scratch);
 void swap_slot_forget(struct pyksm *m, struct swap_info_struct *si, uint64_t offset);
 void swap_zeromap_set(struct swap_info_struct *si, uint64_t offset, bool zeros);
 void swap_readpage(struct pyksm *m, struct page *page);

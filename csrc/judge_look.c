@@ -1,34 +1,12 @@
 /* SPDX-License-Identifier: MIT */
 /* The judge's last look at a machine: contents of pages that nobody touches for it, and counts. */
 #include <stdio.h>
-#include <unistd.h>
 
 #include "judge.h"
 #include "ksm_internal.h"
 
 /* ---- what is at an address ---- */
 enum look { LOOK_CONTENT, LOOK_HOLE, LOOK_UNREADABLE, LOOK_STRANGE };
-
-/* Of a slot's bytes in the backend; NULL: they cannot be had. */
-static const unsigned char *slot_content(struct pyksm_judge *j, const struct pyksm *m,
-					 swp_entry_t entry)
-{
-	const struct swap_info_struct *si = &m->swap.info[swp_type(entry)];
-	uint64_t offset = swp_offset(entry);
-
-	if (offset >= si->max)
-		return NULL;
-	if (si->zeromap && si->zeromap[offset / 8] >> offset % 8 & 1)
-		return j->contents.bytes; /* the first one is zeros */
-	if (si->mem)
-		return si->mem + offset * m->page_size;
-	if (si->buffers)
-		return buffer_content(m, si->buffers[offset]);
-	if (pread(si->fd, j->scratch, m->page_size, (off_t)(offset * m->page_size)) !=
-	    (ssize_t)m->page_size)
-		return NULL;
-	return j->scratch;
-}
 
 static enum look look_at_swap(struct pyksm_judge *j, struct pyksm *m, pte_t pte,
 			      const unsigned char **bytes)
@@ -46,7 +24,7 @@ static enum look look_at_swap(struct pyksm_judge *j, struct pyksm *m, pte_t pte,
 	if (pfn && pfn_to_page(m, pfn)->flags & PG_uptodate)
 		*bytes = page_content(m, pfn_to_page(m, pfn));
 	else
-		*bytes = slot_content(j, m, entry);
+		*bytes = slot_content(m, si, swp_offset(entry), j->scratch);
 	return *bytes ? LOOK_CONTENT : LOOK_STRANGE;
 }
 
@@ -283,11 +261,13 @@ static void check_clean(struct pyksm_judge *j, struct pyksm *m)
 	for_each_pte(j, m, note_dirty, 0);
 	for (uint64_t pfn = 1; pfn <= m->max_pfn; pfn++) {
 		const struct page *page = pfn_to_page(m, pfn);
+		swp_entry_t entry = { page->private };
 		const unsigned char *slot;
 
 		if (!is_clean(page) || j->census[pfn / 8] >> pfn % 8 & 1)
 			continue;
-		slot = slot_content(j, m, (swp_entry_t){ page->private });
+		slot = slot_content(m, &m->swap.info[swp_type(entry)], swp_offset(entry),
+				    j->scratch);
 		if (slot && memcmp(slot, page_content(m, page), m->page_size))
 			judge_wrong(j, 2, 0, "clean",
 				    "page %llu is clean, and its slot holds something else",
@@ -354,7 +334,7 @@ static const struct {
 	{ "swap-inuse", 8 },  { "mm-counter", 8 },    { "ksm-counts", 8 },   { "mmlist", 9 },
 	{ "vma", 5 },	      { "rmap", 4 },	      { "ksm-rmap", 4 },     { "ksm-tree", 6 },
 	{ "ksm-no-node", 6 }, { "ksm-rmap-item", 6 }, { "ksm-unmerged", 7 }, { "ksm-writable", 6 },
-	{ "charge", 8 },      { "pin", 10 },
+	{ "charge", 8 },      { "swap-stale", 2 },    { "exclusive", 10 },   { "pin", 10 },
 };
 
 /* What is not in the table is a count: I3. */

@@ -269,6 +269,21 @@ static bool slot_holds_zeros(const struct pyksm *m, const struct page *page)
 	return si->zeromap && si->zeromap[offset / 8] >> offset % 8 & 1;
 }
 
+/* For who only looks: the bytes that a slot holds, a file's read to scratch; NULL: they cannot be had. */
+const unsigned char *slot_content(const struct pyksm *m, const struct swap_info_struct *si,
+				  uint64_t offset, unsigned char *scratch)
+{
+	if (offset >= si->max)
+		return NULL;
+	if (si->zeromap && si->zeromap[offset / 8] >> offset % 8 & 1)
+		return page_content(m, zero_page(m));
+	if (si->mem)
+		return si->mem + offset * m->page_size;
+	if (si->buffers)
+		return buffer_content(m, si->buffers[offset]);
+	return full_pread(si->fd, scratch, m->page_size, offset * m->page_size) ? NULL : scratch;
+}
+
 void swap_zeromap_set(struct swap_info_struct *si, uint64_t offset, bool zeros)
 {
 	unsigned char *byte = si->zeromap ? &si->zeromap[offset / 8] : NULL;

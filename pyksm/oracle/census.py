@@ -6,7 +6,9 @@ from collections import Counter
 from collections.abc import Iterator
 
 from pyksm.oracle import census_ksm, interval_tree, ksm_rmap, rmap
+from pyksm.oracle.page_io import slot_content
 from pyksm.oracle.pgtable import (
+    DIRTY,
     RW,
     SPECIAL,
     get_pte,
@@ -14,6 +16,7 @@ from pyksm.oracle.pgtable import (
     pte_pfn,
     pte_present,
     pte_to_swp_entry,
+    swp_exclusive,
 )
 from pyksm.oracle.structs import (
     PAGE_SHIFT,
@@ -35,7 +38,10 @@ class _Tally:
     def __init__(self, m: Machine) -> None:
         self.mms = _all_mms(m)
         self.mapped: Counter[Page] = Counter()
+        self.writable: set[Page] = set()
+        self.dirty: set[Page] = set()  #: by a pte
         self.swapped: Counter[SwapEntry] = Counter()
+        self.owned: set[SwapEntry] = set()  #: of which a swap pte says that it is the only one
         self.anonpages: Counter[Mm] = Counter()
         self.swapents: Counter[Mm] = Counter()
         for mm in self.mms:
@@ -50,9 +56,16 @@ class _Tally:
             if not non_swap_entry(m, entry):
                 self.swapped[entry] += 1
                 self.swapents[mm] += 1
+                if m.has("anon-exclusive") and pte & swp_exclusive(m):
+                    self.owned.add(entry)
         elif not pte & SPECIAL:
-            self.mapped[m.pages[pte_pfn(pte)]] += 1
+            page = m.pages[pte_pfn(pte)]
+            self.mapped[page] += 1
             self.anonpages[mm] += 1
+            if pte & RW:
+                self.writable.add(page)
+            if pte & DIRTY:
+                self.dirty.add(page)
 
 
 def _all_mms(m: Machine) -> list[Mm]:
@@ -66,7 +79,7 @@ def census(m: Machine, strict: bool) -> list[str]:
     before = m.counters.copy()
     tally = _Tally(m)
     lines: list[str] = []
-    for check in (_pages, _lru, _swap, _mms, _anon_vmas, _vmas, _rmap, _pins):
+    for check in _CHECKS:
         lines += check(m, tally)
     lines += census_ksm.census(m, tally.mms)
     if strict:
@@ -89,6 +102,32 @@ def _pages(m: Machine, tally: _Tally) -> Iterator[str]:
             yield f"page-refcount: frame {pfn} has {page.count} references, not {wanted}"
         if free[pfn] != (0 if page.count else 1):
             yield f"page-free: frame {pfn} with {page.count} references is free {free[pfn]} times"
+
+
+def _shared(m: Machine, tally: _Tally) -> Iterator[str]:
+    """What one may write to, or has for itself by what is noted, nobody else maps or would find
+    in its slot."""
+    for page, ptes in tally.mapped.items():
+        entry = page.private if page.swapcache and page.private is not None else (-1, 0)
+        shared = ptes > 1 or tally.swapped[entry] > 0
+        if page in tally.writable and shared:
+            yield f"exclusive: frame {page.pfn} may be written to, and others see it"
+        if page.exclusive and (shared or page.ksm):
+            yield f"exclusive: frame {page.pfn} is called exclusive, and is not"
+        if entry in tally.owned:
+            yield f"exclusive: frame {page.pfn} is mapped, and a swap pte has {entry} for itself"
+    for entry in tally.owned:
+        if tally.swapped[entry] > 1:
+            yield f"exclusive: {tally.swapped[entry]} swap ptes have {entry} for themselves"
+
+
+def _saved(m: Machine, tally: _Tally) -> Iterator[str]:
+    """A page that reclaim would drop without writing it is as its slot has it."""
+    for entry, page in m.swap_cache.items():
+        unsaved = page.dirty or page.writeback or page.error or page in tally.dirty
+        held = slot_content(m, entry) if page.uptodate and not unsaved else None
+        if held is not None and held != page.data:
+            yield f"swap-stale: frame {page.pfn} is clean, and {entry} holds something else"
 
 
 def _lru(m: Machine, tally: _Tally) -> Iterator[str]:
@@ -270,3 +309,6 @@ def _strict(m: Machine, tally: _Tally) -> Iterator[str]:
         reached = _reached(m, page)
         if reached < mapcount:
             yield f"ksm-rmap: {reached} of {mapcount} ptes of frame {page.pfn} are found"
+
+
+_CHECKS = (_pages, _shared, _saved, _lru, _swap, _mms, _anon_vmas, _vmas, _rmap, _pins)

@@ -106,6 +106,13 @@ def _store(m: Machine, entry: SwapEntry, data: bytes) -> bool:
         return False
 
 
+def slot_content(m: Machine, entry: SwapEntry) -> bytes | None:
+    """For who only looks: what the slot holds, None where that cannot be had."""
+    if entry[1] in m.swap_info[entry[0]].zeromap:
+        return m.zero_page.data
+    return _load(m, entry)
+
+
 def _load(m: Machine, entry: SwapEntry) -> bytes | None:
     area = m.swap_info[entry[0]]
     size = m.config.page_size
