@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 from html.parser import HTMLParser
 
@@ -9,8 +10,9 @@ import pytest
 from rich.console import Console
 
 from pyksm.scenario import parse, run
+from pyksm.tasks.lane import in_a_lane, recorded
 from pyksm.tasks.run import Recording, Seen
-from pyksm.tasks.timeline import contents, draw, ended, rows, said
+from pyksm.tasks.timeline import Change, contents, draw, ended, rows, said, said_of
 from pyksm.tasks.timeline_html import page
 
 TEXT = """
@@ -141,10 +143,41 @@ def test_page(recording: Recording) -> None:
         assert point in text
 
 
+def test_a_lane_for_statements_without_tasks() -> None:
+    """They do what they do without it; looking, reclaim and what is armed stay outside."""
+    wanted = parse(
+        "machine frames=64\nspawn A\nmmap A r 1\nwrite A r 3\nswapon S 8\nswapout *\n"
+        "at do_swap_page:lock_page 1 sleep 1\nread A r\nswapoff S\nread A r\nobserve\n"
+    )
+    made = in_a_lane(wanted)
+    assert [len(group.tasks[0].statements) for group in made.groups] == [4, 2]
+    assert [each.op for each in made.statements if each.op not in ("task", "join")] == [
+        "machine", "swapout", "at", "read", "observe",
+    ]  # fmt: skip
+    assert run(made, "core")["results"][-1] == run(wanted, "core")["results"][-1]
+    first, second = recorded(wanted)
+    assert (first.program.names, second.end) == (("all",), "done")
+    with_tasks = parse(TEXT)
+    assert in_a_lane(with_tasks) is with_tasks
+
+
 def test_words() -> None:
     assert contents(0) == "pattern 0"
     assert contents(0x0123456789ABCDEF) == "begins 0x0123456789abcdef"
     assert said(Seen("")) == "no process"
     assert said(Seen("S", pte=0x7C00)) == "an entry of no area (0x7c00)"
     assert "KSM without a node" in said(Seen("P", ksm=True))
+    before = Seen("P", pte=2, pfn=5, mapcount=2, refs=3, ksm=True, node=True, flags=("locked",))
+    after = dataclasses.replace(before, pte=0, refs=2, node=False, flags=("dirty",), slot=1, area=0)
+    assert said_of(Change("A r[0]", before, after)) == (
+        "pte rw → ro, refs 3 → 2, KSM with its node → without a node, - locked, + dirty, "
+        "+ slot 0:1, + count -1"
+    )
+    assert said_of(Change("A r[0]", Seen("."), after)).startswith(
+        "nothing mapped → frame 5, pte ro"
+    )
+    one, other = Seen("S", area=0, slot=3, count=2), Seen("S", area=0, slot=3, count=1, cached=True)
+    assert said_of(Change("A r[0]", one, other)) == "count 2 → 1, + cached"
+    elsewhere = dataclasses.replace(other, slot=4)
+    assert said_of(Change("A r[0]", one, elsewhere)).count("slot") == 2
     assert said(Seen("S", area=0, slot=3, count=1)) == "slot 0:3, count 1"

@@ -21,8 +21,9 @@ from pyksm.hunt.explore import MAX_JOBS, MAX_PREEMPTIONS, STRATEGIES, Bounds, Ex
 from pyksm.hunt.hunt import Hunt, hunt
 from pyksm.hunt.judge import Wrong, judge
 from pyksm.hunt.reduce import Small, reduce
-from pyksm.scenario import Scenario, parse, run
+from pyksm.scenario import Scenario, parse
 from pyksm.scenario.parser import shown
+from pyksm.tasks.lane import recorded
 from pyksm.tasks.run import Recording
 from pyksm.tasks.timeline import draw
 
@@ -226,8 +227,7 @@ def _tell(
             click.echo(line)
     if small is not None:
         scenario = _written(small, name)
-        recordings: list[Recording] = []
-        run(scenario, "core", recordings=recordings)
+        recordings = recorded(scenario)
         wrong = judge(scenario) or [small.found.wrong]
         answer["found"] = [_wrong_json(each) for each in wrong]
         answer["schedule"] = " ".join(map(str, small.found.schedule))

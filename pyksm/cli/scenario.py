@@ -37,6 +37,7 @@ from pyksm.recorder.recorder import refuse_model_only
 from pyksm.scenario import Scenario, engines, run
 from pyksm.scenario.compare import Difference
 from pyksm.scenario.parser import shown
+from pyksm.tasks.lane import recorded
 from pyksm.tasks.run import Recording
 from pyksm.tasks.timeline import draw
 
@@ -59,7 +60,7 @@ def register(group: click.Group) -> None:
     "--schedule", "schedules", multiple=True, metavar="TEXT",
     help="Which task goes when, as docs/tasks.md says; once for each group of tasks.",
 )  # fmt: skip
-@click.option("--timeline", "timeline", is_flag=True, help="Draw what the tasks did, step by step.")
+@click.option("--timeline", "timeline", is_flag=True, help="Draw what happened, step by step.")
 @click.option("--all", "every", is_flag=True, help="Each step of it, also where no task changes.")
 @click.option("--html", metavar="FILE", help="Draw that into a web page of its own.")
 @click.option("--watch", multiple=True, metavar="'P R[i]'", help="A page to follow; may repeat.")
@@ -102,6 +103,8 @@ def run_command(
         drawn = recordings if timeline or html else None
         pages = pages_to_watch(watch)
         answer = run(scenario, engine, profile=profile, recordings=drawn, watch=pages)
+        if drawn is not None and not scenario.groups and engine in ("core", engines.TASKS):
+            recordings = recorded(scenario, profile=profile, watch=pages)
     wrong = judged(scenario, engine, profile)
     if wrong:
         answer["wrong"] = wrong

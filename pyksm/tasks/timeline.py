@@ -113,31 +113,56 @@ def _changes(recording: Recording, first: int, last: int) -> tuple[Change, ...]:
 
 def said(seen: Seen) -> str:
     """A pte, its page and its slot in a few words."""
+    nothing = {"": "no process", ".": "nothing mapped", "-": "a hole", "Z": "the zero page"}
+    if seen.state in nothing:
+        return nothing[seen.state]
+    if seen.state == "S" and seen.slot < 0:
+        return f"an entry of no area (0x{seen.pte:x})"
+    return ", ".join(f"{name} {value}".rstrip() for name, value in _parts(seen).items())
+
+
+def said_of(change: Change) -> str:
+    """What is different, where it is the same page or slot; else all of both."""
+    before, after = _parts(change.before), _parts(change.after)
+    if _thing(change.before) != _thing(change.after) or not before:
+        return f"{said(change.before)} → {said(change.after)}"
+    words = []
+    for name in [*before, *(name for name in after if name not in before)]:
+        one, other = before.get(name), after.get(name)
+        if one is None:
+            words.append(f"+ {name} {other}".rstrip())
+        elif other is None:
+            words.append(f"- {name} {one}".rstrip())
+        elif one != other:
+            words.append(f"{name} {one or 'with its node'} → {other or 'with its node'}")
+    return ", ".join(words)
+
+
+def _thing(seen: Seen) -> tuple[str, int, int]:
+    """What the pte leads to."""
+    return (seen.state, seen.pfn, -1) if seen.state == "P" else (seen.state, seen.area, seen.slot)
+
+
+def _parts(seen: Seen) -> dict[str, str]:
+    """What there is to say, by name; nothing of what is neither a page nor a slot."""
+    parts: dict[str, str] = {}
     if seen.state == "P":
-        return ", ".join(_page_words(seen))
-    if seen.state == "S":
-        return _slot(seen) if seen.slot >= 0 else f"an entry of no area (0x{seen.pte:x})"
-    return {"": "no process", ".": "nothing mapped", "-": "a hole", "Z": "the zero page"}[
-        seen.state
-    ]
-
-
-def _page_words(seen: Seen) -> Iterator[str]:
-    access = "rw" if seen.pte & _PTE_RW else "ro"
-    dirty = " dirty" if seen.pte & _PTE_DIRTY else ""
-    yield f"pte {access}{dirty}: frame {seen.pfn}, mapped {seen.mapcount}, refs {seen.refs}"
-    if seen.ksm:
-        yield "KSM" if seen.node else "KSM without a node"
-    if seen.word is not None:
-        yield contents(seen.word)
-    yield from seen.flags
-    if seen.slot >= 0:
-        yield f"cached for {_slot(seen)}"
-
-
-def _slot(seen: Seen) -> str:
-    text = f"slot {seen.area}:{seen.slot}, count {seen.count}"
-    return f"{text}, cached" if seen.cached and seen.state == "S" else text
+        parts["frame"] = str(seen.pfn)
+        parts["pte"] = "rw" if seen.pte & _PTE_RW else "ro"
+        if seen.pte & _PTE_DIRTY:
+            parts["pte dirty"] = ""
+        parts["mapped"], parts["refs"] = str(seen.mapcount), str(seen.refs)
+        if seen.ksm:
+            parts["KSM"] = "" if seen.node else "without a node"
+        if seen.word is not None:
+            name, _, value = contents(seen.word).partition(" ")
+            parts[name] = value
+        parts |= dict.fromkeys(seen.flags, "")
+    if seen.state in "PS" and seen.slot >= 0:
+        parts["slot"], parts["count"] = f"{seen.area}:{seen.slot}", str(seen.count)
+        if seen.cached and seen.state == "S":
+            parts["cached"] = ""
+    return parts
 
 
 def contents(word: int) -> str:
@@ -203,8 +228,7 @@ def _cells(row: Row, names: Sequence[str]) -> Iterator[RenderableType]:
         yield _lane(row, task) if task == row.task else Text("│", "dim")
     held = [f"{name}: {what}" for name, what in locks_of(row, names)]
     yield Text("\n".join(held) if row.locks is not None else "?")
-    yield Text("\n".join(f"{each.name}: {said(each.before)} → {said(each.after)}"
-                         for each in row.changes))  # fmt: skip
+    yield Text("\n".join(f"{each.name}: {said_of(each)}" for each in row.changes))
 
 
 def _lane(row: Row, task: int) -> Text:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from html import escape
 
 from pyksm.tasks.run import Recording
-from pyksm.tasks.timeline import Row, ended, locks_of, rows, said, schedule_text
+from pyksm.tasks.timeline import Change, Row, ended, locks_of, rows, said, said_of, schedule_text
 
 _STYLE = """
 :root { color-scheme: light dark; --ink: #1a1a1a; --paper: #fff; --faint: #6b6b6b;
@@ -108,13 +108,19 @@ def _row(row: Row, names: Sequence[str]) -> str:
     ]
     unknown = "?" if row.locks is None else ""
     cells.append(f'<td class="locks">{"<br>".join(held) or unknown}</td>')
-    changed = [
-        f'<span class="who">{escape(each.name)}</span> '
-        f'<span class="was">{escape(said(each.before))}</span> → {escape(said(each.after))}'
-        for each in row.changes
-    ]
-    cells.append(f'<td class="pages">{"<br>".join(changed)}</td>')
+    changed = "".join(_change(each) for each in row.changes)
+    cells.append(f'<td class="pages">{changed}</td>')
     return f"<tr>{''.join(cells)}</tr>"
+
+
+def _change(change: Change) -> str:
+    """What is different; before and after in full where one wants to know."""
+    name = f'<span class="who">{escape(change.name)}</span>'
+    short, before, after = map(escape, (said_of(change), said(change.before), said(change.after)))
+    if short == f"{before} → {after}":
+        return f"<div>{name} {short}</div>"
+    full = f'<div><span class="was">{before}</span><br>{after}</div>'
+    return f"<details><summary>{name} {short}</summary>{full}</details>"
 
 
 def _lane(row: Row) -> str:
