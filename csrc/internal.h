@@ -104,8 +104,19 @@ int page_alloc_init(struct pyksm *m, uint64_t frames);
 struct page *alloc_pages_node(struct pyksm *m, int nid, bool bound);
 struct page *alloc_page_vma(struct pyksm *m, const struct vm_area_struct *vma);
 void free_page(struct pyksm *m, struct page *page);
+/* Whoever uses a free frame has found it by a pointer that he had no right to. */
+static inline void check_not_free(const struct page *page)
+{
+#ifdef PYKSM_TASKS
+	if (__builtin_expect(page->flags & PG_buddy, 0))
+		oops_free_page(page);
+#else
+	(void)page;
+#endif
+}
 static inline void put_page(struct pyksm *m, struct page *page)
 {
+	check_not_free(page);
 	assert(page->_count > 0);
 	if (--page->_count == 0)
 		free_page(m, page);
@@ -158,6 +169,7 @@ static inline void page_content_free(struct pyksm *m, struct page *page)
 #define MANY_FRAMES (1 << 18) /* or slots: then huge pages are no waste */
 static inline void get_page(struct page *page)
 {
+	check_not_free(page);
 	page->_count++;
 }
 static inline int page_count(const struct page *page)

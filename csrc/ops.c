@@ -6,29 +6,52 @@
 #include "judge.h"
 
 /* ---- one op ---- */
-static int pid_of(const struct pyksm_program *p, int32_t process)
+/* The tables are what tasks share beside the machine. */
+static int pid_of(struct pyksm *m, const struct pyksm_program *p, int32_t process)
 {
-	return process >= 0 && (uint32_t)process < p->nr_pids ? p->pids[process] : 0;
+	if (process < 0 || (uint32_t)process >= p->nr_pids)
+		return 0;
+	trace_shared(m, &p->pids[process], false);
+	return p->pids[process];
 }
 
-static int area_of(const struct pyksm_program *p, int32_t area)
+static int area_of(struct pyksm *m, const struct pyksm_program *p, int32_t area)
 {
-	return area >= 0 && (uint32_t)area < p->nr_areas ? p->areas[area] : -1;
+	if (area < 0 || (uint32_t)area >= p->nr_areas)
+		return -1;
+	trace_shared(m, &p->areas[area], false);
+	return p->areas[area];
 }
 
-static int note_pid(struct pyksm_program *p, int32_t process, int pid)
+static void set_pid(struct pyksm *m, struct pyksm_program *p, int32_t process, int pid)
 {
-	if (pid > 0 && process >= 0 && (uint32_t)process < p->nr_pids)
-		p->pids[process] = pid;
+	if (process < 0 || (uint32_t)process >= p->nr_pids)
+		return;
+	trace_shared(m, &p->pids[process], true);
+	p->pids[process] = pid;
+}
+
+static void set_area(struct pyksm *m, struct pyksm_program *p, int32_t area, int type)
+{
+	if (area < 0 || (uint32_t)area >= p->nr_areas)
+		return;
+	trace_shared(m, &p->areas[area], true);
+	p->areas[area] = type;
+}
+
+static int note_pid(struct pyksm *m, struct pyksm_program *p, int32_t process, int pid)
+{
+	if (pid > 0)
+		set_pid(m, p, process, pid);
 	return pid < 0 ? pid : 0;
 }
 
 static int op_exit(struct pyksm *m, struct pyksm_program *p, const struct pyksm_op *op)
 {
-	int err = pyksm_exit(m, pid_of(p, op->process));
+	int err = pyksm_exit(m, pid_of(m, p, op->process));
 
 	if (!err)
-		p->pids[op->process] = 0;
+		set_pid(m, p, op->process, 0);
 	return err;
 }
 
@@ -36,17 +59,17 @@ static int op_swapon(struct pyksm *m, struct pyksm_program *p, const struct pyks
 {
 	int type = pyksm_swapon(m, op->npages, op->arg, NULL);
 
-	if (type >= 0 && op->area >= 0 && (uint32_t)op->area < p->nr_areas)
-		p->areas[op->area] = type;
+	if (type >= 0)
+		set_area(m, p, op->area, type);
 	return type < 0 ? type : 0;
 }
 
 static int op_swapoff(struct pyksm *m, struct pyksm_program *p, const struct pyksm_op *op)
 {
-	int err = pyksm_swapoff(m, area_of(p, op->area));
+	int err = pyksm_swapoff(m, area_of(m, p, op->area));
 
 	if (!err)
-		p->areas[op->area] = -1;
+		set_area(m, p, op->area, -1);
 	return err;
 }
 
@@ -71,8 +94,8 @@ static int op_write(struct pyksm *m, const struct pyksm_program *p, const struct
 		int err;
 
 		fill_pattern(page, m->page_size, op->value + (op->arg ? i : 0));
-		err = pyksm_write_pages(m, pid_of(p, op->process), op->addr + (i << PAGE_SHIFT), 1,
-					page, &status);
+		err = pyksm_write_pages(m, pid_of(m, p, op->process), op->addr + (i << PAGE_SHIFT),
+					1, page, &status);
 		if (op->status)
 			op->status[i] = err;
 		first = first ? first : err;
@@ -88,8 +111,8 @@ static int op_read(struct pyksm *m, const struct pyksm_program *p, const struct 
 	for (uint64_t i = 0; i < op->npages; i++) {
 		int32_t status = 0;
 		unsigned char *to = op->data ? op->data + i * m->page_size : page;
-		int err = pyksm_read_pages(m, pid_of(p, op->process), op->addr + (i << PAGE_SHIFT),
-					   1, to, &status);
+		int err = pyksm_read_pages(m, pid_of(m, p, op->process),
+					   op->addr + (i << PAGE_SHIFT), 1, to, &status);
 
 		if (op->status)
 			op->status[i] = err;
@@ -100,7 +123,7 @@ static int op_read(struct pyksm *m, const struct pyksm_program *p, const struct 
 
 static int op_swapout(struct pyksm *m, const struct pyksm_program *p, const struct pyksm_op *op)
 {
-	struct pyksm_range range = { pid_of(p, op->process), 0, op->addr, op->npages };
+	struct pyksm_range range = { pid_of(m, p, op->process), 0, op->addr, op->npages };
 
 	return pyksm_swapout(m, &range, op->npages ? 1 : 0);
 }
@@ -115,11 +138,11 @@ static int op_scan(struct pyksm *m, struct pyksm_op *op)
 
 static int carry_out(struct pyksm *m, struct pyksm_program *p, struct pyksm_op *op)
 {
-	int pid = pid_of(p, op->process);
+	int pid = pid_of(m, p, op->process);
 
 	switch (op->kind) {
 	case PYKSM_OP_SPAWN:
-		return note_pid(p, op->process, pyksm_spawn(m));
+		return note_pid(m, p, op->process, pyksm_spawn(m));
 	case PYKSM_OP_MMAP: {
 		int64_t addr = pyksm_mmap(m, pid, op->addr, op->npages, op->arg);
 
@@ -135,7 +158,7 @@ static int carry_out(struct pyksm *m, struct pyksm_program *p, struct pyksm_op *
 	case PYKSM_OP_READ:
 		return op_read(m, p, op);
 	case PYKSM_OP_FORK:
-		return note_pid(p, op->child, pyksm_fork(m, pid));
+		return note_pid(m, p, op->child, pyksm_fork(m, pid));
 	case PYKSM_OP_EXIT:
 		return op_exit(m, p, op);
 	case PYKSM_OP_MUNMAP:
@@ -176,28 +199,9 @@ static int carry_out(struct pyksm *m, struct pyksm_program *p, struct pyksm_op *
 	}
 }
 
-/* The tables are in no machine, and what one task writes there another may go by. */
-static void touch_tables(struct pyksm *m, struct pyksm_program *p, const struct pyksm_op *op,
-			 bool write)
-{
-	int32_t process = op->kind == PYKSM_OP_FORK && write ? op->child : op->process;
-
-	if (process >= 0 && (uint32_t)process < p->nr_pids)
-		trace_shared(m, &p->pids[process], write);
-	if (op->area >= 0 && (uint32_t)op->area < p->nr_areas)
-		trace_shared(m, &p->areas[op->area], write);
-}
-
-static bool writes_tables(const struct pyksm_op *op)
-{
-	return op->kind == PYKSM_OP_SPAWN || op->kind == PYKSM_OP_FORK ||
-	       op->kind == PYKSM_OP_EXIT || op->kind == PYKSM_OP_SWAPON ||
-	       op->kind == PYKSM_OP_SWAPOFF;
-}
-
 void op_run(struct pyksm *m, struct pyksm_program *p, struct pyksm_op *op)
 {
-	int type = area_of(p, op->area);
+	int type = area_of(m, p, op->area);
 
 	op->err = 1;
 	op->ret = 0;
@@ -205,10 +209,7 @@ void op_run(struct pyksm *m, struct pyksm_program *p, struct pyksm_op *op)
 	op->key[PYKSM_OP_KEY - 1] = '\0';
 	if (p->judge)
 		judge_begin(p->judge, m, p, op);
-	touch_tables(m, p, op, false);
 	op->err = carry_out(m, p, op);
-	if (writes_tables(op))
-		touch_tables(m, p, op, true);
 	op->end = m->sched ? m->sched->steps : 0;
 	if (p->judge && op->kind == PYKSM_OP_SWAPOFF)
 		judge_swapoff_ended(p->judge, m, op, type);

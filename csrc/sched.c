@@ -358,6 +358,15 @@ void oops_assert(const char *what)
 	oops(m, "assertion: %s", what);
 }
 
+void oops_free_page(const struct page *page)
+{
+	struct pyksm *m = current_machine;
+
+	if (!m)
+		abort();
+	oops(m, "frame %llu is used after it was freed", (unsigned long long)page_to_pfn(m, page));
+}
+
 /* ---- life ---- */
 struct sched *sched_new(struct pyksm *m)
 {

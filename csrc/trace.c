@@ -17,7 +17,8 @@
 #undef memset
 #undef memcmp
 
-#define NULL_BYTES 65536 /* addresses from 0 on that are some member of a struct at NULL */
+#define NULL_BYTES                                                                                 \
+	65536 /* addresses that far from 0 are a member of what is at NULL, or what NULL is a member of */
 
 _Thread_local struct pyksm *current_machine NEAR_TLS;
 static _Thread_local struct arena *current_arena NEAR_TLS;
@@ -147,7 +148,7 @@ static inline void looked_at(uintptr_t p, unsigned int how, bool check)
 		return;
 	at = p - a->base;
 	if (at >= a->size) {
-		if (p < NULL_BYTES)
+		if (p + NULL_BYTES < 2 * (uintptr_t)NULL_BYTES)
 			null_pointer(p);
 		return;
 	}

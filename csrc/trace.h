@@ -41,6 +41,8 @@ void call_end(struct call *call);
 /* The end of the machine, with a reason. */
 _Noreturn void oops(struct pyksm *m, const char *format, ...) __attribute__((format(printf, 2, 3)));
 _Noreturn void oops_assert(const char *what);
+struct page;
+_Noreturn void oops_free_page(const struct page *page);
 #undef assert
 #define assert(condition) ((condition) ? (void)0 : oops_assert(#condition))
 
