@@ -300,6 +300,19 @@ static bool is_copy(const struct swapin *in)
 }
 
 /*
+ * Of a kernel that holds on to areas it is an oops to find one gone. One that does not would do the same; what it does
+ * here is to look again.
+ */
+static bool area_is_gone(const struct pyksm *m, const struct swap_info_struct *si,
+			 swp_entry_t entry)
+{
+	bool gone = in_task(m) && swp_offset(entry) >= si->max;
+
+	assert(!gone || !has(m, FEAT_SWAP_DEVICE_PINNED)); /* what is known of its slots is freed */
+	return gone;
+}
+
+/*
  * Since 4.15 a device that answers at once is read without the swap cache where nobody else wants the slot (that
  * it is claimed all the same: 13ddaf26be32, 6.8). NULL, *again: not now, who has claimed it comes first.
  */
@@ -321,7 +334,11 @@ static RARELY struct page *swapin_direct(struct pyksm *m, struct vm_area_struct 
 	}
 	in->claimed = claims;
 	sched_point(m, PT_SWAPIN_READ);
-	assert(si->flags & SWP_USED); /* what is known of its slots has been freed */
+	if (area_is_gone(m, si, in->entry)) {
+		put_page(m, page);
+		*again = true;
+		return NULL;
+	}
 	shadow = swap_table_take(m, si, swp_offset(in->entry));
 	page->private = in->entry.val;
 	__set_page_locked(m, page);
@@ -335,7 +352,8 @@ static bool goes_direct(struct pyksm *m, const struct swap_info_struct *si, swp_
 	if (!is_synchronous(m, si))
 		return false;
 	sched_point(m, PT_SWAPIN_COUNT);
-	assert(!in_task(m) || swp_offset(entry) < si->max); /* its swap_map has been freed */
+	if (area_is_gone(m, si, entry))
+		return false;
 	return __swap_count(si, swp_offset(entry)) == 1;
 }
 

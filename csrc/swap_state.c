@@ -73,18 +73,33 @@ void free_swap_cache(struct pyksm *m, struct page *page)
 	}
 }
 
+#define WATCHDOG_TRIES 1000
+
+/* The bug: to look again at once. Who has claimed the slot cannot go on as long as this one has the processor. */
+static void spin_on_claim(struct pyksm *m, swp_entry_t entry)
+{
+#ifdef PYKSM_TASKS
+	unsigned int tries = 0;
+
+	while (bugged(m, BUG_SWAP_CACHE_PREPARE_BUSY_WAIT) &&
+	       swap_area(m, entry)->swap_map[swp_offset(entry)] & SWAP_HAS_CACHE)
+		if (++tries == WATCHDOG_TRIES)
+			oops(m, "soft lockup - read_swap_cache_async");
+#else
+	(void)m, (void)entry;
+#endif
+}
+
 /*
  * SWAP_HAS_CACHE is somebody else's: who has claimed it puts a page there, or takes one away, in a moment. (What
  * the kernel does meanwhile is cond_resched() and look again.)
  */
-static bool claimed_by_other(struct pyksm *m, int err)
+static bool claimed_by_other(struct pyksm *m, swp_entry_t entry, int err)
 {
 	if (!in_task(m) || err != -EEXIST)
 		return false;
-	if (bugged(m, BUG_SWAP_CACHE_PREPARE_BUSY_WAIT))
-		sched_point(m, PT_SWAPCACHE_RETRY); /* at once, whoever else could go on */
-	else
-		sched_yield_point(m, PT_SWAPCACHE_RETRY);
+	spin_on_claim(m, entry);
+	sched_yield_point(m, PT_SWAPCACHE_RETRY);
 	return true;
 }
 
@@ -102,7 +117,7 @@ static struct page *__read_swap_cache_async(struct pyksm *m, swp_entry_t entry,
 	if (!page)
 		return NULL;
 	while ((err = swapcache_prepare(m, entry))) {
-		found = claimed_by_other(m, err) ? find_get_page(m, entry) : NULL;
+		found = claimed_by_other(m, entry, err) ? find_get_page(m, entry) : NULL;
 		if (!found && err == -EEXIST && in_task(m))
 			continue;
 		put_page(m, page);
