@@ -200,10 +200,12 @@ void reclaim_pages(struct pyksm *m, struct list_head *pages)
 }
 
 /* ---- the lists of a node ---- */
-/* Take the k oldest off a list, oldest first on the new one, with a reference each. */
-static void isolate_lru_pages(struct pyksm *m, struct node *node, int lru, uint64_t k,
-			      struct list_head *pages)
+/* Take the k oldest off a list, oldest first on the new one, with a reference each. How many those were. */
+static uint64_t isolate_lru_pages(struct pyksm *m, struct node *node, int lru, uint64_t k,
+				  struct list_head *pages)
 {
+	uint64_t taken = 0;
+
 	INIT_LIST_HEAD(pages);
 	if (k && !list_empty(&node->lru[lru]))
 		sched_point(m, PT_ISOLATE_LRU_PAGES);
@@ -219,7 +221,9 @@ static void isolate_lru_pages(struct pyksm *m, struct node *node, int lru, uint6
 		get_page(page);
 		list_add_tail(&page->lru, pages);
 		node->recent_scanned++;
+		taken++;
 	}
+	return taken;
 }
 
 /* Those of the list that stay because they are in use. */
@@ -236,18 +240,18 @@ static uint64_t count_active(const struct list_head *pages)
 /* How many of the k oldest could be freed. */
 static uint64_t shrink_inactive_list(struct pyksm *m, struct node *node, uint64_t k)
 {
-	uint64_t taken = node->nr_lru[LRU_INACTIVE_ANON], written = m->count[CNT_swap_writepage];
+	uint64_t taken, written, reclaimed, active;
 	struct list_head pages;
-	uint64_t reclaimed, active;
 
-	isolate_lru_pages(m, node, LRU_INACTIVE_ANON, k, &pages);
-	taken -= node->nr_lru[LRU_INACTIVE_ANON];
+	taken = isolate_lru_pages(m, node, LRU_INACTIVE_ANON, k, &pages);
+	written = m->count[CNT_swap_writepage];
 	reclaimed = shrink_page_list(m, &pages);
 	active = count_active(&pages);
 	node->recent_rotated += active;
 	node->nonresident_age += active;
 	putback_pages(m, &pages);
 	written = m->count[CNT_swap_writepage] - written;
+	assert(reclaimed <= taken);
 	lru_note_cost(m, node, written, taken - reclaimed);
 	return reclaimed;
 }
