@@ -65,6 +65,7 @@ def hunt(
     seed: int = 0,
     jobs: int = 1,
     strategies: Sequence[str] = ("exhaustive", "pct"),
+    shrink: bool = True,
     progress: Callable[[int], None] | None = None,
 ) -> Hunt:
     """Make and try scenarios for so long, or until something is wrong.
@@ -78,7 +79,7 @@ def hunt(
         counts = chase.counts
     else:
         hunted, counts = _in_parallel(chase, seed, scenarios, jobs, progress)
-    if hunted is not None:
+    if hunted is not None and shrink:
         hunted = replace(hunted, small=chase.shrunk(hunted))
     return Hunt(
         counts.scenarios,
