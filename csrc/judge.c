@@ -110,7 +110,7 @@ static void check_errno(struct pyksm_judge *j, const struct pyksm *m, struct jud
 	switch (err) {
 	case -EIO:
 	case -EHWPOISON:
-		fine = j->now.fired[PYKSM_FAIL_READ];
+		fine = j->now.fired[PYKSM_FAIL_READ] || j->now.fired[PYKSM_FAIL_USERFAULT];
 		break;
 	case -ENOMEM:
 		fine = may_lack_memory(j, m, f, page || kmem);
@@ -218,6 +218,8 @@ static void check_unmerged(struct pyksm_judge *j, struct pyksm *m, const struct 
 	const struct pyksm_op *op = f->op;
 	const struct process *process = find_process(m, p->pids[op->process]);
 
+	if (userfault_excuses(j, m))
+		return;
 	for (uint64_t i = 0; process && f->unmerges && i < op->npages; i++) {
 		uint64_t addr = op->addr + (i << PAGE_SHIFT);
 		pte_t pte = pte_at(process->mm, addr);

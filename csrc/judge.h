@@ -139,6 +139,7 @@ void look_for_ksm_ptes(struct pyksm_judge *j, struct pyksm *m, const struct pyks
 void look_at_census(struct pyksm_judge *j, struct pyksm *m, uint32_t line);
 void look_for_half_ksm(struct pyksm_judge *j, struct pyksm *m);
 void look_at_rest(struct pyksm_judge *j, struct pyksm *m);
+bool userfault_excuses(const struct pyksm_judge *j, const struct pyksm *m);
 bool any_ksm_pte(const struct pyksm *m);
 
 #endif

@@ -191,12 +191,18 @@ static void check_mm_unmerged(struct pyksm_judge *j, struct pyksm *m, const stru
 	}
 }
 
+/* Until 6.2 (6cce3314b928) what a userfaultfd refuses stays shared, and nobody says so. */
+bool userfault_excuses(const struct pyksm_judge *j, const struct pyksm *m)
+{
+	return j->now.fired[PYKSM_FAIL_USERFAULT] && !has(m, FEAT_UNSHARE_BREAK);
+}
+
 void look_for_ksm_ptes(struct pyksm_judge *j, struct pyksm *m, const struct pyksm_program *p,
 		       uint32_t line)
 {
 	uint64_t excused = j->now.tainted;
 
-	if (m->ksm.run != KSM_RUN_UNMERGE)
+	if (m->ksm.run != KSM_RUN_UNMERGE || userfault_excuses(j, m))
 		return;
 	if (has(m, FEAT_BREAK_SKIPS_PROT_NONE))
 		excused |= j->now.veiled;

@@ -212,14 +212,19 @@ static bool waits_for_victim(struct pyksm *m, const struct mm_struct *mm, int re
 	return true;
 }
 
+static bool unshares(const struct pyksm *m)
+{
+	return has(m, FEAT_UNSHARE_BREAK) && !bugged(m, BUG_KSM_UFFD_WP_UNMERGE_NOOP);
+}
+
 static int break_ksm(struct pyksm *m, struct vm_area_struct *vma, uint64_t addr)
 {
 	int ret;
 
 	COUNT(m, break_ksm);
 	do {
-		ret = has(m, FEAT_UNSHARE_BREAK) ? break_by_unsharing(m, vma, addr)
-						 : break_by_writing(m, vma, addr);
+		ret = unshares(m) ? break_by_unsharing(m, vma, addr)
+				  : break_by_writing(m, vma, addr);
 	} while (waits_for_victim(m, vma->vm_mm, ret));
 	return ret & VM_FAULT_OOM ? -ENOMEM : 0;
 }

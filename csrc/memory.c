@@ -259,6 +259,16 @@ static EXPANDED enum wp_verdict wp_can_reuse(struct pyksm *m, struct vm_area_str
 }
 
 /*
+ * Is the pte write-protected for a userfaultfd (5.7, 529b930b87d9)? There is none here, but an order that says so: one
+ * with UFFD_FEATURE_SIGBUS, or a fault that may not wait for whoever listens.
+ */
+static bool userfaultfd_pte_wp(struct pyksm *m)
+{
+	return __builtin_expect(m->inject[PYKSM_FAIL_USERFAULT][0] != 0, 0) &&
+	       has(m, FEAT_UFFD_WP) && should_fail(m, PYKSM_FAIL_USERFAULT);
+}
+
+/*
  * A write to (or the unsharing of) a page that is present but not writable: take it over or copy it. With the pte
  * lock held, which is let go.
  */
@@ -266,10 +276,15 @@ static int do_wp_page(struct pyksm *m, struct vm_area_struct *vma, uint64_t addr
 		      bool unshare)
 {
 	struct page *page = vm_normal_page(m, *pte);
-	enum wp_verdict verdict = page ? wp_can_reuse(m, vma, addr, pte, page) : WP_COPY;
+	enum wp_verdict verdict;
 	int ret = 0;
 
 	COUNT(m, do_wp_page);
+	if (!unshare && userfaultfd_pte_wp(m)) {
+		pte_unlock(m, vma->vm_mm, addr);
+		return VM_FAULT_SIGBUS;
+	}
+	verdict = page ? wp_can_reuse(m, vma, addr, pte, page) : WP_COPY;
 	/* Only with zero pages that KSM has put there does unsharing have to do with them (6.2). */
 	if (!page && unshare && !has(m, FEAT_UNSHARE_BREAK))
 		verdict = WP_RACED;

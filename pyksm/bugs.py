@@ -204,6 +204,13 @@ BUGS: tuple[Bug, ...] = (
         "the owner of a page in the swap cache is looked at before it is asked whether the page "
         "can be the one of this address; it may have gone with all its mappings",
     ),
+    Bug(
+        "ksm-uffd-wp-unmerge-noop", "sequential+fault", "mm/ksm.c: break_ksm",
+        ("6cce3314b928",), "5.7", "6.2", ("I7",),
+        "a page is unmerged by a write fault, which a userfaultfd refuses: it counts as done",
+        needs=("unshare-break", "uffd-wp"),
+        corrected="profile 6.1 has it without a switch, as its kernel does",
+    ),
     # ---- include/linux/ksm.h ----
     Bug(
         "ksm-fork-inherits-counters", "sequential", "include/linux/ksm.h: ksm_fork",

@@ -45,7 +45,7 @@ SWITCHES = (
 )
 
 #: Kinds of failure that :meth:`Engine.inject` orders.
-FAULT_KINDS = ("page", "kmem", "read", "write", "signal")
+FAULT_KINDS = ("page", "kmem", "read", "write", "signal", "userfault")
 
 #: Files of /sys/kernel/mm/ksm that take words and no numbers; engines number the words.
 KSM_WORDS: Mapping[str, tuple[str, ...]] = {"advisor_mode": ("none", "scan-time")}

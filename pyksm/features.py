@@ -98,6 +98,10 @@ FEATURES: tuple[Feature, ...] = (
         until="5.9",
     ),
     Feature(
+        "uffd-wp", "fault", "5.7", ("529b930b87d9",),
+        "a write-protect fault may be a userfaultfd's (inject userfault): SIGBUS",
+    ),
+    Feature(
         "ksm-event-counts", "fault", "5.19", ("94bfe85bde18", "4d45c3aff5eb"),
         "vmstat counts cow_ksm and (already 5.18) ksm_swpin_copy",
     ),

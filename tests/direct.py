@@ -213,7 +213,7 @@ class Player:
         return "rmap_walk", (self.pid(), self.addr())
 
     def inject(self) -> tuple[str, tuple[Any, ...]]:
-        return "inject", (self.choose.choice((*FAULT_KINDS, "none")), self.choose.randint(0, 9))
+        return "inject", (self.choose.choice((*FAULT_KINDS[:5], "none")), self.choose.randint(0, 9))
 
     @property
     def size(self) -> int:

@@ -143,7 +143,7 @@ REFUSED = {
     "clear_refs A 2": (1, 14, "what to clear (1, 4)"),
     "sleep": (1, 6, "milliseconds"),
     "sleep 1.5": (1, 7, "milliseconds (0 to 2147483647)"),
-    "inject luck 1": (1, 8, "a kind of failure (page, kmem, read, write, signal)"),
+    "inject luck 1": (1, 8, "a kind of failure (page, kmem, read, write, signal, userfault)"),
     "inject page 0": (1, 13, "a count (1 to"),
     "census loose": (1, 8, "nothing or (strict)"),
     "at nowhere 1 spawn A": (1, 4, "a schedule point (try_to_unuse:next_entry"),

@@ -96,7 +96,8 @@ enum pyksm_fault_kind {
 	PYKSM_FAIL_READ = 2, /* a page read from a swap area */
 	PYKSM_FAIL_WRITE = 3, /* a page written to a swap area */
 	PYKSM_FAIL_SIGNAL = 4, /* signal_pending() becomes true */
-	PYKSM_NR_FAULT_KINDS = 5,
+	PYKSM_FAIL_USERFAULT = 5, /* a userfaultfd wants to hear of a write-protect fault: SIGBUS */
+	PYKSM_NR_FAULT_KINDS = 6,
 };
 
 /* Features by number, 64 a word: k is bit k % 64 of word k / 64. */

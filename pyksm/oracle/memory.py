@@ -57,6 +57,7 @@ from pyksm.oracle.structs import (
     Page,
     SwapEntry,
     Vma,
+    fails,
     schedule_point,
 )
 from pyksm.oracle.swap import activate_page, lru_add_drain, lru_cache_add
@@ -159,6 +160,8 @@ def do_anonymous_page(m: Machine, vma: Vma, address: int, write: bool) -> int:
 def do_wp_page(m: Machine, vma: Vma, address: int, pte: int, unshare: bool = False) -> int:
     """A write to a read-only pte: the page itself if nobody else has it, else a copy."""
     m.counters["do_wp_page"] += 1
+    if not unshare and m.has("uffd-wp") and fails(m, "userfault"):
+        return VM_FAULT_SIGBUS  # a userfaultfd's (5.7)
     old_page = vm_normal_page(m, pte)
     if old_page is None and unshare and not m.has("zero-pages-counted"):
         return 0  # unsharing the zero page came with KSM's own marks on it (d7c0e68dab98)
