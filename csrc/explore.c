@@ -16,8 +16,12 @@
 
 #include "explore.h"
 
-#define SEEN_BITS 22
-#define SEEN_MASK ((1u << SEEN_BITS) - 1)
+#define MAX_SEEN_BITS 22
+
+static size_t seen_bytes(const struct pyksm_explore *x)
+{
+	return sizeof(*x->seen) * ((size_t)x->seen_mask + 1);
+}
 
 static uint64_t mix64(uint64_t x)
 {
@@ -35,7 +39,7 @@ static bool seen_before(struct pyksm_explore *x, uint64_t key, uint32_t left)
 	uint64_t tag = mix64(key) & ~0xffULL, mine = tag | (left + 1);
 
 	for (uint32_t at = (uint32_t)(mix64(key) >> 40), looks = 0; looks < 64; at++, looks++) {
-		_Atomic uint64_t *entry = &x->seen[at & SEEN_MASK];
+		_Atomic uint64_t *entry = &x->seen[at & x->seen_mask];
 		uint64_t had = atomic_load(entry);
 
 		if (!had && atomic_compare_exchange_strong(entry, &had, mine)) {
@@ -483,8 +487,11 @@ struct pyksm_explore *pyksm_explore_new(const struct pyksm_explore_config *confi
 	*err = config && config_valid(config) ? 0 : -EINVAL;
 	if (x) {
 		x->config = *config;
+		x->seen_mask = (1u << MAX_SEEN_BITS) - 1;
+		if (config->states && config->states < x->seen_mask)
+			x->seen_mask = (2u << (31 - __builtin_clz(config->states | 1))) - 1;
 		x->config.max_steps = config->max_steps ? config->max_steps : 20000;
-		x->seen = map_lazily(sizeof(*x->seen) << SEEN_BITS);
+		x->seen = map_lazily(seen_bytes(x));
 		pthread_mutex_init(&x->lock, NULL);
 		for (int i = 0; i < PYKSM_MAX_WORKERS; i++)
 			x->worker[i].x = x;
@@ -510,7 +517,7 @@ void pyksm_explore_free(struct pyksm_explore *x)
 		free(item);
 	free_findings(x);
 	if (x->seen)
-		munmap((void *)x->seen, sizeof(*x->seen) << SEEN_BITS);
+		munmap((void *)x->seen, seen_bytes(x));
 	pthread_mutex_destroy(&x->lock);
 	free(x);
 }

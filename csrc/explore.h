@@ -70,6 +70,7 @@ struct pyksm_explore {
 	struct pyksm_finding finding[MAX_FINDINGS];
 	uint32_t nr_findings;
 	_Atomic uint64_t *seen; /* fingerprint << 8 | most preemptions left + 1 */
+	uint32_t seen_mask;
 	_Atomic uint64_t nr_seen;
 };
 

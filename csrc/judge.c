@@ -42,7 +42,7 @@ static bool has_fired(struct pyksm_judge *j, const struct pyksm *m, struct judge
 {
 	bool now = f->failed[kind] != m->failed[kind];
 
-	j->now.fired[kind] |= now;
+	j->now.fired[kind] = m->failed[kind] != 0; /* this operation's, or one's before it */
 	f->fired[kind] = now;
 	return now;
 }

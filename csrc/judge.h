@@ -32,6 +32,7 @@ struct judge_cell {
 	uint32_t maker; /* tag of the operation that made it */
 	bool there; /* mapped for certain, but for those */
 	bool guarded; /* an access may be EFAULT */
+	bool met; /* by what may have put it out of reach, while it came to be or since */
 	bool unsure; /* half of what failed may have taken it away */
 	bool soft; /* written, and no clear_refs since */
 	bool sealed; /* mseal: it stays as it is, and stays sealed */
@@ -76,6 +77,7 @@ struct judge_state {
 	bool fired[PYKSM_NR_FAULT_KINDS]; /* an ordered failure has come */
 	bool unmerged; /* run=2 has succeeded, and nobody has written another mode */
 	bool scanned; /* ksmd ran, so what it merges is not soft-dirty any more */
+	bool met; /* by what may have put it out of reach, while it came to be or since */
 	bool unsure; /* what could not be read or written was dropped, as kernels did: contents are anybody's */
 	uint64_t tainted; /* bit k: process k has become mergeable since run=2 began */
 	uint64_t veiled; /* bit k: process k had memory without access */

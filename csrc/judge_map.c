@@ -133,10 +133,12 @@ bool set_has(const struct judge_set *set, uint32_t content)
 /* Whether that is new. */
 static bool set_add(struct judge_set *set, struct judge_value value)
 {
+	bool any = set->any;
+
 	if (value.content == NO_CONTENT)
 		set->any = true;
 	if (set->any)
-		return value.content == NO_CONTENT;
+		return !any;
 	for (uint32_t i = 0; i < set->nr; i++) {
 		struct judge_value *had = &set->value[i];
 
@@ -294,6 +296,8 @@ static void add_value(struct pyksm_judge *j, int32_t process, uint64_t vpn,
 
 	if (!cell || !set_add(&cell->set, value))
 		return;
+	if (cell->set.any)
+		value.content = NO_CONTENT;
 	for (uint32_t i = 0; i < j->nr_flights; i++) {
 		const struct judge_flight *f = &j->flight[i];
 		bool whole = f->op->kind == PYKSM_OP_FORK && f->op->process == process;
@@ -452,14 +456,15 @@ static void fork_ends(struct pyksm_judge *j, const struct judge_flight *f)
 static void going(struct pyksm_judge *j, const struct pyksm_op *op, int by)
 {
 	for_each_cell (&j->now, cell, op->process, first_page(op), op->npages)
-		cell->going += (uint32_t)by;
+		cell->going += by > 0 || cell->going ? (uint32_t)by
+						     : 0; /* it may have come since */
 }
 
 /* All of a process: it exits. */
 static void all_going(struct pyksm_judge *j, const struct pyksm_op *op, int by)
 {
 	for_each_cell (&j->now, cell, op->process, (uint64_t)0, UINT64_MAX)
-		cell->going += (uint32_t)by;
+		cell->going += by > 0 || cell->going ? (uint32_t)by : 0;
 }
 
 /* Children that are being made may or may not have what is going. */
@@ -479,23 +484,62 @@ static void guard_children(struct pyksm_judge *j, const struct pyksm_op *op)
 static void guard(struct pyksm_judge *j, const struct pyksm_op *op, bool half)
 {
 	for_each_cell (&j->now, cell, op->process, first_page(op), op->npages) {
-		cell->guarded = true;
+		cell->guarded = cell->met = true;
 		cell->unsure |= half;
 	}
 	guard_children(j, op);
 }
 
-/* A page that comes to be may get what writes that are under way have for its address. */
-static void add_writes(struct pyksm_judge *j, int32_t process, uint64_t vpn)
+/* A page that comes to be meets what is under way at its address. */
+static void meet_others(struct pyksm_judge *j, int32_t process, uint64_t vpn)
 {
 	for (uint32_t i = 0; i < j->nr_flights; i++) {
 		const struct judge_flight *f = &j->flight[i];
-		bool here = f->op->process == process && vpn - first_page(f->op) < f->op->npages;
+		const struct pyksm_op *op = f->op;
+		struct judge_cell *cell = find_cell(&j->now, process, vpn);
+		struct judge_value value = { 0, f->tag, IN_FLIGHT };
 
-		if (here && f->op->kind == PYKSM_OP_WRITE)
-			add_value(
-				j, process, vpn,
-				(struct judge_value){ written(j, f->op, vpn), f->tag, IN_FLIGHT });
+		if (!cell || !covers(op, cell))
+			continue;
+		if (op->kind == PYKSM_OP_WRITE)
+			value.content = written(j, op, vpn);
+		if (op->kind == PYKSM_OP_WRITE ||
+		    (op->kind == PYKSM_OP_MADVISE && op->arg == PYKSM_MADV_DONTNEED))
+			add_value(j, process, vpn, value);
+		else if (op->kind == PYKSM_OP_MPROTECT || op->kind == PYKSM_OP_MUNMAP ||
+			 op->kind == PYKSM_OP_MREMAP)
+			cell->met = true;
+	}
+}
+
+/* Is a page coming to that address, from a call that has not ended? */
+static bool is_coming(const struct pyksm_judge *j, const struct judge_cell *cell)
+{
+	for (uint32_t i = 0; i < j->nr_flights; i++) {
+		const struct pyksm_op *op = j->flight[i].op;
+		uint64_t to = op->kind == PYKSM_OP_MREMAP ? op->to >> PAGE_SHIFT : first_page(op);
+		bool makes = op->kind == PYKSM_OP_MREMAP || op->kind == PYKSM_OP_MMAP;
+
+		if (makes && op->process == cell->process && cell->vpn - to < op->npages)
+			return true;
+	}
+	return false;
+}
+
+static void munmap_ends(struct pyksm_judge *j, const struct pyksm_op *op)
+{
+	going(j, op, -1);
+	if (op->err) {
+		guard(j, op, true);
+		return;
+	}
+	for (uint64_t i = 0; i < op->npages; i++) {
+		struct judge_cell *cell = find_cell(&j->now, op->process, first_page(op) + i);
+
+		if (cell && is_coming(j, cell))
+			cell->guarded = cell->unsure = true;
+		else if (cell)
+			remove_cells(&j->now, op->process, first_page(op) + i, 1);
 	}
 }
 
@@ -509,7 +553,7 @@ static void mmap_begins(struct pyksm_judge *j, const struct judge_flight *f)
 		if (!make_cell(j, op->process, vpn, f->tag))
 			return;
 		add_value(j, op->process, vpn, (struct judge_value){ 0, f->tag, IN_FLIGHT });
-		add_writes(j, op->process, vpn);
+		meet_others(j, op->process, vpn);
 	}
 }
 
@@ -531,7 +575,8 @@ static void mmap_ends(struct pyksm_judge *j, const struct judge_flight *f)
 		} else {
 			settle(&cell->set, f, j->now.clock);
 			cell->there = true;
-			cell->guarded = cell->unsure = cell->soft = false;
+			cell->guarded = cell->unsure = cell->met;
+			cell->soft = false;
 		}
 	}
 }
@@ -548,12 +593,18 @@ static void mremap_begins(struct pyksm_judge *j, const struct judge_flight *f)
 		if (!new)
 			return;
 		new->guarded = new->unsure = true;
-		add_writes(j, op->process, to + i);
+		meet_others(j, op->process, to + i);
 		old = find_cell(&j->now, op->process, first_page(op) + i);
-		if (!old)
+		if (!old) { /* nobody knows what comes from there, if anything does */
+			add_value(j, op->process, to + i,
+				  (struct judge_value){ NO_CONTENT, 0, j->now.clock });
 			continue;
+		}
 		old->going++;
 		set = old->set;
+		if (set.any)
+			add_value(j, op->process, to + i,
+				  (struct judge_value){ NO_CONTENT, 0, j->now.clock });
 		for (uint32_t k = 0; k < set.nr; k++)
 			add_value(j, op->process, to + i,
 				  (struct judge_value){ set.value[k].content, 0, j->now.clock });
@@ -567,8 +618,8 @@ static void arrive(struct judge_cell *cell, const struct judge_cell *old,
 {
 	settle(&cell->set, f, now);
 	cell->there = old && old->there;
-	cell->guarded = !old || old->guarded;
-	cell->unsure = !old || old->unsure;
+	cell->guarded = !old || old->guarded || cell->met;
+	cell->unsure = !old || old->unsure || cell->met;
 	cell->soft = old && old->soft;
 }
 
@@ -715,11 +766,7 @@ void map_end(struct pyksm_judge *j, struct judge_flight *f)
 			remove_cells(&j->now, op->process, 0, UINT64_MAX);
 		break;
 	case PYKSM_OP_MUNMAP:
-		going(j, op, -1);
-		if (op->err)
-			guard(j, op, true);
-		else
-			remove_cells(&j->now, op->process, first_page(op), op->npages);
+		munmap_ends(j, op);
 		break;
 	case PYKSM_OP_MREMAP:
 		mremap_ends(j, f);

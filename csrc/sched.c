@@ -117,6 +117,9 @@ static void check_order(struct sched *s, struct lock_id id)
 			continue;
 		if (lock->id.class <= id.class)
 			continue;
+		/* Swapoff's mmput() may be the last one with a page locked, in Linux too: nobody waits for it. */
+		if (id.class == LOCK_MMAP_SEM && !((const struct mm_struct *)id.obj)->mm_users)
+			continue;
 		sched_describe(s, id, a, sizeof(a));
 		sched_describe(s, lock->id, b, sizeof(b));
 		oops(s->m, "lock order: %s is waited for with %s held", a, b);

@@ -196,6 +196,7 @@ class Exploration:
                 "preemptions": bounds.preemptions,
                 "depth": bounds.depth,
                 "stop": int(bounds.stop),
+                "states": min(bounds.schedules, 2**20) * 64,
                 "seed": bounds.seed,
                 "max_steps": bounds.max_steps,
             },

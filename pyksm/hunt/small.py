@@ -9,31 +9,47 @@ ordered in advance.
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 from pyksm.bugs import Bug, exists_in
 from pyksm.engine import FAULT_KINDS, POLICIES, policies_of
 from pyksm.features import PROFILES
 from pyksm.hunt import generate
-from pyksm.hunt.generate import Chooser, Maker, Names, Seeded
+from pyksm.hunt.generate import Chooser, Names, Seeded
 from pyksm.profiles import DEFAULT, effective
 from pyksm.scenario import statements as st
 from pyksm.scenario.kinds import Pages, Setting, Value
 
-#: Percent of the scenarios with tasks.
-TASKS = 60
-MAX_PROCESSES = 4
+MAX_PROCESSES = 5
+
+Makes = Callable[[Chooser, Names], "st.Statement | list[st.Statement] | None"]
 
 
-def machine(choose: Chooser, profile: str | None, bugs: Sequence[Bug] = ()) -> st.Machine:
+@dataclass(frozen=True)
+class Theme:
+    """What a scenario is about: which statements it favours, beside all others."""
+
+    favours: tuple[tuple[Makes, int], ...] = ()
+    tasks: int = 60  #: percent of the scenarios with tasks
+    length: int = 9  #: statements of one without
+    nodes: int = 30  #: percent with two nodes
+    merged: int = 70  #: percent with mergeable pages
+    area: int = 75  #: percent with a swap area from the beginning
+    scarce: int = 4  #: percent with hardly any memory
+
+
+def machine(
+    choose: Chooser, profile: str | None, bugs: Sequence[Bug] = (), theme: Theme | None = None
+) -> st.Machine:
     """A small machine of that profile, or of any on which these bugs can be."""
+    theme = theme or Theme()
     heads = [st.Machine(profile=profile)] if profile else machines_with(bugs)
     head = choose.pick(heads)
-    nodes = choose.pick((1, 1, 2))
-    frames = choose.integer(8, 20) if _chance(choose, 6) else 64
+    nodes = 2 if _chance(choose, theme.nodes) else 1
+    frames = choose.integer(3, 9) if _chance(choose, theme.scarce) else 64
     policies = policies_of(effective(head.profile or DEFAULT, head.on, head.off))
-    policy = policies[-1] if _chance(choose, 10) else POLICIES[0]
+    policy = policies[-1] if _chance(choose, 8) else POLICIES[0]
     return replace(head, nodes=nodes, frames=frames, agents=0, policy=policy)
 
 
@@ -55,63 +71,101 @@ def machines_with(bugs: Sequence[Bug]) -> list[st.Machine]:
 def seeded(seed: int, profile: str | None = None, bugs: Sequence[Bug] = ()) -> st.Scenario:
     """The small scenario of that seed: always the same."""
     choose = Seeded(random.Random(seed))
-    return small(choose, machine(choose, profile, bugs), f"seed-{seed}")
+    theme = choose.pick(THEMES)
+    return small(choose, machine(choose, profile, bugs, theme), theme, f"seed-{seed}")
 
 
-def small(choose: Chooser, head: st.Machine, filename: str = "<random>") -> st.Scenario:
+def small(
+    choose: Chooser, head: st.Machine, theme: Theme, filename: str = "<random>"
+) -> st.Scenario:
     """A scene, some statements, and mostly tasks that run at the same time."""
     features = effective(head.profile or DEFAULT, head.on, head.off)
     names = Names(nodes=head.nodes, features=features)
-    body = scene(choose, names)
-    parallel = _chance(choose, TASKS)
-    body += _statements(choose, names, _SEQUENTIAL, choose.integer(0, 3 if parallel else 10))
+    table = _table(*_ANY, *theme.favours)
+    body = scene(choose, names, theme)
+    parallel = _chance(choose, theme.tasks)
+    count = choose.integer(0, 4) if parallel else choose.integer(2, theme.length)
+    body += _statements(choose, names, table, count)
     if parallel:
-        body += tasks(choose, names)
-        body += _statements(choose, names, _SEQUENTIAL, choose.integer(0, 3))
+        body += tasks(choose, names, theme)
+        body += _statements(choose, names, table, choose.integer(0, 3))
+    if _chance(choose, 40):
+        body += reveal(choose, names)
     return st.Scenario((head, *body), filename)
 
 
-def scene(choose: Chooser, names: Names) -> list[st.Statement]:
+def scene(choose: Chooser, names: Names, theme: Theme) -> list[st.Statement]:
     """Processes with contents in common, merged or not, in swap or not."""
     body = _knobs(choose, names)
-    npages = choose.pick((1, 1, 1, 2, 2, 3, 5))
-    value = Value(choose.pick((0, 1, 2, 2)), _chance(choose, 15))
-    mergeable = _chance(choose, 75)
-    for _ in range(choose.pick((1, 2, 2, 3))):
-        process = names.new_process()
-        names.processes[process] = {"r0": npages}
-        body += [st.Spawn(process), st.Mmap(process, "r0", npages, _bound(choose, names))]
-        if _chance(choose, 90):
-            body.append(st.Write(process, Pages("r0"), value))
-        if mergeable and _chance(choose, 90):
-            body.append(st.Madvise(process, Pages("r0"), "mergeable"))
+    npages = choose.pick((1, 1, 1, 2, 2, 3, 4))
+    value = Value(choose.pick((0, 7, 7, 7)), _chance(choose, 15))
+    mergeable = _chance(choose, theme.merged)
+    for _ in range(choose.pick((1, 1, 2, 2, 3))):
+        body += _process(choose, names, npages, value, mergeable)
     if _chance(choose, 25):
-        body += _statements(choose, names, (generate._fork,), 1)
-    if _chance(choose, 75):
+        body += _statements(choose, names, (_fork,), choose.pick((1, 1, 2)))
+    if _chance(choose, theme.area):
         body += _statements(choose, names, (_swapon,), choose.pick((1, 1, 1, 2)))
     if mergeable and _chance(choose, 65):
         body.append(st.Scan(choose.pick((1, 2, 3, 3))))
-    if names.areas and _chance(choose, 50):
+    if names.areas and _chance(choose, 45):
         body.append(st.Swapout())
     return body
 
 
-def tasks(choose: Chooser, names: Names) -> list[st.Statement]:
-    """Two tasks, now and then three, of a statement or some; one of them may meet a failure."""
+def _process(
+    choose: Chooser, names: Names, npages: int, value: Value, mergeable: bool
+) -> list[st.Statement]:
+    process = names.new_process()
+    names.processes[process] = {"r0": npages}
+    made: list[st.Statement] = [
+        st.Spawn(process), st.Mmap(process, "r0", npages, _bound(choose, names)),
+    ]  # fmt: skip
+    if _chance(choose, 85):
+        made.append(st.Write(process, Pages("r0"), value))
+    if mergeable and _chance(choose, 90):
+        made.append(st.Madvise(process, Pages("r0"), "mergeable"))
+    return made
+
+
+def tasks(choose: Chooser, names: Names, theme: Theme) -> list[st.Statement]:
+    """Two tasks, now and then three, of a statement or some."""
+    table = _table(*_IN_TASKS, *theme.favours)
     group: list[st.Statement] = []
-    for k in range(choose.pick((2, 2, 2, 3))):
-        count = choose.pick((1, 1, 1, 2, 3))
-        statements = _statements(choose, names, _IN_TASKS, count)
+    for k in range(choose.pick((2, 2, 2, 2, 3))):
+        count = choose.pick((1, 1, 1, 2, 2, 3, 5))
+        statements = _statements(choose, names, table, count)
         if statements:
             group.append(st.Task(f"t{k}", tuple(statements)))
     return group
 
 
+def reveal(choose: Chooser, names: Names) -> list[st.Statement]:
+    """What brings to light what went wrong before: everything out once more, and off."""
+    made: list[st.Statement] = []
+    if _chance(choose, 50):
+        made.append(st.Scan(choose.pick((1, 2))))
+    if _chance(choose, 30):
+        made += _statements(choose, names, (generate._exit,), 1)
+    names.made_areas += 1
+    area = f"S{names.made_areas}"
+    made += [st.Swapon(area, 64), st.Swapout()]
+    if _chance(choose, 30):
+        made += [st.Swapoff(each) for each in (*names.areas, area)]
+    return made
+
+
 def _statements(
-    choose: Chooser, names: Names, table: Sequence[Maker], count: int
+    choose: Chooser, names: Names, table: Sequence[Makes], count: int
 ) -> list[st.Statement]:
-    made = [choose.together(lambda choose: choose.pick(table)(choose, names)) for _ in range(count)]
-    return [each for each in made if each is not None]
+    made: list[st.Statement] = []
+    for _ in range(count):
+        one = choose.together(lambda choose: choose.pick(table)(choose, names))
+        if isinstance(one, list):
+            made += one
+        elif one is not None:
+            made.append(one)
+    return made
 
 
 def _chance(choose: Chooser, percent: int) -> bool:
@@ -206,21 +260,126 @@ def _prctl(choose: Chooser, names: Names) -> st.Statement | None:
     return generate._prctl(choose, names) if "merge-any" in names.features else None
 
 
-def _table(*weighted: tuple[Maker, int]) -> tuple[Maker, ...]:
+def _newcomer(choose: Chooser, names: Names) -> list[st.Statement] | None:
+    """One more process with what the others have."""
+    if len(names.processes) >= MAX_PROCESSES:
+        return None
+    return _process(choose, names, choose.pick((1, 1, 2)), Value(7), True)
+
+
+def _rewritten(choose: Chooser, names: Names) -> list[st.Statement] | None:
+    """Soft-dirty bits forgotten, and set again by a write."""
+    write = generate._write(choose, names)
+    if not isinstance(write, st.Write):
+        return None
+    return [st.ClearRefs(write.process, choose.pick(("1", "4", "4"))), write]
+
+
+def _parted(choose: Chooser, names: Names) -> list[st.Statement] | None:
+    """A vma split by its protection, and mostly whole again."""
+    where = names.region(choose)
+    if where is None or where[2] < 2:
+        return None
+    process, region, npages = where
+    start = choose.integer(0, npages - 1)
+    pages = Pages(region, start, choose.integer(start + 1, npages))
+    made: list[st.Statement] = [st.Mprotect(process, pages, choose.pick(("none", "r")))]
+    if _chance(choose, 60):
+        made += _statements(choose, names, (generate._write, _fork, generate._mremap), 1)
+        made.append(st.Mprotect(process, pages, "rw"))
+    return made
+
+
+def _sealed(choose: Chooser, names: Names) -> st.Statement | None:
+    where = names.region(choose)
+    return where and st.Mprotect(where[0], Pages(where[1]), "sealed")
+
+
+def _back(choose: Chooser, names: Names) -> list[st.Statement] | None:
+    """Pages move away, and later back to where they were."""
+    where = names.region(choose)
+    if where is None or len(names.processes[where[0]]) > generate.MAX_REGIONS:
+        return None
+    process, region, npages = where
+    index = choose.integer(0, npages - 1)
+    page = Pages(region, index, index + 1)
+    to = f"r{len(names.processes[process])}"
+    names.processes[process][to] = 1
+    between = _statements(choose, names, (_parted, generate._write, _fork), choose.integer(0, 2))
+    return [st.Mremap(process, page, to), *between, st.Mremap(process, Pages(to), page)]
+
+
+def _pinned(choose: Chooser, names: Names) -> list[st.Statement] | None:
+    """A pin, for reading or writing, and what may go wrong under it."""
+    where = names.region(choose)
+    if where is None:
+        return None
+    pin = st.Pin(where[0], Pages(where[1]), choose.pick((None, "write")))
+    rest = (generate._swapout, generate._read, generate._write, generate._munmap)
+    return [pin, *_statements(choose, names, rest, choose.integer(0, 3))]
+
+
+def _failing(choose: Chooser, names: Names) -> list[st.Statement] | None:
+    """Failures of one kind, one or two, and what meets them."""
+    kind = choose.pick(FAULT_KINDS)
+    nth = choose.pick((1, 1, 2, 2, 3, 4, 6))
+    made: list[st.Statement] = [st.Inject(kind, nth)]
+    if _chance(choose, 35):
+        made.append(st.Inject(kind, nth + 1))
+    meets = (
+        generate._swapoff, generate._swapout, generate._read, _fork, _run, generate._scan,
+        generate._mprotect, generate._mremap, generate._madvise, _migrate,
+    )  # fmt: skip
+    return made + _statements(choose, names, meets, 1)
+
+
+def _table(*weighted: tuple[Makes, int]) -> tuple[Makes, ...]:
     return tuple(maker for maker, weight in weighted for _ in range(weight))
 
 
-_SEQUENTIAL = _table(
+_ANY = (
     (generate._write, 10), (generate._read, 6), (_poke, 2), (_fork, 8), (generate._exit, 5),
     (_mmap, 3), (generate._munmap, 3), (generate._mremap, 5), (generate._madvise, 8),
-    (generate._mprotect, 3), (_migrate, 7), (generate._pin, 2), (generate._unpin, 2), (_swapon, 4),
+    (generate._mprotect, 3), (_migrate, 7), (_pinned, 2), (generate._unpin, 2), (_swapon, 4),
     (generate._swapoff, 8), (generate._swapout, 10), (_run, 5), (_across, 3), (_sharing, 2),
-    (generate._scan, 10), (_inject, 6), (_prctl, 2), (generate._clear_refs, 2),
+    (generate._scan, 10), (_inject, 2), (_failing, 4), (_prctl, 2), (generate._clear_refs, 1),
+    (_rewritten, 2), (_newcomer, 4), (_parted, 2), (_sealed, 1), (_back, 1),
 )  # fmt: skip
-_IN_TASKS = _table(
-    (generate._write, 12), (generate._read, 12), (_poke, 2), (_fork, 8), (generate._exit, 5),
+_IN_TASKS = (
+    (generate._write, 12), (generate._read, 12), (_poke, 2), (_fork, 8), (generate._exit, 6),
     (_mmap, 1), (generate._munmap, 4), (generate._mremap, 5), (generate._madvise, 7),
-    (generate._mprotect, 2), (_migrate, 9), (generate._pin, 1), (generate._unpin, 1), (_swapon, 1),
-    (generate._swapoff, 12), (generate._swapout, 10), (_run, 8), (_across, 2), (_sharing, 1),
-    (generate._scan, 12), (_inject, 3), (_prctl, 1), (generate._clear_refs, 1),
+    (generate._mprotect, 2), (_migrate, 10), (generate._pin, 1), (generate._unpin, 1),
+    (_swapon, 1), (generate._swapoff, 10), (generate._swapout, 12), (_run, 8), (_across, 1),
+    (_sharing, 1), (generate._scan, 12), (_inject, 2), (_prctl, 1), (generate._clear_refs, 1),
+    (_back, 1), (_newcomer, 1),
+)  # fmt: skip
+
+THEMES = (
+    Theme(),
+    # KSM, its nodes, and what unmerges
+    Theme(((generate._scan, 14), (_run, 6), (_newcomer, 6), (generate._write, 8)), merged=100),
+    # nodes of memory
+    Theme(
+        ((_migrate, 22), (generate._scan, 16), (_newcomer, 14), (generate._munmap, 4),
+         (generate._swapout, 6), (_across, 4)),
+        tasks=40, nodes=100, merged=90, length=14,
+    ),
+    # the swap cache, small areas, what is written again in between
+    Theme(
+        ((generate._swapout, 18), (generate._write, 14), (generate._read, 12), (_rewritten, 6),
+         (generate._swapoff, 8), (generate._exit, 4)),
+        merged=30, area=100,
+    ),
+    # families of processes and of vmas
+    Theme(
+        ((_fork, 20), (_parted, 14), (generate._exit, 10), (_back, 8), (generate._write, 8),
+         (generate._mremap, 6)),
+        tasks=30, length=16, merged=15,
+    ),
+    # failures, and no memory
+    Theme(((_failing, 30), (generate._madvise, 8), (_run, 6)), tasks=35, scarce=25),
+    # pins
+    Theme(((_pinned, 24), (generate._unpin, 8), (_fork, 6)), tasks=30, merged=25),
+    # prctl, seals
+    Theme(((_prctl, 18), (_mmap, 8), (generate._scan, 10), (_sealed, 4)), merged=20),
 )  # fmt: skip

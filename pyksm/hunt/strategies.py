@@ -64,4 +64,5 @@ def steps(draw: hs.DrawFn, names: generate.Names) -> list[Statement]:
 def small_scenarios(draw: hs.DrawFn, profile: str | None = None) -> Scenario:
     """Short programs of few pages and processes, mostly with tasks that meet on them."""
     drawn = _Drawn(draw)
-    return small.small(drawn, small.machine(drawn, profile))
+    theme = drawn.pick(small.THEMES)
+    return small.small(drawn, small.machine(drawn, profile, theme=theme), theme)
