@@ -26,6 +26,21 @@ static void drop_rmap_locks(struct pyksm *m, const struct vm_area_struct *vma)
 		anon_vma_unlock(m, vma->anon_vma);
 }
 
+/* Both may be in one table, which has one lock. */
+static void lock_ptes(struct pyksm *m, const struct mm_struct *mm, uint64_t from, uint64_t to)
+{
+	pte_lock(m, mm, from, PT_MOVE_PTES_PTL);
+	if (from / PMD_SIZE != to / PMD_SIZE)
+		pte_lock(m, mm, to, PT_MOVE_PTES_PTL);
+}
+
+static void unlock_ptes(struct pyksm *m, const struct mm_struct *mm, uint64_t from, uint64_t to)
+{
+	if (from / PMD_SIZE != to / PMD_SIZE)
+		pte_unlock(m, mm, to);
+	pte_unlock(m, mm, from);
+}
+
 /* ptes move as they are, swap entries too: no count changes, and page->index stays right. */
 static int move_page_tables(struct pyksm *m, struct vm_area_struct *vma, uint64_t from, uint64_t to,
 			    uint64_t len)
@@ -41,15 +56,13 @@ static int move_page_tables(struct pyksm *m, struct vm_area_struct *vma, uint64_
 		if (!dst)
 			return -ENOMEM;
 		take_rmap_locks(m, vma);
-		pte_lock(m, mm, addr, PT_MOVE_PTES_PTL);
-		pte_lock(m, mm, to + (addr - from), PT_MOVE_PTES_PTL);
+		lock_ptes(m, mm, addr, to + (addr - from));
 		if (!pte_none(*src)) {
 			COUNT(m, move_pte);
 			*dst = move_soft_dirty_pte(m, *src);
 			*src = 0;
 		}
-		pte_unlock(m, mm, to + (addr - from));
-		pte_unlock(m, mm, addr);
+		unlock_ptes(m, mm, addr, to + (addr - from));
 		drop_rmap_locks(m, vma);
 	}
 	return 0;

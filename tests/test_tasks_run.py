@@ -76,6 +76,10 @@ IN_ORDER = {
           ksm run=3 sleep_millisecs=foo pages_to_scan=10
           pin B r[0]
           unpin B r[0]
+          pin B r[2] write
+          fork B E
+          write E r[2] 7
+          mremap B r[0] r[3]
           clear_refs B 1
           sleep 5
           munmap B r[1]
