@@ -495,6 +495,8 @@ static void check_event(struct pyksm_judge *j, const struct pyksm *m, const char
 		judge_wrong(j, 9, 0, "livelock", "%s", event);
 	else if (!strncmp(event, "BUG: ", 5))
 		judge_wrong(j, 5, 0, "oops", "%s", event);
+	else if (!strncmp(event, "nr_swap_pages", 13))
+		judge_wrong(j, 8, 0, "counter", "%s", event);
 	else if (!strncmp(event, "kvm_age_hva_handler", 19))
 		judge_wrong(j, 4, 0, "mmu-notifier", "%s", event);
 	else if (!strcmp(event, "copy of a page that is not uptodate"))

@@ -27,6 +27,8 @@
 	X(FORK_FAILED, "copy_process:fork_failed")                                                 \
 	/* swapfile.c, swap_state.c */                                                             \
 	X(GET_SWAP_PAGE, "get_swap_page:swap_lock")                                                \
+	X(GET_SWAP_PAGES, "get_swap_pages:subtract")                                               \
+	X(CONT_APPEND, "add_swap_count_continuation:list_add_tail")                                \
 	X(RECLAIM_SWAP_TRYLOCK, "__try_to_reclaim_swap:trylock_page")                              \
 	X(SWAP_CONTINUATION, "add_swap_count_continuation:alloc_page")                             \
 	X(SWAPCACHE_PREPARE, "swapcache_prepare:swap_lock")                                        \

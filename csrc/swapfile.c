@@ -188,6 +188,17 @@ static swp_entry_t next_in_swap_list(struct pyksm *m)
 	return (swp_entry_t){ 0 };
 }
 
+/* /proc/meminfo shows it. Only an area that is being swapped off counts its slots that are in use as less than none. */
+static void look_at_nr_swap_pages(struct pyksm *m)
+{
+	if (!in_task(m) || m->swap.nr_swap_pages >= 0)
+		return;
+	for (int type = 0; type < MAX_SWAPFILES; type++)
+		if ((m->swap.info[type].flags & (SWP_USED | SWP_WRITEOK)) == SWP_USED)
+			return;
+	event(m, "nr_swap_pages is negative");
+}
+
 /* A slot of the best area; areas of one priority take turns. val 0: there is none. */
 swp_entry_t get_swap_page(struct pyksm *m)
 {
@@ -197,7 +208,10 @@ swp_entry_t get_swap_page(struct pyksm *m)
 	sched_point(m, PT_GET_SWAP_PAGE);
 	if (m->swap.nr_swap_pages <= 0)
 		return (swp_entry_t){ 0 };
+	if (bugged(m, BUG_NR_SWAP_PAGES_RACE))
+		sched_point(m, PT_GET_SWAP_PAGES);
 	m->swap.nr_swap_pages--;
+	look_at_nr_swap_pages(m);
 	entry = has(m, FEAT_SWAP_AVAIL_PLIST) ? get_swap_pages(m) : next_in_swap_list(m);
 	if (!entry.val)
 		m->swap.nr_swap_pages++;
@@ -291,15 +305,24 @@ static bool cont_has_room(const struct swap_cont *cont, uint64_t offset, unsigne
 	return false;
 }
 
+/* Behind the last one. The list is that of many slots: under the locks of their clusters two may come at a time. */
 static int cont_append(struct pyksm *m, struct swap_cont *cont, unsigned char *page)
 {
-	size_t bytes = (size_t)cont->nr * sizeof(*cont->maps);
-	unsigned char **maps = host_realloc(m, cont->maps, bytes, bytes + sizeof(*maps));
+	unsigned char **maps;
+	size_t bytes;
+	int nr = cont->nr;
 
+	if (bugged(m, BUG_SWAP_CONTINUATION_RACE))
+		sched_point(m, PT_CONT_APPEND);
+	bytes = (size_t)cont->nr * sizeof(*maps);
+	maps = cont->maps;
+	if (cont->nr == nr)
+		maps = host_realloc(m, maps, bytes, bytes + sizeof(*maps));
 	if (!maps)
 		return -ENOMEM;
 	cont->maps = maps;
-	maps[cont->nr++] = page;
+	maps[nr] = page;
+	cont->nr = nr + 1;
 	return 0;
 }
 

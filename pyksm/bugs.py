@@ -380,6 +380,21 @@ BUGS: tuple[Bug, ...] = (
         "own here, 6.12 is the first profile that has it",
     ),
     Bug(
+        "nr-swap-pages-race", "interleaving", "mm/swapfile.c: get_swap_pages",
+        ("b50da6e9f42a",), "4.11", "5.11", ("I8",),
+        "who wants slots takes them off the count of free ones before it has the lock under which "
+        "it gets them: for a moment there may be less than none",
+        needs=("swap-avail-plist",),
+    ),
+    Bug(
+        "swap-continuation-race", "interleaving", "mm/swapfile.c: add_swap_count_continuation",
+        (), "4.11", "4.14", ("I3",),
+        "pages with higher digits of the counts of neighbouring slots are on one list, to which "
+        "two may add at a time, as each has the lock of its own cluster",
+        corrected="the hash that the catalogue has from memory could not be looked up; the limit "
+        "is not scaled down, 62 forks do it",
+    ),
+    Bug(
         "swapoff-vs-free-swap", "interleaving", "mm/swapfile.c: free_swap_and_cache",
         ("82b1c07a0af6",), "4.11", "6.9", ("I5",),
         "who frees the last reference to a slot looks at its area once more after that, when "
