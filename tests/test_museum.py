@@ -10,7 +10,7 @@ import pytest
 from pyksm import museum
 from pyksm.bugs import BUGS, Bug, exists_in
 from pyksm.errors import InputError
-from pyksm.hunt.explore import explore
+from pyksm.hunt.explore import Bounds, explore
 from pyksm.hunt.judge import Wrong, judge
 from pyksm.profiles import DEFAULT, effective
 from pyksm.scenario import Scenario, parse
@@ -46,16 +46,22 @@ def test_engines_agree_where_no_bug_is(path: Path) -> None:
         assert examine(scenario) == []
 
 
-RACES = [bug for bug in BUGS if bug.kind.startswith("interleaving") and bug.name[:4] == "ksm-"]
+#: There Linux has a race of its own: a fault that finds its slot free, and then its pte as it was,
+#: for the slot was freed and taken again in between, is out of memory.
+ABA = {"swapin-cache-page-removed-aba", "swap-skip-cache-aba"}
+RACES = [bug for bug in BUGS if bug.kind.startswith("interleaving") and bug.name not in ABA]
+#: Preemptions that it takes where two do not do.
+MORE = {"swapoff-spurious-ebusy": 3}
 
 
 @pytest.mark.parametrize("bug", RACES, ids=lambda bug: bug.name)
 def test_no_schedule_need_be_given(bug: Bug) -> None:
     """Whoever tries all within two preemptions comes upon it, and without the bug on nothing."""
     scenario = museum.scenario(bug.name)
-    found = explore(scenario, bugs=[bug.name]).found
+    bounds = Bounds(preemptions=MORE.get(bug.name, Bounds().preemptions))
+    found = explore(scenario, bounds, bugs=[bug.name]).found
     assert {each.wrong.invariant for each in found} & set(bug.invariants), found
-    right = explore(scenario)
+    right = explore(scenario, bounds)
     assert right.complete
     assert right.found == ()
 
