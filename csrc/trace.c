@@ -351,6 +351,15 @@ void trace_shared(struct pyksm *m, const void *p, bool write)
 	trace_lock(m, (struct lock_id){ LOCK_NONE, p, 0 }, write);
 }
 
+int pyksm_tasks_traced(void)
+{
+#ifdef PYKSM_TRACED
+	return 1;
+#else
+	return 0;
+#endif
+}
+
 /* ---- a run ---- */
 static void ignore(struct trace *t, const struct pyksm *m, const void *member, size_t bytes)
 {

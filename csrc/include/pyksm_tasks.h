@@ -287,6 +287,9 @@ PYKSM_API void pyksm_explore_result(struct pyksm_explore *x, struct pyksm_explor
 PYKSM_API const struct pyksm_finding *pyksm_explore_finding(struct pyksm_explore *x,
 							    uint32_t index);
 
+/* Is each access to memory looked at (NULL, what was freed), and is it known which orders of steps are alike? 0: not
+ * in this build, because the compiler cannot do it or another sanitizer is in the way. */
+PYKSM_API int pyksm_tasks_traced(void);
 PYKSM_API int pyksm_nr_task_points(void);
 PYKSM_API const char *pyksm_task_point_name(int index);
 PYKSM_API int pyksm_nr_bugs(void);
