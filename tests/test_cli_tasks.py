@@ -47,6 +47,15 @@ def test_run(tasks: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert "schedule off reader" in ran.out
 
 
+def test_by_lot(tasks: str, capsys: pytest.CaptureFixture[str]) -> None:
+    drawn = Ran(capsys, "run", tasks, "--lot", "5", "--json")
+    assert (drawn.status, drawn.err) == (0, "")
+    results = json.loads(drawn.out)["results"]
+    (said,) = (each["schedule"] for each in results if each["op"] == "tasks")
+    assert said.count(" ") > 2
+    assert Ran(capsys, "run", tasks, "--schedule", said, "--json").out == drawn.out
+
+
 def test_drawn(tasks: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     html = tmp_path / "drawn.html"
     ran = Ran(capsys, "run", tasks, "--timeline", "--html", str(html), "--watch", "A r")

@@ -270,3 +270,18 @@ def test_programs_in_tasks(seed: int) -> None:
     assert wanted.groups
     assert parse(str(wanted)).statements == wanted.statements
     assert examine(wanted) == []
+
+
+@pytest.mark.parametrize("seed", range(1, 9))
+def test_an_order_drawn_by_lot_replays(seed: int) -> None:
+    """Each group's schedule, as it is told, gives the same answers by the same steps."""
+    wanted = in_tasks(program(seed), random.Random(seed))
+    first: list[Recording] = []
+    answers = results_of(wanted, recordings=first, seed=seed)
+    told = [each["schedule"] for each in answers if each["op"] == "tasks"]
+    assert sum(recording.preemptions for recording in first) > 0
+    pairs = zip(told, wanted.groups, strict=True)
+    again = wanted.scheduled([parse_schedule(text, group.names, "") for text, group in pairs])
+    second: list[Recording] = []
+    assert results_of(again, recordings=second) == answers
+    assert [each.trace for each in second] == [each.trace for each in first]

@@ -26,6 +26,7 @@ from pyksm.cli.tasks import (
     bugged,
     judged,
     pages_to_watch,
+    replaying,
     said_of_group,
     scheduled,
     write_page,
@@ -60,6 +61,10 @@ def register(group: click.Group) -> None:
     "--schedule", "schedules", multiple=True, metavar="TEXT",
     help="Which task goes when, as docs/tasks.md says; once for each group of tasks.",
 )  # fmt: skip
+@click.option(
+    "--lot", type=click.IntRange(1, 2**64 - 1), default=None,
+    help="Draw by lot, with this for a seed, which task goes next where no schedule says so.",
+)  # fmt: skip
 @click.option("--timeline", "timeline", is_flag=True, help="Draw what happened, step by step.")
 @click.option("--all", "every", is_flag=True, help="Each step of it, also where no task changes.")
 @click.option("--html", metavar="FILE", help="Draw that into a web page of its own.")
@@ -74,6 +79,7 @@ def run_command(
     off: tuple[str, ...],
     bug: tuple[str, ...],
     schedules: tuple[str, ...],
+    lot: int | None,
     timeline: bool,
     every: bool,
     html: str | None,
@@ -102,10 +108,12 @@ def run_command(
     else:
         drawn = recordings if timeline or html else None
         pages = pages_to_watch(watch)
-        answer = run(scenario, engine, profile=profile, recordings=drawn, watch=pages)
+        answer = run(
+            scenario, engine, profile=profile, recordings=drawn, watch=pages, seed=lot or 0
+        )
         if drawn is not None and not scenario.groups and engine in ("core", engines.TASKS):
             recordings = recorded(scenario, profile=profile, watch=pages)
-    wrong = judged(scenario, engine, profile)
+    wrong = judged(scenario if lot is None else replaying(scenario, answer), engine, profile)
     if wrong:
         answer["wrong"] = wrong
     if as_json:

@@ -90,6 +90,12 @@ def scheduled(scenario: Scenario, texts: Sequence[str]) -> Scenario:
     )
 
 
+def replaying(scenario: Scenario, answer: dict[str, Any]) -> Scenario:
+    """The scenario with the schedules that its groups of tasks had in ``answer``."""
+    groups = [each for each in answer["results"] if each["op"] == "tasks" and each.get("schedule")]
+    return scheduled(scenario, [each["schedule"] for each in groups])
+
+
 def pages_to_watch(texts: Iterable[str]) -> list[tuple[str, str, int]]:
     """``P R``, ``P R[i]`` or ``P R[i:j]`` each: the pages of ``--watch``."""
     watched = []

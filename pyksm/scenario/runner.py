@@ -98,6 +98,7 @@ def run(
     recordings: list[Recording] | None = None,
     watch: Sequence[tuple[str, str, int]] = (),
     max_steps: int = 0,
+    seed: int = 0,
 ) -> dict[str, Any]:
     """Run on a fresh machine and answer as the contract says.
 
@@ -110,7 +111,8 @@ def run(
     A scenario with tasks runs on the core that has them where the engine is ``core``. Of each group
     of tasks a recording is added to ``recordings``, which follows the pages ``watch`` (process,
     region, index; a choice of its own where there are none); a group is given up after
-    ``max_steps`` (1,000,000 where it is 0).
+    ``max_steps`` (1,000,000 where it is 0). With a ``seed`` it is drawn by lot which task goes next
+    where the schedule does not say.
 
     Raises :class:`pyksm.errors.InputError` where the engine, the profile or the machine asked for
     is not to be had, and where a schedule does not fit.
@@ -120,7 +122,7 @@ def run(
     try:
         under_way = Run(machine, work=work)
         under_way.recordings, under_way.watch = recordings, watch
-        under_way.max_steps = max_steps
+        under_way.max_steps, under_way.seed = max_steps, seed
         results = under_way.all(scenario.body)
     finally:
         machine.close()
@@ -140,7 +142,7 @@ class Run:
         self.dead = False  # an oops, or tasks that did not end: each further statement is EIO
         self.recordings: list[Recording] | None = None
         self.watch: Sequence[tuple[str, str, int]] = ()
-        self.max_steps = 0
+        self.max_steps = self.seed = 0
 
     def all(self, statements: Sequence[st.Statement]) -> list[dict[str, Any]]:
         """The results of statements, in order."""

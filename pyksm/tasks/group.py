@@ -57,7 +57,9 @@ def _interleaved(run: Run, program: Program, resolver: Resolver, line: int) -> _
     arrays = Arrays(program, pids=resolver.pids, types=resolver.types)
     trace = run.recordings is not None
     watch = to_watch(program, run.watch) if trace else ()
-    recording = run_program(machine, arrays, max_steps=run.max_steps, trace=trace, watch=watch)
+    recording = run_program(
+        machine, arrays, max_steps=run.max_steps, trace=trace, watch=watch, seed=run.seed
+    )
     if run.recordings is not None:
         run.recordings.append(replace(recording, line=line))
     run.dead = recording.end != "done"

@@ -96,13 +96,15 @@ def run_program(
     max_steps: int = 0,
     trace: bool = False,
     watch: Sequence[Watched] = (),
+    seed: int = 0,
 ) -> Recording:
     """Run the program's tasks on ``machine``; what its statements came to is then in ``arrays``.
 
-    InputError where the program's schedule does not fit.
+    With a ``seed`` it is drawn by lot who goes next when the schedule is used up. InputError where
+    the program's schedule does not fit.
     """
     out = ffi.new("struct pyksm_outcome *")
-    out.max_steps = max_steps
+    out.max_steps, out.seed = max_steps, seed
     kept = [ffi.new("struct pyksm_segment[]", _MAX_TAKEN)]
     out.taken, out.max_taken = kept[0], _MAX_TAKEN
     if trace:
