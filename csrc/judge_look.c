@@ -462,6 +462,9 @@ static bool should_be_found(const struct pyksm_judge *j, const struct pyksm *m, 
 
 	if (!node || !ksmd_looks(m, page))
 		return false;
+	/* Moved to another node, mapped once, and all of its like there are full: it waits for an equal, unlisted. */
+	if (on_migrate_list(m, node) && !(j->flags & PYKSM_JUDGE_HALF_KSM))
+		return false;
 	return j->flags & PYKSM_JUDGE_STALE_HEAD || !has_stale_head(m, node);
 }
 

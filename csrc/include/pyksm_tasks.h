@@ -195,7 +195,7 @@ enum pyksm_judge_flags {
 		1, /* a census whenever no operation is under way, not at the end alone */
 	/* at the end let ksmd scan once, and all processes exit: nothing may be left. Uses the machine up */
 	PYKSM_JUDGE_QUIESCE = 2,
-	/* a mapped KSM page without a stable node counts, which Linux allows */
+	/* a mapped KSM page without a stable node counts, or with one that waits for its place, which Linux allows */
 	PYKSM_JUDGE_HALF_KSM = 4,
 	/* so does an rmap_item that names a node which is gone, and is taken for another one's */
 	PYKSM_JUDGE_STALE_HEAD = 8,
