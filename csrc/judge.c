@@ -198,6 +198,7 @@ static void check_ksm(struct pyksm_judge *j, struct pyksm *m, const struct pyksm
 	if (mode && f->knob != (int64_t)op->value)
 		check_trees_empty(j, m, op);
 	if (!strcmp(op->key, "run") && op->value == KSM_RUN_UNMERGE &&
+	    f->knob != KSM_RUN_UNMERGE && /* once more does nothing more */
 	    (!f->raced || j->flags & PYKSM_JUDGE_SWAPIN_RACE)) {
 		j->now.unmerged = true;
 		look_for_ksm_ptes(j, m, p, op->line);
