@@ -3,7 +3,7 @@
 #include "check.h"
 #include "sched_internal.h"
 
-static struct mm_struct mm[2] = { { .pid = 1 }, { .pid = 2 } };
+static struct mm_struct mm[2] = { { .pid = 1, .mm_users = 1 }, { .pid = 2, .mm_users = 1 } };
 
 /* What a run did, a letter each: who took (a, b) or gave back (A, B) the lock of which task's own mm. */
 static char done[64];
