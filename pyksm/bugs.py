@@ -161,7 +161,7 @@ BUGS: tuple[Bug, ...] = (
     Bug(
         "ksm-scan-null-mm", "interleaving", "mm/ksm.c: scan_get_next_rmap_item",
         ("2b472611a32a",), "2.6.32", "3.0", ("I5",),
-        "the list had a process when ksmd looked, and what it then takes for one is the list's head",
+        "the list had a process when ksmd looked, and what it then takes for one is its head",
     ),
     Bug(
         "ksm-mm-freed-after-cursor-advance", "interleaving", "mm/ksm.c: scan_get_next_rmap_item",

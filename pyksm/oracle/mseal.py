@@ -11,9 +11,9 @@ from pyksm.oracle.structs import PAGE_SHIFT, Machine, Mm, Vma
 def do_mseal(m: Machine, mm: Mm, start: int, end: int) -> int:
     """A hole is found before anything is sealed; what is sealed before memory runs out stays so."""
     at = start
-    for vma in mm.vmas:
-        if vma.start <= at < vma.end:
-            at = vma.end
+    for each in mm.vmas:
+        if each.start <= at < each.end:
+            at = each.end
     if at < end:
         return -ENOMEM
     vma, prev = mmap.find_vma_prev(mm, start)
