@@ -160,9 +160,21 @@ static struct page *next_page_in_vma(struct pyksm *m, struct vm_area_struct *vma
 	return NULL;
 }
 
+/* The first that ends behind the cursor. In a broken mm what stands for the rest is found like any vma. */
+static struct vm_area_struct *vma_at_cursor(struct pyksm *m, const struct mm_struct *mm)
+{
+	struct vm_area_struct *vma = mm->mmap;
+
+	if (!bugged(m, BUG_KSM_FORK_FAILURE_REGISTERS_BROKEN_MM))
+		return find_vma(mm, m->ksm.scan.address);
+	while (vma && vma->vm_end <= m->ksm.scan.address)
+		vma = vma->vm_next;
+	return vma;
+}
+
 static struct page *next_page_in_mm(struct pyksm *m, struct mm_struct *mm, struct rmap_item **item)
 {
-	struct vm_area_struct *vma = ksm_test_exit(mm) ? NULL : find_vma(mm, m->ksm.scan.address);
+	struct vm_area_struct *vma = ksm_test_exit(mm) ? NULL : vma_at_cursor(m, mm);
 
 	for (; vma; vma = vma->vm_next) {
 		struct page *page;
