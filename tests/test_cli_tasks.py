@@ -78,6 +78,12 @@ REFUSED = {
     ("--schedule", "off:1000"): "piece 1 of the schedule: task off has ended before that",
     ("--schedule", "off", "--schedule", "off"): "'off': the scenario has 1 groups of tasks",
     ("--schedule", "off", "--engine", "oracle"): "schedule off: engine oracle runs tasks one aft",
+    (
+        "--timeline",
+        "--engine",
+        "oracle",
+    ): "--timeline: engine oracle has no steps to tell, expected",
+    ("--lot", "3", "--engine", "core+all"): "--lot: engine core+all has no steps to tell, expected",
     ("--watch", "A"): "--watch 'A': expected a process and pages R, R[i] or R[i:j]",
     ("--html", "/nowhere/x.html"): "--html /nowhere/x.html: No such file or directory, expected",
     ("--bug", "ksm-swapoff-resurects"): f"is not known, expected one such as {SEED}",

@@ -25,6 +25,7 @@ from pyksm.cli.tasks import (
     bug_option,
     bugged,
     judged,
+    only_core,
     pages_to_watch,
     replaying,
     said_of_group,
@@ -101,6 +102,8 @@ def run_command(
         profiles.find(profile)
     scenario = bugged(switched(read_scenario(file), on, off), bug, profile, [engine])
     scenario = scheduled(scenario, schedules)
+    if engine not in ("core", engines.TASKS):
+        only_core(engine, {"--timeline": timeline, "--html": html, "--lot": lot})
     recordings: list[Recording] = []
     if engine == engines.KERNEL:
         with where.opened([scenario]) as recorder:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import click
@@ -88,6 +88,13 @@ def scheduled(scenario: Scenario, texts: Sequence[str]) -> Scenario:
     return scenario.scheduled(
         [parse_schedule(text, group.names, "--schedule") for text, group in pairs]
     )
+
+
+def only_core(engine: str, asked: Mapping[str, object]) -> None:
+    """InputError where something is asked of another engine that only the core has."""
+    for option, value in asked.items():
+        if value:
+            raise InputError(f"{option}: engine {engine} has no steps to tell, expected core")
 
 
 def replaying(scenario: Scenario, answer: dict[str, Any]) -> Scenario:
