@@ -14,6 +14,10 @@ statements that a recorder on a real kernel knows, models take:
   point (:data:`pyksm.engine.SCHEDULE_POINTS`) for the N-th time. Its result is then in ``nested``
   of that statement's; ``reached`` is false there where the point was not reached so often.
 
+- ``task NAME:`` blocks, ``join`` and ``schedule``: what runs at the same time, see docs/tasks.md
+  and :mod:`pyksm.tasks`. :func:`pyksm.scenario.statements.parts` tells groups of tasks from
+  statements, ``Scenario.answered`` what each result belongs to.
+
 A result's ``events`` are what the kernel would have said in its log. The ``machine`` statement has
 no result of its own.
 """
