@@ -131,9 +131,6 @@
 	X(ZERO_PAGES_ADD, "ksm_zero_pages:add")                                                    \
 	X(GET_MERGEABLE_MMAP_SEM, "get_mergeable_page:mmap_sem")                                   \
 	X(GET_MERGEABLE_PTL, "get_mergeable_page:pte_lock")                                        \
-	X(RMAP_WALK_KSM, "rmap_walk_ksm:anon_vma_lock")                                            \
-	/* elsewhere */                                                                            \
-	X(TRYLOCK_PAGE, "trylock_page")                                                            \
-	X(LOCK_PAGE, "lock_page")
+	X(RMAP_WALK_KSM, "rmap_walk_ksm:anon_vma_lock")
 
 #endif

@@ -18,7 +18,7 @@ TEXT = """\
 machine frames=100
 spawn A
 mmap A r 4
-schedule a:3 b@lock_page a@task:next_op#2 b # who
+schedule a:3 b@do_swap_page:lock_page a@task:next_op#2 b # who
 task a:
   write A r 1
   exit A
@@ -47,7 +47,12 @@ def test_tasks_and_groups() -> None:
         "fork A B", "write B r[1] 2+", "mmap B s 2",
     ]  # fmt: skip
     assert first.schedule == st.Schedule(
-        (Piece("a", 3), Piece("b", 1, "lock_page"), Piece("a", 2, "task:next_op"), Piece("b"))
+        (
+            Piece("a", 3),
+            Piece("b", 1, "do_swap_page:lock_page"),
+            Piece("a", 2, "task:next_op"),
+            Piece("b"),
+        )
     )
     assert [str(each) for each in second.tasks[0].statements] == ["read A r", "scan 1"]
     assert third.names == ("d",)
@@ -63,8 +68,8 @@ def test_written_text_parses_to_the_same() -> None:
 
 
 def test_schedule_of_a_command_line() -> None:
-    schedule = parse_schedule("a@lock_page#2 b:1", ("a", "b"), "--schedule")
-    assert schedule.pieces == (Piece("a", 2, "lock_page"), Piece("b", 1))
+    schedule = parse_schedule("a@do_swap_page:lock_page#2 b:1", ("a", "b"), "--schedule")
+    assert schedule.pieces == (Piece("a", 2, "do_swap_page:lock_page"), Piece("b", 1))
     with pytest.raises(InputError, match=r"^--schedule:1:4: found 'c', expected a task of the gr"):
         parse_schedule("a  c", ("a", "b"), "--schedule")
     with pytest.raises(InputError, match=r"^--schedule:1:1: found the end of the line, expected"):
@@ -96,8 +101,8 @@ REFUSED = {
     "schedule a\nobserve": (2, 1, "a task after the schedule"),
     "schedule a c:3\ntask a:\n spawn A": (1, 12, "a task of the group (a)"),
     "schedule a:0\ntask a:\n spawn A": (1, 12, "a count (1 to 4294967295)"),
-    "schedule a@lock_page#x\ntask a:\n spawn A": (1, 22, "a count (1 to 4294967295)"),
-    "schedule a@lock_pgae": (1, 12, "a point such as lock_page or "),
+    "schedule a@do_swap_page:lock_page#x\ntask a:\n spawn A": (1, 35, "a count (1 to 4294967295)"),
+    "schedule a@do_swap_page:lock_pgae": (1, 12, "a point such as do_swap_page:lock_page or "),
     "schedule a@xyzzyx": (1, 12, "a point (docs/tasks.md has all)"),
     "schedule 7:1": (1, 10, "TASK, TASK:STEPS, TASK@POINT or TASK@POINT#TIMES"),
 }

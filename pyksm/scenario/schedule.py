@@ -1,4 +1,4 @@
-"""Schedules of tasks as text: ``swapoff:12 unmerge@lock_page#2 swapoff``."""
+"""Schedules of tasks as text: ``swapoff:12 unmerge@get_ksm_page:lock_page#2 swapoff``."""
 
 from __future__ import annotations
 
