@@ -423,7 +423,8 @@ static void note_failures(struct pyksm_judge *j, const struct pyksm *m, struct j
 		has_fired(j, m, f, (enum pyksm_fault_kind)kind);
 	/* Until 5.1 a page whose write fails may be dropped all the same (RULES.md): who gets the slot
 	 * next reads what was there before. And what could not be read was mapped as it was, until 5.19. */
-	if (j->now.fired[PYKSM_FAIL_WRITE] && !has(m, FEAT_SWAPOFF_PER_MM))
+	if (j->now.fired[PYKSM_FAIL_WRITE] && !has(m, FEAT_SWAPOFF_PER_MM) &&
+	    !(j->flags & PYKSM_JUDGE_FAILED_WRITE))
 		j->now.unsure = true;
 	if (j->now.fired[PYKSM_FAIL_READ] && !has(m, FEAT_SWAPOFF_ERROR_ENTRIES))
 		j->now.unsure = true;

@@ -201,6 +201,8 @@ enum pyksm_judge_flags {
 	PYKSM_JUDGE_STALE_HEAD = 8,
 	/* so does a KSM page that comes back though run is 2, because it was looked at before that */
 	PYKSM_JUDGE_SWAPIN_RACE = 16,
+	/* so does what is lost because swapoff by entries trusts a write that has failed */
+	PYKSM_JUDGE_FAILED_WRITE = 32,
 };
 
 struct pyksm_wrong {
