@@ -285,7 +285,7 @@ BUGS: tuple[Bug, ...] = (
         ("13ddaf26be32",), "4.15", "6.8", ("I1",),
         "of two faults that read a slot past the swap cache the slower one may map what it has "
         "read long after, when pages have gone and come again",
-        needs=("swap-synchronous", "swapin-claims"),
+        needs=("swap-synchronous", "swapin-claims", "swap-device-pinned"),
     ),
     # ---- mm/page_io.c ----
     Bug(
@@ -293,14 +293,14 @@ BUGS: tuple[Bug, ...] = (
         ("5df373e95689",), "4.15", "5.4", ("I1", "I2"),
         "zram's copy goes when a page has been read into the swap cache, whoever else refers to "
         "the slot",
-        needs=("swap-synchronous",), lacks=("swapin-claims",),
+        needs=("swap-synchronous", "swap-device-pinned"), lacks=("swapin-claims",),
     ),
     Bug(
         "swap-clone-vm-zeroed", "interleaving", "mm/page_io.c: swap_slot_free_notify",
         ("e914d8f00391",), "4.15", "5.18", ("I1", "I2"),
         "zram's copy goes when a page has been read into the swap cache for the only pte that "
         "refers to the slot, of which two threads may be at work",
-        needs=("swap-synchronous",), lacks=("swapin-claims",),
+        needs=("swap-synchronous", "swap-device-pinned"), lacks=("swapin-claims",),
         corrected="a page that is read past the swap cache discards nothing: the first of the two "
         "has to read it into the swap cache",
     ),

@@ -319,6 +319,37 @@ def _pinned(choose: Chooser, names: Names) -> list[st.Statement] | None:
     return [pin, *_statements(choose, names, rest, choose.integer(0, 3))]
 
 
+def _shared_pin(choose: Chooser, names: Names) -> list[st.Statement] | None:
+    """Of two who share a page one pins it and parts with it, and the other one writes."""
+    fork = _fork(choose, names)
+    if not isinstance(fork, st.Fork) or not names.processes[fork.child]:
+        return None
+    region = choose.pick(list(names.processes[fork.child]))
+    one, other = choose.pick(((fork.process, fork.child), (fork.child, fork.process)))
+    page = Pages(region)
+    part = (st.Munmap(one, page), st.Madvise(one, page, "dontneed"), st.Write(one, page, Value(1)))
+    pin = st.Pin(one, page, choose.pick((None, None, "write")))
+    return [fork, pin, choose.pick(part), st.Write(other, page, Value(2))]
+
+
+def _churned(choose: Chooser, names: Names) -> list[st.Statement] | None:
+    """A page that is written and goes to swap, again and again: its slots come round."""
+    where = names.region(choose)
+    if where is None:
+        return None
+    process, region, npages = where
+    index = choose.integer(0, npages - 1)
+    page = Pages(region, index, index + 1)
+    made: list[st.Statement] = []
+    for k in range(choose.pick((1, 2, 2))):
+        made.append(st.Write(process, page, Value(2 + k)))
+        if _chance(choose, 40):
+            made += _statements(choose, names, (generate._exit, generate._write), 1)
+        out = st.Swapout(process, page) if _chance(choose, 60) else st.Swapout()
+        made.append(out)
+    return made
+
+
 def _failing(choose: Chooser, names: Names) -> list[st.Statement] | None:
     """Failures of one kind, one or two, and what meets them."""
     kind = choose.pick(FAULT_KINDS)
@@ -351,7 +382,7 @@ _IN_TASKS = (
     (generate._mprotect, 2), (_migrate, 10), (generate._pin, 1), (generate._unpin, 1),
     (_swapon, 1), (generate._swapoff, 10), (generate._swapout, 12), (_run, 8), (_across, 1),
     (_sharing, 1), (generate._scan, 12), (_inject, 2), (_prctl, 1), (generate._clear_refs, 1),
-    (_back, 1), (_newcomer, 1),
+    (_back, 1), (_newcomer, 1), (_churned, 2),
 )  # fmt: skip
 
 THEMES = (
@@ -366,8 +397,8 @@ THEMES = (
     ),
     # the swap cache, small areas, what is written again in between
     Theme(
-        ((generate._swapout, 18), (generate._write, 14), (generate._read, 12), (_rewritten, 6),
-         (generate._swapoff, 8), (generate._exit, 4)),
+        ((generate._swapout, 18), (generate._write, 14), (generate._read, 18), (_rewritten, 6),
+         (generate._swapoff, 8), (generate._exit, 4), (_churned, 12)),
         merged=30, area=100,
     ),
     # families of processes and of vmas
@@ -379,7 +410,9 @@ THEMES = (
     # failures, and no memory
     Theme(((_failing, 30), (generate._madvise, 8), (_run, 6)), tasks=35, scarce=25),
     # pins
-    Theme(((_pinned, 24), (generate._unpin, 8), (_fork, 6)), tasks=30, merged=25),
+    Theme(
+        ((_pinned, 24), (_shared_pin, 8), (generate._unpin, 8), (_fork, 6)), tasks=30, merged=25,
+    ),
     # prctl, seals
     Theme(((_prctl, 18), (_mmap, 8), (generate._scan, 10), (_sealed, 4)), merged=20),
 )  # fmt: skip
