@@ -58,7 +58,10 @@ static bool obtainable(const struct sched *s, struct lock_id id, bool write)
 
 bool sched_locked(const struct pyksm *m, struct lock_id id)
 {
-	return in_task(m) && find_lock(m->sched, id);
+	if (!in_task(m))
+		return false;
+	trace_lock((struct pyksm *)m, id, true); /* after all that have it, readers too */
+	return find_lock(m->sched, id);
 }
 
 bool sched_obtainable(const struct sched *s, int task)
