@@ -245,10 +245,10 @@ static int prepare_merge(struct pyksm *m, struct vm_area_struct *importer,
 
 	if (!err && !bugged(m, BUG_MREMAP_UNFAULTED_MERGE_UAF))
 		err = share_anon_vma(m, importer, copied);
+	/* Before anything goes, or it could not be undone: 734537c9cb72 (4.8). */
+	if (!err && !bugged(m, BUG_VMA_ADJUST_ENOMEM_UAF))
+		err = share_anon_vma(m, importer, behind);
 	if (err || !has(m, FEAT_MAPLE_TREE))
-		return err;
-	err = share_anon_vma(m, importer, behind);
-	if (err)
 		return err;
 	COUNT(m, kmem_alloc);
 	if (!should_fail(m, PYKSM_FAIL_KMEM))

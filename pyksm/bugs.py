@@ -450,6 +450,14 @@ BUGS: tuple[Bug, ...] = (
         needs=("anon-vma-active-vmas",),
     ),
     Bug(
+        "vma-adjust-enomem-uaf", "sequential+fault", "mm/mmap.c: vma_adjust",
+        ("734537c9cb72",), "not traced", "4.8", ("I5",),
+        "a vma that takes two others over is put on the second one's anon_vma when the first has "
+        "gone: without memory for that, the one that has gone is gone on with",
+        corrected="not in the catalogue: the hunter found it in the model, where 3.9 and 4.19 had "
+        "it without a switch; now none of the profiles has",
+    ),
+    Bug(
         "anonvma-dup-error-leak", "sequential+fault", "mm/mmap.c: vma_expand, vma_merge",
         ("824135c46b00",), "6.1", "6.7", ("I3",),
         "a merge for which there is no memory leaves the vma on the anon_vma that it was to take "

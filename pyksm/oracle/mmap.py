@@ -93,11 +93,10 @@ def _prepare_merge(
     """Before the first bound moves: the anon_vmas of all whose pages come in, and since 6.1 memory
     for the tree of vmas. Where there is none all is as before."""
     had = importer.anon_vma is not None
-    maple = m.has("maple-tree")
-    for source in (exporter, copied, behind if maple else None):
+    for source in (exporter, copied, behind):
         if source is not None and _export(m, source, importer):
             return -ENOMEM
-    if not maple or kmem_alloc(m):
+    if not m.has("maple-tree") or kmem_alloc(m):
         return 0
     if not had and importer.anon_vma is not None:
         rmap.unlink_anon_vmas(m, importer)
