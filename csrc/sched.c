@@ -120,7 +120,7 @@ static void check_order(struct sched *s, struct lock_id id)
 			continue;
 		if (lock->id.class <= id.class)
 			continue;
-		/* Swapoff's mmput() may be the last one with a page locked, in Linux too: nobody waits for it. */
+		/* Swapoff's mmput() may be the last with a page locked, until 5.1: who waits for both is found out. */
 		if (id.class == LOCK_MMAP_SEM && !((const struct mm_struct *)id.obj)->mm_users)
 			continue;
 		sched_describe(s, id, a, sizeof(a));
