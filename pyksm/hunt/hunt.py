@@ -19,8 +19,8 @@ from pyksm.hunt.explore import Bounds, Explored, Found, explore
 from pyksm.hunt.reduce import Small, reduce
 from pyksm.scenario import Scenario
 
-#: Schedules that a scenario with tasks gets, of each strategy.
-SCHEDULES = 40
+#: Schedules that a scenario with tasks gets, by strategy: most races need one switch.
+SCHEDULES = {"exhaustive": 120, "pct": 30, "random": 30}
 #: Seeds of one worker are so far apart that none is tried twice.
 _FAR = 10**9
 
@@ -129,7 +129,13 @@ class _Chase:
         return None
 
     def _bounds(self, strategy: str, seed: int) -> Bounds:
-        return Bounds(strategy=strategy, schedules=SCHEDULES, seed=seed, depth=2 + seed % 3)
+        return Bounds(
+            strategy=strategy,
+            schedules=SCHEDULES[strategy],
+            preemptions=2 if seed % 5 == 0 else 1,
+            seed=seed,
+            depth=2 + seed % 3,
+        )
 
     def _wrong(self, scenario: Scenario, bounds: Bounds) -> Found | None:
         result = self._explored(scenario, bounds, self._bugs)

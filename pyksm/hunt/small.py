@@ -89,7 +89,7 @@ def small(
     if parallel:
         body += tasks(choose, names, theme)
         body += _statements(choose, names, table, choose.integer(0, 3))
-    if _chance(choose, 40):
+    if _chance(choose, 50):
         body += reveal(choose, names)
     return st.Scenario((head, *body), filename)
 
@@ -150,7 +150,7 @@ def reveal(choose: Chooser, names: Names) -> list[st.Statement]:
     names.made_areas += 1
     area = f"S{names.made_areas}"
     made += [st.Swapon(area, 64), st.Swapout()]
-    if _chance(choose, 30):
+    if _chance(choose, 50):
         made += [st.Swapoff(each) for each in (*names.areas, area)]
     return made
 
@@ -185,12 +185,14 @@ def _knobs(choose: Chooser, names: Names) -> list[st.Statement]:
         ("use_zero_pages", "zero-pages", 30, (1,)),
         ("smart_scan", "smart-scan", 10, (1,)),
     )
+    chains = _chance(choose, 15)  # small and soon pruned: these go together
     settings = [
         Setting(key, choose.pick(values))
         for key, feature, percent, values in wanted
-        if feature in names.features and _chance(choose, percent)
+        if feature in names.features
+        and _chance(choose, 100 if chains and feature == "max-page-sharing" else percent)
     ]
-    if names.nodes > 1 and _chance(choose, 35):
+    if names.nodes > 1 and _chance(choose, 90 if chains else 35):
         settings.append(Setting("merge_across_nodes", 0))
     return [st.Ksm(tuple(settings))] if settings else []
 
@@ -205,6 +207,15 @@ def _poke(choose: Chooser, names: Names) -> st.Statement | None:
     index = choose.integer(0, max(0, where[2] - 1))
     page = Pages(where[1], index, index + 1)
     return st.Poke(where[0], page, choose.pick((0, 7)), choose.pick((0, 1)))
+
+
+def _write(choose: Chooser, names: Names) -> st.Statement | None:
+    """Mostly what the others have, or had."""
+    where = names.region(choose)
+    if where is None:
+        return None
+    value = Value(choose.pick((7, 7, 7, 7, 9, 9, 1, 0)), _chance(choose, 10))
+    return st.Write(where[0], generate._pages(choose, where[1], where[2]), value)
 
 
 def _mmap(choose: Chooser, names: Names) -> st.Statement | None:
@@ -269,7 +280,7 @@ def _newcomer(choose: Chooser, names: Names) -> list[st.Statement] | None:
 
 def _rewritten(choose: Chooser, names: Names) -> list[st.Statement] | None:
     """Soft-dirty bits forgotten, and set again by a write."""
-    write = generate._write(choose, names)
+    write = _write(choose, names)
     if not isinstance(write, st.Write):
         return None
     return [st.ClearRefs(write.process, choose.pick(("1", "4", "4"))), write]
@@ -285,14 +296,68 @@ def _parted(choose: Chooser, names: Names) -> list[st.Statement] | None:
     pages = Pages(region, start, choose.integer(start + 1, npages))
     made: list[st.Statement] = [st.Mprotect(process, pages, choose.pick(("none", "r")))]
     if _chance(choose, 60):
-        made += _statements(choose, names, (generate._write, _fork, generate._mremap), 1)
+        made += _statements(choose, names, (_write, _fork, generate._mremap), 1)
         made.append(st.Mprotect(process, pages, "rw"))
     return made
 
 
-def _sealed(choose: Chooser, names: Names) -> st.Statement | None:
+def _sealed(choose: Chooser, names: Names) -> list[st.Statement] | None:
+    """A seal, and what is not to break it."""
     where = names.region(choose)
-    return where and st.Mprotect(where[0], Pages(where[1]), "sealed")
+    if where is None:
+        return None
+    process, pages = where[0], Pages(where[1])
+    made: list[st.Statement] = [st.Mprotect(process, pages, "sealed")]
+    if _chance(choose, 70):
+        made.append(st.Madvise(process, pages, choose.pick(("unmergeable", "mergeable"))))
+    if _chance(choose, 70):
+        made.append(st.Munmap(process, pages))
+    return made
+
+
+def _churn(choose: Chooser, names: Names) -> list[st.Statement] | None:
+    """A page is written, goes out, is written once more: its slot may be another page's by then."""
+    where = names.region(choose)
+    if where is None:
+        return None
+    page = Pages(where[1], 0, 1)
+    made: list[st.Statement] = [st.Write(where[0], page, Value(choose.pick((1, 2, 9))))]
+    if _chance(choose, 50):
+        made += _statements(choose, names, (generate._exit, _write), 1)
+    made.append(st.Swapout(where[0], page) if _chance(choose, 60) else st.Swapout())
+    if _chance(choose, 60):
+        made.append(st.Write(where[0], page, Value(choose.pick((3, 9)))))
+        if _chance(choose, 60):
+            made.append(st.Swapout(where[0], page))
+    return made
+
+
+def _twin(choose: Chooser, names: Names) -> list[st.Statement] | None:
+    """Somebody has the same, is merged, and one of them goes."""
+    made = _newcomer(choose, names)
+    if made is None:
+        return None
+    made.append(st.Scan(choose.pick((2, 3))))
+    return made + _statements(choose, names, (generate._exit, _write, generate._munmap), 1)
+
+
+def _shared_pin(choose: Chooser, names: Names) -> list[st.Statement] | None:
+    """A page that fork shares is pinned by one, who goes, and written by the other."""
+    where = names.region(choose)
+    if where is None or len(names.processes) >= MAX_PROCESSES:
+        return None
+    parent, region, _ = where
+    child = names.new_process()
+    names.processes[child] = dict(names.processes[parent])
+    one, other = choose.pick(((child, parent), (parent, child)))
+    pages = Pages(region)
+    made: list[st.Statement] = [
+        st.Fork(parent, child), st.Pin(one, pages, choose.pick((None, "write"))),
+    ]  # fmt: skip
+    if _chance(choose, 60):
+        made.append(choose.pick((st.Munmap(one, pages), st.Madvise(one, pages, "dontneed"))))
+    made.append(st.Write(other, pages, Value(9)))
+    return made
 
 
 def _back(choose: Chooser, names: Names) -> list[st.Statement] | None:
@@ -305,7 +370,7 @@ def _back(choose: Chooser, names: Names) -> list[st.Statement] | None:
     page = Pages(region, index, index + 1)
     to = f"r{len(names.processes[process])}"
     names.processes[process][to] = 1
-    between = _statements(choose, names, (_parted, generate._write, _fork), choose.integer(0, 2))
+    between = _statements(choose, names, (_parted, _write, _fork), choose.integer(0, 2))
     return [st.Mremap(process, page, to), *between, st.Mremap(process, Pages(to), page)]
 
 
@@ -315,39 +380,8 @@ def _pinned(choose: Chooser, names: Names) -> list[st.Statement] | None:
     if where is None:
         return None
     pin = st.Pin(where[0], Pages(where[1]), choose.pick((None, "write")))
-    rest = (generate._swapout, generate._read, generate._write, generate._munmap)
+    rest = (generate._swapout, generate._read, _write, generate._munmap)
     return [pin, *_statements(choose, names, rest, choose.integer(0, 3))]
-
-
-def _shared_pin(choose: Chooser, names: Names) -> list[st.Statement] | None:
-    """Of two who share a page one pins it and parts with it, and the other one writes."""
-    fork = _fork(choose, names)
-    if not isinstance(fork, st.Fork) or not names.processes[fork.child]:
-        return None
-    region = choose.pick(list(names.processes[fork.child]))
-    one, other = choose.pick(((fork.process, fork.child), (fork.child, fork.process)))
-    page = Pages(region)
-    part = (st.Munmap(one, page), st.Madvise(one, page, "dontneed"), st.Write(one, page, Value(1)))
-    pin = st.Pin(one, page, choose.pick((None, None, "write")))
-    return [fork, pin, choose.pick(part), st.Write(other, page, Value(2))]
-
-
-def _churned(choose: Chooser, names: Names) -> list[st.Statement] | None:
-    """A page that is written and goes to swap, again and again: its slots come round."""
-    where = names.region(choose)
-    if where is None:
-        return None
-    process, region, npages = where
-    index = choose.integer(0, npages - 1)
-    page = Pages(region, index, index + 1)
-    made: list[st.Statement] = []
-    for k in range(choose.pick((1, 2, 2))):
-        made.append(st.Write(process, page, Value(2 + k)))
-        if _chance(choose, 40):
-            made += _statements(choose, names, (generate._exit, generate._write), 1)
-        out = st.Swapout(process, page) if _chance(choose, 60) else st.Swapout()
-        made.append(out)
-    return made
 
 
 def _failing(choose: Chooser, names: Names) -> list[st.Statement] | None:
@@ -369,26 +403,27 @@ def _table(*weighted: tuple[Makes, int]) -> tuple[Makes, ...]:
 
 
 _ANY = (
-    (generate._write, 10), (generate._read, 6), (_poke, 2), (_fork, 8), (generate._exit, 5),
+    (_write, 10), (generate._read, 6), (_poke, 2), (_fork, 8), (generate._exit, 5),
     (_mmap, 3), (generate._munmap, 3), (generate._mremap, 5), (generate._madvise, 8),
     (generate._mprotect, 3), (_migrate, 7), (_pinned, 2), (generate._unpin, 2), (_swapon, 4),
     (generate._swapoff, 8), (generate._swapout, 10), (_run, 5), (_across, 3), (_sharing, 2),
     (generate._scan, 10), (_inject, 2), (_failing, 4), (_prctl, 2), (generate._clear_refs, 1),
-    (_rewritten, 2), (_newcomer, 4), (_parted, 2), (_sealed, 1), (_back, 1),
+    (_rewritten, 2), (_newcomer, 4), (_parted, 2), (_sealed, 1), (_back, 1), (_churn, 2),
+    (_twin, 3), (_shared_pin, 1),
 )  # fmt: skip
 _IN_TASKS = (
-    (generate._write, 12), (generate._read, 12), (_poke, 2), (_fork, 8), (generate._exit, 6),
+    (_write, 12), (generate._read, 12), (_poke, 2), (_fork, 8), (generate._exit, 6),
     (_mmap, 1), (generate._munmap, 4), (generate._mremap, 5), (generate._madvise, 7),
     (generate._mprotect, 2), (_migrate, 10), (generate._pin, 1), (generate._unpin, 1),
     (_swapon, 1), (generate._swapoff, 10), (generate._swapout, 12), (_run, 8), (_across, 1),
     (_sharing, 1), (generate._scan, 12), (_inject, 2), (_prctl, 1), (generate._clear_refs, 1),
-    (_back, 1), (_newcomer, 1), (_churned, 2),
+    (_back, 1), (_newcomer, 1), (_churn, 6),
 )  # fmt: skip
 
 THEMES = (
     Theme(),
     # KSM, its nodes, and what unmerges
-    Theme(((generate._scan, 14), (_run, 6), (_newcomer, 6), (generate._write, 8)), merged=100),
+    Theme(((generate._scan, 14), (_run, 6), (_newcomer, 6), (_write, 8)), merged=100),
     # nodes of memory
     Theme(
         ((_migrate, 22), (generate._scan, 16), (_newcomer, 14), (generate._munmap, 4),
@@ -397,13 +432,13 @@ THEMES = (
     ),
     # the swap cache, small areas, what is written again in between
     Theme(
-        ((generate._swapout, 18), (generate._write, 14), (generate._read, 18), (_rewritten, 6),
-         (generate._swapoff, 8), (generate._exit, 4), (_churned, 12)),
-        merged=30, area=100,
+        ((generate._swapout, 18), (_write, 14), (generate._read, 18), (_rewritten, 6),
+         (generate._swapoff, 8), (generate._exit, 4), (_churn, 16), (_twin, 6)),
+        merged=40, area=100,
     ),
     # families of processes and of vmas
     Theme(
-        ((_fork, 20), (_parted, 14), (generate._exit, 10), (_back, 8), (generate._write, 8),
+        ((_fork, 20), (_parted, 14), (generate._exit, 10), (_back, 8), (_write, 8),
          (generate._mremap, 6)),
         tasks=30, length=16, merged=15,
     ),
@@ -411,8 +446,16 @@ THEMES = (
     Theme(((_failing, 30), (generate._madvise, 8), (_run, 6)), tasks=35, scarce=25),
     # pins
     Theme(
-        ((_pinned, 24), (_shared_pin, 8), (generate._unpin, 8), (_fork, 6)), tasks=30, merged=25,
+        ((_pinned, 24), (_shared_pin, 20), (generate._unpin, 8), (_fork, 6)),
+        tasks=25, merged=25,
     ),
     # prctl, seals
-    Theme(((_prctl, 18), (_mmap, 8), (generate._scan, 10), (_sealed, 4)), merged=20),
+    Theme(((_prctl, 18), (_mmap, 8), (generate._scan, 10), (_sealed, 10)), merged=40),
+    # who comes and goes while ksmd and run=2 walk
+    Theme(
+        ((generate._scan, 26), (generate._exit, 20), (_run, 14), (_fork, 10)),
+        tasks=90, merged=100, area=30,
+    ),
+    # forks, migration and then swapoff
+    Theme(((_fork, 22), (_migrate, 26), (generate._mremap, 6), (generate._munmap, 8)), nodes=100),
 )  # fmt: skip
