@@ -621,6 +621,24 @@ static void arrive(struct judge_cell *cell, const struct judge_cell *old,
 	cell->guarded = !old || old->guarded || cell->met;
 	cell->unsure = !old || old->unsure || cell->met;
 	cell->soft = old && old->soft;
+	cell->set.any |= f->overlapped; /* a write may have gone to what was there before */
+}
+
+/* What mremap could not unmap is there, and empty; and so it is in a child that is being made. */
+static void may_be_empty(struct pyksm_judge *j, const struct pyksm_op *op)
+{
+	struct judge_value zeros = { 0, 0, j->now.clock };
+
+	for_each_cell (&j->now, cell, op->process, first_page(op), op->npages)
+		set_add(&cell->set, zeros);
+	for (uint32_t i = 0; i < j->nr_flights; i++) {
+		const struct pyksm_op *fork = j->flight[i].op;
+
+		if (fork->kind != PYKSM_OP_FORK || fork->process != op->process)
+			continue;
+		for_each_cell (&j->now, cell, fork->child, first_page(op), op->npages)
+			set_add(&cell->set, zeros);
+	}
 }
 
 static void mremap_ends(struct pyksm_judge *j, const struct judge_flight *f)
@@ -641,8 +659,7 @@ static void mremap_ends(struct pyksm_judge *j, const struct judge_flight *f)
 	}
 	/* Moved or not, moved back, or left behind empty: whatever it was, an access may be EFAULT. */
 	guard(j, op, true);
-	for_each_cell (&j->now, cell, op->process, first_page(op), op->npages)
-		set_add(&cell->set, (struct judge_value){ 0, 0, j->now.clock });
+	may_be_empty(j, op);
 	for_each_cell (&j->now, cell, op->process, to, op->npages) {
 		cell->guarded = cell->unsure = true;
 		set_add(&cell->set, (struct judge_value){ 0, 0, j->now.clock });

@@ -6,7 +6,10 @@ import json
 from pathlib import Path
 
 import museum
+import pytest
 from click.testing import CliRunner
+
+from pyksm.hunt.hunt import hunt
 
 HEAD = ["--bug", "anonvma-not-oldest", "--bug", "rss-leak-across-migration", "--jobs", "1"]
 
@@ -41,3 +44,10 @@ def test_it_hunts() -> None:
     answer = CliRunner().invoke(museum.main, options)
     assert answer.exit_code == 0, answer.output
     assert "| anonvma-not-oldest | sequential | 1 of 1, " in answer.output
+
+
+@pytest.mark.parametrize("bug", ["anonvma-degree-merge", "anonvma-dup-error-leak"])
+def test_scenarios_of_vmas_find_bugs_of_vmas(bug: str) -> None:
+    """Soon: there are not many ways in which few vmas can be merged."""
+    found = hunt(bugs=[bug], seconds=60, seed=1000, scenarios=400, shrink=False)
+    assert found.hunted is not None

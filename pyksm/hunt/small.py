@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from pyksm.bugs import Bug, exists_in
 from pyksm.engine import FAULT_KINDS, POLICIES, policies_of
 from pyksm.features import PROFILES
-from pyksm.hunt import generate
+from pyksm.hunt import generate, small_vmas
 from pyksm.hunt.generate import Chooser, Names, Seeded
 from pyksm.profiles import DEFAULT, effective
 from pyksm.scenario import statements as st
@@ -37,6 +37,7 @@ class Theme:
     merged: int = 70  #: percent with mergeable pages
     area: int = 75  #: percent with a swap area from the beginning
     scarce: int = 4  #: percent with hardly any memory
+    body: Callable[[Chooser, Names], list[st.Statement]] | None = None  #: makes all of it
 
 
 def machine(
@@ -71,8 +72,14 @@ def machines_with(bugs: Sequence[Bug]) -> list[st.Machine]:
 def seeded(seed: int, profile: str | None = None, bugs: Sequence[Bug] = ()) -> st.Scenario:
     """The small scenario of that seed: always the same."""
     choose = Seeded(random.Random(seed))
-    theme = choose.pick(THEMES)
+    theme = choose.pick(themes(bugs))
     return small(choose, machine(choose, profile, bugs, theme), theme, f"seed-{seed}")
+
+
+def themes(bugs: Sequence[Bug] = ()) -> Sequence[Theme]:
+    """What to choose from: mostly of vmas, where these bugs are about them."""
+    of_vmas = any(bug.place.startswith(small_vmas.PLACES) for bug in bugs)
+    return (*THEMES, *[VMAS] * len(THEMES)) if of_vmas else THEMES
 
 
 def small(
@@ -81,6 +88,8 @@ def small(
     """A scene, some statements, and mostly tasks that run at the same time."""
     features = effective(head.profile or DEFAULT, head.on, head.off)
     names = Names(nodes=head.nodes, features=features)
+    if theme.body is not None:
+        return st.Scenario((head, *theme.body(choose, names)), filename)
     table = _table(*_ANY, *theme.favours)
     body = scene(choose, names, theme)
     parallel = _chance(choose, theme.tasks)
@@ -420,6 +429,8 @@ _IN_TASKS = (
     (_back, 1), (_newcomer, 1), (_churn, 6),
 )  # fmt: skip
 
+#: vmas and anon_vmas: split, merged, forked and moved
+VMAS = Theme(body=small_vmas.body, nodes=60, scarce=0)
 THEMES = (
     Theme(),
     # KSM, its nodes, and what unmerges
