@@ -170,6 +170,10 @@ static int32_t process_of(const struct pyksm_program *p, int pid)
 static void check_mm_unmerged(struct pyksm_judge *j, struct pyksm *m, const struct mm_struct *mm,
 			      int32_t process, uint32_t line)
 {
+	/* fork goes on without memory to register the child (985da552a98e): docs/findings.md */
+	if (!mm->mm_slot && has(m, FEAT_KSM_FORK_LATE) && j->now.fired[PYKSM_FAIL_KMEM] &&
+	    !(j->flags & PYKSM_JUDGE_UNKNOWN_CHILD))
+		return;
 	for (const struct vm_area_struct *vma = mm->mmap; vma; vma = vma->vm_next) {
 		uint64_t end = vma->vm_end;
 

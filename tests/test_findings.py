@@ -20,6 +20,8 @@ FINDINGS: dict[str, tuple[str, tuple[str, ...]]] = {
     "item-of-a-node-that-is-gone": ("ksm-rmap", ("3.9",)),
     "swapin-while-run-becomes-2": ("run-2", tuple(PROFILES)),
     "swapoff-trusts-a-failed-write": ("content", ("3.9", "4.19")),
+    "swapoff-and-ksmd-wait-for-each-other": ("deadlock", ("3.9", "4.19", "4.19.0-unfixed")),
+    "a-child-that-ksm-does-not-know": ("run-2", ("6.12", "6.18")),
 }
 
 
@@ -50,6 +52,21 @@ def test_not_held_against_the_rest(name: str) -> None:
     """Explorations and hunts leave out what Linux is known to get wrong, unless it is asked for."""
     for profile in FINDINGS[name][1]:
         assert said(name, profile, open_ends=False) == set()
+
+
+@pytest.mark.parametrize("profile", ["3.9", "4.19", "6.18"])
+def test_the_deadlock_needs_swapoff_by_entries(profile: str) -> None:
+    """All orders within two preemptions: none in a kernel whose swapoff goes mm by mm."""
+    explored = explore(
+        scenario("swapoff-and-ksmd-wait-for-each-other"),
+        Bounds(preemptions=2, open_ends=True),
+        profile=profile,
+    )
+    if profile == "6.18":
+        assert explored.complete
+        assert explored.found == ()
+    else:
+        assert explored.found[0].wrong.code == "deadlock"
 
 
 def test_the_race_is_found_by_itself() -> None:

@@ -130,37 +130,3 @@ def all_went_well(name: str, exhaustively: tuple[str, ...], by_chance: tuple[str
 @pytest.mark.parametrize(("bug", "name", "profile"), BUGS)
 def test_some_order_of_a_bug_does(bug: str, name: str, profile: str) -> None:
     assert race(name, profile, Bounds(preemptions=2), (bug,)).found
-
-
-#: Until 5.1 swapoff has the page locked when it lets go of a process. If that has exited meanwhile
-#: its memory goes with swapoff, and __ksm_exit() waits for ksmd, who has mmap_sem and waits for the
-#: page. No bug is switched in: Linux was like that.
-LAST_TO_LET_GO = """
-    machine nodes=1 frames=64 agents=0
-    spawn A
-    spawn B
-    mmap A r 1
-    mmap B r 1
-    write A r 7
-    write B r 7
-    madvise A r mergeable
-    madvise B r mergeable
-    swapon S 2
-    scan 2
-    swapout *
-    task off:
-      swapoff S
-    task exit:
-      exit B
-    task ksmd:
-      scan 1
-"""
-
-
-@pytest.mark.parametrize(
-    ("profile", "codes"), [("3.9", {"deadlock"}), ("4.19", {"deadlock"}), ("6.18", set())]
-)
-def test_swapoff_and_ksmd_waited_for_each_other(profile: str, codes: set[str]) -> None:
-    explored = explore(parse(LAST_TO_LET_GO), Bounds(preemptions=2), profile=profile)
-    assert {each.wrong.code for each in explored.found} == codes
-    assert codes or explored.complete

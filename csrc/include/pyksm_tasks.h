@@ -203,6 +203,10 @@ enum pyksm_judge_flags {
 	PYKSM_JUDGE_SWAPIN_RACE = 16,
 	/* so does what is lost because swapoff by entries trusts a write that has failed */
 	PYKSM_JUDGE_FAILED_WRITE = 32,
+	/* so does swapoff by entries that waits for ksmd with a page locked that ksmd waits for */
+	PYKSM_JUDGE_LAST_USER = 64,
+	/* so does a child that KSM could not be told of, and that unmerging does not come to */
+	PYKSM_JUDGE_UNKNOWN_CHILD = 128,
 };
 
 struct pyksm_wrong {

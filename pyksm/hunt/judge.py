@@ -49,15 +49,15 @@ def flags(
     """What the judge is to look at.
 
     ``each``: a census whenever no statement is under way, not only at the end. ``open_ends``:
-    also what Linux gets wrong, as docs/findings.md has it: KSM pages without a stable node or with
-    one that has no place, rmap_items that name a node which is gone, a KSM page that comes back
-    from swap while run becomes 2, and what is lost by a write that failed in swapoff (until 5.1).
+    also what Linux gets wrong to this day or did in that profile, as docs/findings.md has it.
     """
     ends = (
         lib.PYKSM_JUDGE_HALF_KSM
         | lib.PYKSM_JUDGE_STALE_HEAD
         | lib.PYKSM_JUDGE_SWAPIN_RACE
         | lib.PYKSM_JUDGE_FAILED_WRITE
+        | lib.PYKSM_JUDGE_LAST_USER
+        | lib.PYKSM_JUDGE_UNKNOWN_CHILD
     )
     return (
         (lib.PYKSM_JUDGE_EACH if each else 0)
