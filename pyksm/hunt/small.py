@@ -38,6 +38,7 @@ class Theme:
     area: int = 75  #: percent with a swap area from the beginning
     scarce: int = 4  #: percent with hardly any memory
     body: Callable[[Chooser, Names], list[st.Statement]] | None = None  #: makes all of it
+    about: tuple[str, ...] = ()  #: words of a bug's row that say that it may be found so
 
 
 def machine(
@@ -77,9 +78,13 @@ def seeded(seed: int, profile: str | None = None, bugs: Sequence[Bug] = ()) -> s
 
 
 def themes(bugs: Sequence[Bug] = ()) -> Sequence[Theme]:
-    """What to choose from: mostly of vmas, where these bugs are about them."""
-    of_vmas = any(bug.place.startswith(small_vmas.PLACES) for bug in bugs)
-    return (*THEMES, *[VMAS] * len(THEMES)) if of_vmas else THEMES
+    """What to choose from: mostly of vmas, where these bugs are about them; else half of it what
+    their rows speak of."""
+    if any(bug.place.startswith(small_vmas.PLACES) for bug in bugs):
+        return (*THEMES, *[VMAS] * len(THEMES))
+    rows = [f"{bug.name} {bug.kind} {bug.place}" for bug in bugs]
+    about = [each for each in THEMES if any(word in row for word in each.about for row in rows)]
+    return (*THEMES, *(about * len(THEMES))[: len(THEMES)])
 
 
 def small(
@@ -393,6 +398,16 @@ def _pinned(choose: Chooser, names: Names) -> list[st.Statement] | None:
     return [pin, *_statements(choose, names, rest, choose.integer(0, 3))]
 
 
+def _failed_fork(choose: Chooser, names: Names) -> list[st.Statement] | None:
+    """A fork that fails somewhere in the middle, where there are some vmas."""
+    more = _mmap(choose, names)
+    fork = _fork(choose, names)
+    if not isinstance(fork, st.Fork):
+        return None
+    made: list[st.Statement] = [] if more is None else [more]
+    return [*made, st.Inject(choose.pick(("kmem", "kmem", "page")), choose.integer(2, 12)), fork]
+
+
 def _failing(choose: Chooser, names: Names) -> list[st.Statement] | None:
     """Failures of one kind, one or two, and what meets them."""
     kind = choose.pick(FAULT_KINDS)
@@ -426,7 +441,7 @@ _IN_TASKS = (
     (generate._mprotect, 2), (_migrate, 10), (generate._pin, 1), (generate._unpin, 1),
     (_swapon, 1), (generate._swapoff, 10), (generate._swapout, 12), (_run, 8), (_across, 1),
     (_sharing, 1), (generate._scan, 12), (_inject, 2), (_prctl, 1), (generate._clear_refs, 1),
-    (_back, 1), (_newcomer, 1), (_churn, 6),
+    (_back, 1), (_newcomer, 1), (_churn, 6), (_failed_fork, 2),
 )  # fmt: skip
 
 #: vmas and anon_vmas: split, merged, forked and moved
@@ -445,7 +460,7 @@ THEMES = (
     Theme(
         ((generate._swapout, 18), (_write, 14), (generate._read, 18), (_rewritten, 6),
          (generate._swapoff, 8), (generate._exit, 4), (_churn, 16), (_twin, 6)),
-        merged=40, area=100,
+        merged=40, area=100, about=("swapfile", "do_swap_page", "swap_state", "page_io"),
     ),
     # families of processes and of vmas
     Theme(
@@ -454,11 +469,15 @@ THEMES = (
         tasks=30, length=16, merged=15,
     ),
     # failures, and no memory
-    Theme(((_failing, 30), (generate._madvise, 8), (_run, 6)), tasks=35, scarce=25),
+    Theme(
+        ((_failing, 30), (_failed_fork, 16), (generate._swapoff, 8), (generate._madvise, 8),
+         (_run, 6)),
+        tasks=50, scarce=25, about=("fault",),
+    ),
     # pins
     Theme(
         ((_pinned, 24), (_shared_pin, 20), (generate._unpin, 8), (_fork, 6)),
-        tasks=25, merged=25,
+        tasks=25, merged=25, about=("do_wp_page", "pinned"),
     ),
     # prctl, seals
     Theme(((_prctl, 18), (_mmap, 8), (generate._scan, 10), (_sealed, 10)), merged=40),
