@@ -245,6 +245,15 @@ static bool check_writable(struct pyksm_judge *j, const struct pyksm *m,
 	return true;
 }
 
+/* One that nobody maps and whose slot nobody refers to is nobody's: what it holds does not matter. */
+static bool is_wanted(const struct pyksm *m, const struct page *page)
+{
+	swp_entry_t entry = { page->private };
+
+	return page_mapped(page) ||
+	       swp_swapcount(&m->swap.info[swp_type(entry)], swp_offset(entry));
+}
+
 static bool is_clean(const struct page *page)
 {
 	return page->flags & PG_swapcache && page->flags & PG_uptodate &&
@@ -274,7 +283,7 @@ static void check_clean(struct pyksm_judge *j, struct pyksm *m)
 		swp_entry_t entry = { page->private };
 		const unsigned char *slot;
 
-		if (!is_clean(page) || j->census[pfn / 8] >> pfn % 8 & 1)
+		if (!is_clean(page) || !is_wanted(m, page) || j->census[pfn / 8] >> pfn % 8 & 1)
 			continue;
 		slot = slot_content(m, &m->swap.info[swp_type(entry)], swp_offset(entry),
 				    j->scratch);
