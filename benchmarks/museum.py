@@ -94,8 +94,8 @@ def lines(results: Sequence[dict[str, Any]], strategies: Sequence[str]) -> Itera
     yield ""
     yield (
         f"`{OWN}` is what `pyksm hunt --bug NAME` does; it found {len(always)} of {len(names)} "
-        "with each seed. Of each: in how many runs the bug was found, and, of those, the median of the "
-        "time and of the schedules that it took."
+        "with each seed. Of each: in how many runs the bug was found, and, of those, the median "
+        "of the time and of the schedules that it took."
     )
     yield ""
     yield "| bug | kind | " + " | ".join(f"`{each}`" for each in strategies) + " |"
