@@ -453,6 +453,13 @@ int count_rmap(struct pyksm *m, const struct mm_struct *mm, uint64_t addr);
 /* make it our own, but neither writable nor dirty: c89357e27f20, 5.19 */
 #define FAULT_FLAG_UNSHARE 2U
 int handle_mm_fault(struct pyksm *m, struct vm_area_struct *vma, uint64_t addr, unsigned int flags);
+/* The page a pte maps, NULL for the zero page: that has no owner and no count. */
+static inline struct page *vm_normal_page(const struct pyksm *m, pte_t pte)
+{
+	return pte & _PAGE_SPECIAL ? NULL : pfn_to_page(m, pte_pfn(pte));
+}
+/* The copy that a write gets: of the old page, or zeros where the zero page was mapped. */
+struct page *wp_new_page(struct pyksm *m, struct vm_area_struct *vma, const struct page *old);
 struct page *present_page(const struct pyksm *m, const struct mm_struct *mm, uint64_t addr);
 struct page *follow_page(const struct pyksm *m, const struct mm_struct *mm, uint64_t addr);
 struct page *follow_page_get(struct pyksm *m, struct mm_struct *mm, uint64_t addr,

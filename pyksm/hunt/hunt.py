@@ -152,12 +152,15 @@ class _Chase:
     def _without(self, scenario: Scenario, bounds: Bounds, found: Found) -> bool:
         """Whether it is wrong in the same way without the bugs."""
         plain = self._explored(scenario, replace(bounds, stop=False), ())
+        if time.monotonic() >= self._end:
+            return True  # there was no time to say that it is not
         kinds = {(each.wrong.invariant, each.wrong.code) for each in plain.found} if plain else ()
         return (found.wrong.invariant, found.wrong.code) in kinds
 
     def _explored(self, scenario: Scenario, bounds: Bounds, bugs: Sequence[str]) -> Explored | None:
+        left = max(0.1, self._end - time.monotonic())
         try:
-            result = explore(scenario, bounds, bugs=bugs)
+            result = explore(scenario, replace(bounds, seconds=left), bugs=bugs)
         except (InputError, MachineError):
             return None
         self.counts.schedules += result.schedules

@@ -167,13 +167,13 @@ MUTANTS: tuple[Mutant, ...] = (
         "a signal ends swapoff of 5.1 as if it had done everything",
     ),
     Mutant(
-        "memory.c",
+        "memory_range.c",
         "*dst_pte = *src_pte & ~_PAGE_ACCESSED;",
         "*dst_pte = *src_pte;",
         "a child's ptes are young",
     ),
     Mutant(
-        "memory.c",
+        "memory_range.c",
         "mmlist_add(m, dst, &src->mmlist); /* where a swapoff under way will come */",
         "mmlist_add(m, dst, &m->swap.init_mm.mmlist);",
         "a forked mm goes to the front of swapoff's ring instead of behind its parent",
