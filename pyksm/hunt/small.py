@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from pyksm.bugs import Bug, exists_in
 from pyksm.engine import FAULT_KINDS, POLICIES, policies_of
 from pyksm.features import PROFILES
-from pyksm.hunt import generate, small_vmas
+from pyksm.hunt import generate, small_scenes, small_vmas
 from pyksm.hunt.generate import Chooser, Names, Seeded
 from pyksm.profiles import DEFAULT, effective
 from pyksm.scenario import statements as st
@@ -78,13 +78,16 @@ def seeded(seed: int, profile: str | None = None, bugs: Sequence[Bug] = ()) -> s
 
 
 def themes(bugs: Sequence[Bug] = ()) -> Sequence[Theme]:
-    """What to choose from: mostly of vmas, where these bugs are about them; else half of it what
-    their rows speak of."""
-    if any(bug.place.startswith(small_vmas.PLACES) for bug in bugs):
-        return (*THEMES, *[VMAS] * len(THEMES))
+    """What to choose from. With bugs scenes too, and half of it what their rows speak of: mostly
+    vmas, where these are about them."""
+    if not bugs:
+        return THEMES
     rows = [f"{bug.name} {bug.kind} {bug.place}" for bug in bugs]
-    about = [each for each in THEMES if any(word in row for word in each.about for row in rows)]
-    return (*THEMES, *(about * len(THEMES))[: len(THEMES)])
+    known = (*THEMES, *SCENES)
+    about = [each for each in known if any(word in row for word in each.about for row in rows)]
+    if any(bug.place.startswith(small_vmas.PLACES) for bug in bugs):
+        about += [VMAS] * (4 + 2 * len(about))
+    return (*known, *(about * len(known))[: len(known)])
 
 
 def small(
@@ -446,6 +449,31 @@ _IN_TASKS = (
 
 #: vmas and anon_vmas: split, merged, forked and moved
 VMAS = Theme(body=small_vmas.body, nodes=60, scarce=0)
+#: who shares what is clear, what is done is not
+SCENES = (
+    Theme(
+        body=small_scenes.churned,
+        nodes=0,
+        about=("do_swap_page", "swap_state", "page_io", "write_protect_page", "reuse_swap_page"),
+    ),
+    Theme(body=small_scenes.families, nodes=0, about=("need_to_copy", "unuse_pte")),
+    Theme(
+        body=small_scenes.trees,
+        nodes=100,
+        scarce=0,
+        about=("stable_", "rmap_item", "merge_across", "cmp_and_merge"),
+    ),
+    Theme(
+        body=small_scenes.alone,
+        nodes=50,
+        about=("scan_get_next", "zero", "cmp_and_merge", "ksm_exit", "merge_one_page"),
+    ),
+    Theme(body=small_scenes.rewritten, nodes=0, scarce=0, about=("write_protect_page", "reuse")),
+    Theme(body=small_scenes.stillborn, nodes=50, scarce=0, about=("fork", "dup_mmap")),
+    Theme(body=small_scenes.moved, nodes=100, scarce=0, about=("mremap", "vma", "rmap_walk")),
+    Theme(body=small_scenes.lineage, nodes=0, scarce=0, about=("anon_vma",)),
+    Theme(body=small_scenes.crowd, nodes=0, scarce=0, about=("continu",)),
+)
 THEMES = (
     Theme(),
     # KSM, its nodes, and what unmerges
