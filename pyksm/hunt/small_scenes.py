@@ -280,7 +280,7 @@ def moved(choose: Chooser, names: Names) -> list[st.Statement]:
 def lineage(choose: Chooser, names: Names) -> list[st.Statement]:
     """A family that forks generation by generation; vmas are split, written and whole again, and
     those in between go. In the end what is left is sent out."""
-    npages = choose.pick((2, 3, 3))
+    npages = choose.pick((2, 2, 3))
     oldest = _process(names, npages)
     living = [oldest]
     made = _with_page(oldest, npages, 1)
@@ -288,25 +288,21 @@ def lineage(choose: Chooser, names: Names) -> list[st.Statement]:
         child = _process(names, npages)
         made.append(st.Fork(living[-1], child))
         living.append(child)
-        for _ in range(choose.pick((0, 0, 1, 2, 3))):
-            who = choose.pick((child, child, living[-2]))
-            start = choose.pick((0, 1, 1))
-            pages = Pages("r0", start, choose.pick((start + 1, npages)))
-            made.append(
-                choose.pick(
-                    (
-                        st.Mprotect(who, pages, "r"),
-                        st.Mprotect(who, pages, "rw"),
-                        st.Write(who, pages, Value(2, step=True)),
-                    )
-                )
-            )
+        start = choose.pick((0, 0, 1))
+        pages = Pages("r0", start, choose.pick((start + 1, npages)))
+        split: list[st.Statement] = [st.Mprotect(who, pages, "r") for who in living[-2:]]
+        made += _pick(
+            choose,
+            (
+                [], [], [], split, split, split[1:],
+                [st.Mprotect(child, pages, "rw")], [st.Write(child, pages, Value(2, step=True))],
+            ),
+        )  # fmt: skip
         if len(living) > 2 and choose.integer(0, 1):
-            gone = living.pop(choose.integer(1, len(living) - 2))
-            made.append(st.Exit(gone))
-    last = living[-1]
-    made.append(st.Mprotect(last, Pages("r0", npages - 2, npages), "rw"))
-    if len(living) > 1 and choose.integer(0, 2):
+            made.append(st.Exit(living.pop(choose.integer(1, len(living) - 2))))
+    if choose.integer(0, 1):
+        made.append(st.Mprotect(living[-1], Pages("r0"), "rw"))
+    if len(living) > 1 and choose.integer(0, 1):
         made.append(st.Exit(living[-2]))
     return [*made, st.Swapon("S1", 16), st.Swapout()]
 
