@@ -293,17 +293,23 @@ static void add_value(struct pyksm_judge *j, int32_t process, uint64_t vpn,
 		      struct judge_value value)
 {
 	struct judge_cell *cell = find_cell(&j->now, process, vpn);
+	bool news;
 
-	if (!cell || !set_add(&cell->set, value))
+	if (!cell)
+		return;
+	news = set_add(&cell->set, value);
+	if (!news && !cell->set.any)
 		return;
 	if (cell->set.any)
 		value.content = NO_CONTENT;
 	for (uint32_t i = 0; i < j->nr_flights; i++) {
 		const struct judge_flight *f = &j->flight[i];
 		bool whole = f->op->kind == PYKSM_OP_FORK && f->op->process == process;
+		bool read = f->op->kind == PYKSM_OP_READ;
 
 		cell = find_cell(&j->now, process, vpn);
-		if (cell && (whole || covers(f->op, cell)))
+		/* That it may hold anything is no news here, but may be to who has begun before that. */
+		if (cell && (whole || ((news || read) && covers(f->op, cell))))
 			pass_on(j, f, process, vpn, value);
 	}
 }

@@ -178,7 +178,6 @@ def test_command_hunt(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
 @pytest.mark.parametrize(
     "args",
     [
-        ("explore", "{plain}"),
         ("explore", "{plain}", "--strategy", "no"),
         ("explore", "{race}", "--bug", "no-such-bug"),
         ("explore", "{race}", "--profile", "9.9"),
@@ -198,3 +197,15 @@ def test_bad_input(
     names["plain"].write_text("spawn A\n")
     names["race"].write_text(str(race()))
     Ran(capsys, *(each.format(**names) for each in args)).refused()
+
+
+def test_a_scenario_without_tasks_has_one_order(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "alone.ksm"
+    file.write_text(str(museum.scenario("ksm-zero-page-rss")), encoding="utf-8")
+    assert Ran(capsys, "explore", str(file), "--strategy", "random").status == 0
+    out = tmp_path / "found.ksm"
+    told = Ran(capsys, "explore", str(file), "--bug", "ksm-zero-page-rss", "--out", str(out))
+    assert told.status == 1
+    assert Ran(capsys, "run", str(out)).status == 1

@@ -103,3 +103,35 @@ def test_bad_input() -> None:
     )
     with pytest.raises(InputError, match="does not fit"):
         judge(misfit)
+
+
+def test_a_child_made_while_its_page_moves_and_is_written() -> None:
+    """What a moved page may hold is not known for a moment, nor what its child may."""
+    scenario = parse("""
+        machine frames=64 agents=0 profile=3.9
+        spawn P1
+        mmap P1 r0 1
+        write P1 r0 7
+        schedule t0@unlink_anon_vmas:anon_vma_lock t1
+        task t0:
+          mremap P1 r0 r1
+          write P1 r1 9
+        task t1:
+          fork P1 P4
+    """)
+    assert judge(scenario) == []
+
+
+def test_a_page_is_read_that_came_and_was_written_since_the_read_began() -> None:
+    scenario = parse("""
+        machine frames=64 agents=0
+        spawn P1
+        mmap P1 r0 1
+        schedule t1@do_page_fault:mmap_sem t0
+        task t0:
+          mremap P1 r0 r1
+          write P1 r1[0] 3
+        task t1:
+          read P1 r1
+    """)
+    assert judge(scenario) == []

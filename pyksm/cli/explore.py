@@ -88,6 +88,7 @@ def explore_command(
 ) -> int:
     """Run the schedules of the tasks in FILE (- for standard input) and judge each.
 
+    A scenario without tasks has one order, which is judged.
     Exit status 0 where nothing is wrong within the bounds, which are said; 1 with a finding, shrunk
     and written to a file that `pyksm run` replays.
     """
@@ -96,8 +97,8 @@ def explore_command(
     scenario = bugged(read_scenario(file), bug, profile)
     if profile is not None:
         scenario = scenario.on(profile=profile)
-    if not scenario.groups:
-        raise InputError(f"{shown(file)}: no tasks, expected a block `task NAME:`")
+    if not scenario.groups and strategy in STRATEGIES:
+        strategy = "exhaustive"  # of one order
     bounds = Bounds(
         strategy=strategy,
         preemptions=preemptions,
@@ -105,7 +106,7 @@ def explore_command(
         seconds=seconds_of(seconds),
         seed=seed,
         jobs=jobs,
-        each=census == "every",
+        each=census == "every" or not scenario.groups,
         open_ends=open_ends,
     )
     bounds.check()
