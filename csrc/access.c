@@ -222,10 +222,7 @@ static int pin_page(struct pyksm *m, int pid, uint64_t addr, bool write)
 	struct pin *pins;
 	int err;
 
-	if (in_task(m))
-		err = task_access(m, pid, addr, write, &page);
-	else
-		err = p ? access_page(m, p->mm, addr, write, &page) : -ESRCH;
+	err = p ? access_page(m, p->mm, addr, write, &page) : -ESRCH;
 	if (err)
 		return err;
 	p = find_process(m, pid);
@@ -263,18 +260,22 @@ static int unpin_page(struct pyksm *m, struct process *p, uint64_t addr)
 #define PINS_MAX (1u << 28) /* of one call: a terabyte of zero pages is a wrong number */
 
 /* All or nothing: as vmsplice() would leave no half of a request in the pipe here. */
+/* get_user_pages() holds mmap_sem: a fork under way could not tell what is pinned from what is not yet. */
 static int pin_pages(struct pyksm *m, int pid, uint64_t addr, uint64_t npages, bool write)
 {
+	struct mm_struct *mm;
 	struct process *p;
-	int err = find_for_read(m, pid, &p);
+	int err = enter_mm(m, pid, false, &mm);
 	uint64_t i;
 
-	if (!err)
-		err = check_range(addr, npages);
+	if (err)
+		return err;
+	err = check_range(addr, npages);
 	if (!err && npages > PINS_MAX)
 		err = -ENOMEM;
 	for (i = 0; !err && i < npages; i++)
 		err = pin_page(m, pid, addr + (i << PAGE_SHIFT), write);
+	leave_mm(m, mm, 0);
 	if (!err || !i)
 		return err;
 	p = find_process(m, pid);

@@ -367,7 +367,7 @@ static void check_exclusive(struct census *c, const struct page *page, uint64_t 
 		      (unsigned long long)pfn);
 }
 
-/* A page that reclaim would drop without writing it is as its slot has it. */
+/* A page that reclaim would drop without writing it is as its slot has it, as long as anybody wants it. */
 static void check_saved(struct census *c, struct page *page, uint64_t pfn)
 {
 	swp_entry_t entry = { page->private };
@@ -375,6 +375,8 @@ static void check_saved(struct census *c, struct page *page, uint64_t pfn)
 
 	if (!(page->flags & PG_swapcache) || !(page->flags & PG_uptodate) ||
 	    page->flags & (PG_dirty | PG_writeback | PG_error) || c->marks[pfn] & FRAME_DIRTY)
+		return;
+	if (!c->ptes[pfn] && !(swap_ptes_of(c, page) & ~SLOT_EXCLUSIVE))
 		return;
 	slot = slot_content(c->m, &c->m->swap.info[swp_type(entry)], swp_offset(entry), c->scratch);
 	if (slot && memcmp(slot, page_content(c->m, page), c->m->page_size))

@@ -12,6 +12,7 @@ from pyksm.errors import InputError
 from pyksm.features import PROFILES
 from pyksm.hunt import judge as judging
 from pyksm.hunt import program
+from pyksm.hunt.explore import Bounds, explore
 from pyksm.hunt.judge import judge, program_of
 from pyksm.scenario import Scenario, engines, parse
 from pyksm.scenario import statements as st
@@ -135,3 +136,39 @@ def test_a_page_is_read_that_came_and_was_written_since_the_read_began() -> None
           read P1 r1
     """)
     assert judge(scenario) == []
+
+
+def test_a_page_written_on_its_way_out_and_wanted_by_nobody_any_more() -> None:
+    """What was written is in a pte alone, which goes: the page counts as clean, and nobody asks."""
+    scenario = parse("""
+        machine frames=64 agents=0 profile=6.1
+        spawn P
+        mmap P r 1
+        write P r 7
+        swapon S 2
+        schedule reclaim@swap_writepage:end_io user
+        task user:
+          write P r 1
+          exit P
+        task reclaim:
+          swapout *
+    """)
+    assert judge(scenario) == []
+
+
+def test_a_pin_waits_for_a_fork_under_way() -> None:
+    """Else the fork would share what is pinned, and the next write part it from its pin."""
+    scenario = parse("""
+        machine frames=64 agents=0
+        spawn P
+        mmap P r 1
+        write P r 9
+        task pin:
+          pin P r write
+        task fork:
+          fork P C
+        write P r 1
+    """)
+    explored = explore(scenario, Bounds(preemptions=2))
+    assert explored.complete
+    assert explored.found == ()

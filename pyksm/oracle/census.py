@@ -122,8 +122,10 @@ def _shared(m: Machine, tally: _Tally) -> Iterator[str]:
 
 
 def _saved(m: Machine, tally: _Tally) -> Iterator[str]:
-    """A page that reclaim would drop without writing it is as its slot has it."""
+    """A page that reclaim would drop unwritten is as its slot has it, if anybody wants it."""
     for entry, page in m.swap_cache.items():
+        if not tally.mapped[page] and not tally.swapped[entry]:
+            continue
         unsaved = page.dirty or page.writeback or page.error or page in tally.dirty
         held = slot_content(m, entry) if page.uptodate and not unsaved else None
         if held is not None and held != page.data:
