@@ -635,8 +635,8 @@ static void may_be_empty(struct pyksm_judge *j, const struct pyksm_op *op)
 {
 	struct judge_value zeros = { 0, 0, j->now.clock };
 
-	for_each_cell (&j->now, cell, op->process, first_page(op), op->npages)
-		set_add(&cell->set, zeros);
+	for (uint64_t i = 0; i < op->npages; i++)
+		add_value(j, op->process, first_page(op) + i, zeros);
 	for (uint32_t i = 0; i < j->nr_flights; i++) {
 		const struct pyksm_op *fork = j->flight[i].op;
 
