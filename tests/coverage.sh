@@ -9,4 +9,6 @@ find "$build" -name '*.gcda' -delete
 PYTHONPATH=$build/package pytest -q -p no:cacheprovider --ignore tests/test_speed_ratio.py \
 	--ignore-glob 'tests/test_recorder_*' -k 'not oracle' "$@"
 # What is in both builds, and in them at different lines, is one function to us.
-gcovr --root . --filter csrc/ --merge-mode-functions=separate --fail-under-line 90 --print-summary "$build"
+# Two threads of an exploration count without waiting for each other, so that a count may come out below zero.
+gcovr --root . --filter csrc/ --merge-mode-functions=separate --fail-under-line 90 --print-summary \
+	--gcov-ignore-parse-errors=negative_hits.warn_once_per_file "$build"
