@@ -248,8 +248,13 @@ bool in_task(const struct pyksm *m)
 	return m->sched && m->sched->current != NO_TASK;
 }
 
+/* No call of a machine that is whole comes by so many points: something goes round and round. */
+#define POINTS_IN_CALL 20000000
+
 static void hook_point(struct pyksm *m, enum sched_point point)
 {
+	if (m->call && ++m->call->points == POINTS_IN_CALL)
+		oops(m, "soft lockup at %s", point_name(point));
 	if (point >= NR_HOOK_POINTS || !m->hook || m->in_hook)
 		return;
 	m->in_hook = true;

@@ -34,6 +34,7 @@ void call_begin(struct call *call, struct pyksm *m)
 	call->m = m;
 	call->before = current_machine;
 	call->outer = m->call;
+	call->points = 0;
 	m->call = call;
 	trace_enter(m);
 }

@@ -34,6 +34,7 @@ struct call {
 	struct call *outer;
 	struct pyksm *m; /* NULL: it has not begun */
 	struct pyksm *before; /* whose call this one is within */
+	uint64_t points; /* that it has come by, outside of tasks */
 };
 void call_begin(struct call *call, struct pyksm *m);
 void call_end(struct call *call);

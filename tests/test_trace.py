@@ -16,7 +16,7 @@ from pyksm.errors import MachineError
 from pyksm.hunt.fuzz import answer
 from pyksm.hunt.generate import program
 from pyksm.hunt.judge import judge
-from pyksm.scenario import run
+from pyksm.scenario import parse, run
 from pyksm.tasks.core import TasksCore, lib
 
 pytestmark = pytest.mark.skipif(
@@ -91,3 +91,19 @@ def test_no_bug_ends_the_process(first: int) -> None:
             names = (bug.name, BUGS[seed * 7 % len(BUGS)].name)
             found = answer(program(seed).on(bugs=names), "core")
             assert "crash" not in found, (names, seed, found["crash"])
+
+
+def test_a_call_that_goes_round_and_round_is_a_soft_lockup() -> None:
+    """The hunter's: a KSM page that may be written to is never broken by writing, and outside of
+    tasks no scheduler counts the steps."""
+    scenario = parse("""
+        machine profile=4.19 frames=64 agents=0 bug=ksm-write-protect-failure-ignored
+        spawn A
+        mmap A r 2
+        write A r 7
+        pin A r
+        madvise A r mergeable
+        scan 3
+        madvise A r unmergeable
+    """)
+    assert any("soft lockup" in wrong.text for wrong in judge(scenario))
