@@ -11,7 +11,7 @@ from pyksm.hunt.explore import Bounds, explore
 from pyksm.hunt.judge import judge
 from pyksm.scenario import Scenario, parse
 
-HERE = Path(__file__).parent / "scenarios" / "findings"
+HERE = Path(__file__).parent / "findings"
 
 #: What the judge says of each, and the profiles in which it does.
 FINDINGS: dict[str, tuple[str, tuple[str, ...]]] = {
@@ -37,7 +37,7 @@ def test_each_is_on_the_page() -> None:
     page = (Path(__file__).parents[1] / "docs" / "findings.md").read_text(encoding="utf-8")
     for path in HERE.glob("*.ksm"):
         assert path.stem in FINDINGS
-        assert f"tests/scenarios/findings/{path.name}" in page
+        assert f"tests/findings/{path.name}" in page
 
 
 @pytest.mark.parametrize("profile", PROFILES)

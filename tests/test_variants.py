@@ -28,12 +28,7 @@ from pyksm.scenario.compare import differences
 PAGE = 4096
 BASE = 4 << 30
 VARIANTS = list(engines.VARIANTS)
-#: Those with a schedule are for tasks that run at the same time, which one build alone can.
-ROWS = sorted(
-    path.relative_to(SCENARIOS)
-    for path in SCENARIOS.rglob("*.ksm")
-    if "\nschedule " not in path.read_text(encoding="utf-8")
-)
+ROWS = sorted(path.relative_to(SCENARIOS) for path in SCENARIOS.rglob("*.ksm"))
 
 
 def held_to_the_core(scenarios: Iterable[Scenario], profile: str | None = None) -> None:
