@@ -78,18 +78,10 @@ def madvise_behavior(
     err, mergeable = ksm.ksm_madvise(m, vma, start, end, advice)
     if err or mergeable == vma.mergeable:
         return _again(err), vma
-    pgoff = vma.pgoff + ((start - vma.start) >> PAGE_SHIFT)
     flags = (vma.prot, mergeable, vma.sealed)
-    merged = mmap.vma_merge(m, vma.mm, prev, start, end, flags, vma, pgoff, vma.node)
-    if merged is not None:
-        vma = merged
-    else:
-        if start != vma.start:
-            err = mmap.split_vma(m, vma, start, new_below=True)
-        if not err and end != vma.end:
-            err = mmap.split_vma(m, vma, end, new_below=False)
-        if err:
-            return _again(err), vma
+    err, vma = mmap.vma_modify_flags(m, vma, prev, start, end, flags)
+    if err:
+        return _again(err), vma
     vma.mergeable = mergeable
     return 0, vma
 

@@ -248,6 +248,22 @@ def vma_merge(
     return area if err == 0 else None
 
 
+def vma_modify_flags(
+    m: Machine, vma: Vma, prev: Vma | None, start: int, end: int, flags: tuple[int, bool, bool]
+) -> tuple[int, Vma]:
+    """Make [start, end) of a vma one that may be given these flags: merged, else split off."""
+    pgoff = vma.pgoff + ((start - vma.start) >> PAGE_SHIFT)
+    merged = vma_merge(m, vma.mm, prev, start, end, flags, vma, pgoff, vma.node)
+    if merged is not None:
+        return 0, merged
+    err = 0
+    if start != vma.start:
+        err = split_vma(m, vma, start, new_below=True)
+    if not err and end != vma.end:
+        err = split_vma(m, vma, end, new_below=False)
+    return err, vma
+
+
 def _anon_vma_compatible(below: Vma, above: Vma) -> bool:
     """mprotect's flags may differ, nothing else."""
     return (

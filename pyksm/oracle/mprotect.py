@@ -46,16 +46,10 @@ def mprotect_fixup(
         return -EPERM, vma
     if prot == vma.prot:
         return 0, vma
-    pgoff = vma.pgoff + ((start - vma.start) >> PAGE_SHIFT)
     flags = (prot, vma.mergeable, vma.sealed)
-    merged = mmap.vma_merge(m, vma.mm, prev, start, end, flags, vma, pgoff, vma.node)
-    if merged is not None:
-        vma = merged
-    else:
-        if start != vma.start and mmap.split_vma(m, vma, start, new_below=True):
-            return -ENOMEM, vma
-        if end != vma.end and mmap.split_vma(m, vma, end, new_below=False):
-            return -ENOMEM, vma
+    err, vma = mmap.vma_modify_flags(m, vma, prev, start, end, flags)
+    if err:
+        return err, vma
     vma.prot = prot
     change_protection(m, vma, start, end)
     return 0, vma

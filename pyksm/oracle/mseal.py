@@ -5,7 +5,7 @@ from __future__ import annotations
 from errno import ENOMEM
 
 from pyksm.oracle import mmap
-from pyksm.oracle.structs import PAGE_SHIFT, Machine, Mm, Vma
+from pyksm.oracle.structs import Machine, Mm, Vma
 
 
 def do_mseal(m: Machine, mm: Mm, start: int, end: int) -> int:
@@ -31,15 +31,9 @@ def do_mseal(m: Machine, mm: Mm, start: int, end: int) -> int:
 def mseal_fixup(m: Machine, vma: Vma, prev: Vma | None, start: int, end: int) -> tuple[int, Vma]:
     if vma.sealed:
         return 0, vma
-    pgoff = vma.pgoff + ((start - vma.start) >> PAGE_SHIFT)
     flags = (vma.prot, vma.mergeable, True)
-    merged = mmap.vma_merge(m, vma.mm, prev, start, end, flags, vma, pgoff, vma.node)
-    if merged is not None:
-        vma = merged
-    else:
-        if start != vma.start and mmap.split_vma(m, vma, start, new_below=True):
-            return -ENOMEM, vma
-        if end != vma.end and mmap.split_vma(m, vma, end, new_below=False):
-            return -ENOMEM, vma
+    err, vma = mmap.vma_modify_flags(m, vma, prev, start, end, flags)
+    if err:
+        return err, vma
     vma.sealed = True
     return 0, vma
