@@ -69,6 +69,15 @@
 enum pyksm_counter_id { PYKSM_COUNTERS(PYKSM_COUNTER_ENUM) NR_COUNTERS };
 #undef PYKSM_COUNTER_ENUM
 
+/* Those by which reclaim and swapoff tell whether they get anywhere: the others decide nothing. */
+static inline bool count_decides(enum pyksm_counter_id counter)
+{
+	return counter == CNT_swap_free || counter == CNT_free_swap_and_cache ||
+	       counter == CNT_delete_from_swap_cache || counter == CNT_unuse_pte ||
+	       counter == CNT_swap_writepage || counter == CNT___swap_writepage ||
+	       counter == CNT_free_page;
+}
+
 enum vmstat_item {
 	PSWPIN,
 	PSWPOUT,

@@ -15,8 +15,10 @@
 #include "ksched.h"
 #include "trace.h"
 
-#define COUNT(m, name) ((m)->count[CNT_##name]++)
-#define COUNT_N(m, name, n) ((m)->count[CNT_##name] += (n))
+#define COUNT(m, name) COUNT_N(m, name, 1)
+#define COUNT_N(m, name, n) (trace_count(m, CNT_##name, false), (m)->count[CNT_##name] += (n))
+/* Of those that decide how things go on, which count_decides() knows. */
+#define COUNTED(m, name) (trace_count(m, CNT_##name, true), (m)->count[CNT_##name])
 
 /* Off the way that is taken a million times: its registers need not be saved there. */
 #define RARELY __attribute__((noinline, cold))

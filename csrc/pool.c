@@ -198,6 +198,7 @@ int order_failure(struct pyksm *m, enum pyksm_fault_kind kind, uint64_t nth)
 {
 	uint64_t *order = m->inject[kind], *end = order + MAX_ORDERS;
 
+	trace_inject(m, kind);
 	while (order < end && *order && nth > *order)
 		nth -= *order++;
 	if (order < end && *order == nth)
@@ -208,6 +209,7 @@ int order_failure(struct pyksm *m, enum pyksm_fault_kind kind, uint64_t nth)
 	*order = nth;
 	if (order + 1 < end && order[1])
 		order[1] -= nth;
+	trace_inject(m, kind); /* there is a first one now: this was no mere look */
 	return 0;
 }
 

@@ -343,10 +343,10 @@ int try_to_unuse(struct pyksm *m, unsigned int type)
 	COUNT(m, try_to_unuse);
 	start_mm->mm_users++;
 	while (!err && (i = find_next_to_unuse(m, si, i))) {
-		before = m->count[CNT_unuse_pte] - si->inuse_pages;
+		before = COUNTED(m, unuse_pte) - si->inuse_pages;
 		sched_point(m, PT_UNUSE_NEXT_ENTRY);
 		err = signal_pending(m) ? -EINTR : visit_entry(m, si, i, &start_mm, index);
-		idle = before == m->count[CNT_unuse_pte] - si->inuse_pages ? idle + 1 : 0;
+		idle = before == COUNTED(m, unuse_pte) - si->inuse_pages ? idle + 1 : 0;
 		if (!err && goes_for_ever(m, si, idle))
 			err = -ETIMEDOUT;
 		if (idle >

@@ -293,10 +293,10 @@ static void unuse_leftovers(struct pyksm *m, struct unuse *u)
 #define IDLE_ROUNDS                                                                                \
 	16 /* The kernel would try for ever. A model in which nothing happens any more need not. */
 
-static uint64_t unuse_progress(const struct pyksm *m, const struct unuse *u)
+static uint64_t unuse_progress(struct pyksm *m, const struct unuse *u)
 {
-	return m->count[CNT_swap_free] + m->count[CNT_free_swap_and_cache] +
-	       m->count[CNT_delete_from_swap_cache] - u->si->inuse_pages;
+	return COUNTED(m, swap_free) + COUNTED(m, free_swap_and_cache) +
+	       COUNTED(m, delete_from_swap_cache) - u->si->inuse_pages;
 }
 
 int try_to_unuse_per_mm(struct pyksm *m, unsigned int type)

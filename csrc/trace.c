@@ -102,6 +102,7 @@ struct trace {
 	bool short_of_memory;
 	struct other others[NR_OTHERS];
 	unsigned int nr_others;
+	struct granule counts[NR_COUNTERS]; /* of those that decide */
 };
 
 static __attribute__((noinline)) void touch(struct trace *t, struct granule *g, unsigned int how)
@@ -347,6 +348,13 @@ void trace_lock(struct pyksm *m, struct lock_id id, bool write)
 		look(m->arena->trace, other_granule(m->arena->trace, id), write ? WROTE : READ);
 }
 
+/* Here the parts are changed: who reads it has all that count come before or after, as if it wrote. */
+void trace_deciding_count(struct pyksm *m, enum pyksm_counter_id counter, bool read)
+{
+	if (m->arena->granules)
+		look(m->arena->trace, &m->arena->trace->counts[counter], read ? WROTE : READ);
+}
+
 void trace_shared(struct pyksm *m, const void *p, bool write)
 {
 	trace_lock(m, (struct lock_id){ LOCK_NONE, p, 0 }, write);
@@ -370,7 +378,10 @@ static void ignore(struct trace *t, const struct pyksm *m, const void *member, s
 		t->granules[i].seen = UINT64_MAX;
 }
 
-/* What counts, and what says where the next object goes, makes no difference to what happens. */
+/*
+ * What counts, and what says where the next object goes, makes no difference to what happens. (Some counts do:
+ * trace_deciding_count().)
+ */
 static void ignore_some(struct trace *t, const struct pyksm *m)
 {
 	ignore(t, m, m->count, sizeof(m->count));

@@ -11,6 +11,8 @@
 #include <stdint.h>
 #include <string.h>
 
+#include "counters.h"
+
 #ifdef PYKSM_TASKS
 #include <setjmp.h>
 
@@ -53,8 +55,19 @@ void trace_range(const void *p, size_t n, bool write);
 void trace_object(struct pyksm *m, void *obj, size_t bytes, unsigned int freed);
 /* These bytes are written to by what is not traced, and leave no footprint. */
 void trace_untraced(struct pyksm *m, const void *p, size_t bytes);
-/* An order to fail has been looked at, which counts events down. */
+/* An order to fail has been looked at, which counts events down, or was given. */
 void trace_inject(struct pyksm *m, unsigned int kind);
+/*
+ * A count goes up, or is read because it decides something. Who counts before whom makes no difference, but who does
+ * so before it is read.
+ */
+void trace_deciding_count(struct pyksm *m, enum pyksm_counter_id counter, bool read);
+static inline void trace_count(struct pyksm *m, enum pyksm_counter_id counter, bool read)
+{
+	assert(!read || count_decides(counter));
+	if (count_decides(counter))
+		trace_deciding_count(m, counter, read);
+}
 /* A lock was taken or let go. */
 void trace_lock(struct pyksm *m, struct lock_id id, bool write);
 /* Something that tasks share and that is in no machine. */
@@ -103,6 +116,7 @@ void trace_free(struct arena *a);
 #define trace_object(m, obj, bytes, freed) (void)0
 #define trace_inject(m, kind) (void)0
 #define trace_untraced(m, p, bytes) (void)0
+#define trace_count(m, counter, read) (void)0
 #define read_type_stable(p) (*(p))
 #endif
 

@@ -244,13 +244,13 @@ static uint64_t shrink_inactive_list(struct pyksm *m, struct node *node, uint64_
 	struct list_head pages;
 
 	taken = isolate_lru_pages(m, node, LRU_INACTIVE_ANON, k, &pages);
-	written = m->count[CNT_swap_writepage];
+	written = COUNTED(m, swap_writepage);
 	reclaimed = shrink_page_list(m, &pages);
 	active = count_active(&pages);
 	node->recent_rotated += active;
 	node->nonresident_age += active;
 	putback_pages(m, &pages);
-	written = m->count[CNT_swap_writepage] - written;
+	written = COUNTED(m, swap_writepage) - written;
 	assert(reclaimed <= taken);
 	lru_note_cost(m, node, written, taken - reclaimed);
 	return reclaimed;
@@ -507,9 +507,9 @@ struct progress {
 };
 
 /* What shows that a turn has brought something: ptes unmapped, pages written, frames freed. */
-static struct progress progress(const struct pyksm *m)
+static struct progress progress(struct pyksm *m)
 {
-	struct progress ret = { 0, m->count[CNT___swap_writepage] + m->count[CNT_free_page] };
+	struct progress ret = { 0, COUNTED(m, __swap_writepage) + COUNTED(m, free_page) };
 
 	for (size_t i = 0; i < m->nr_procs; i++)
 		ret.rss += m->procs[i].mm->anon_rss;
