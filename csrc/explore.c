@@ -6,7 +6,7 @@
  * One that has run leaves behind all that deviate from it once more, in the queue, as far as the number of
  * preemptions allows. Where a state is come to again (by steps of which the same had to come before the same, with
  * the same task current and no more preemptions left), the rest has been seen, or will be. Stateless: nothing is
- * kept of a state but its fingerprint.
+ * kept of a state but its fingerprint. Unpruned: nothing is left out, to see that leaving out loses no finding.
  *
  * PCT: tasks have priorities by lot, and at some steps, by lot too, the current one's becomes the lowest. Random:
  * each next task is drawn. Both are repeatable: schedule k is that of the seed and k.
@@ -158,7 +158,7 @@ static int choose_next(struct worker *w, const struct sched *s, uint32_t enabled
 		}
 		return next;
 	}
-	key = state_key(w, s);
+	key = w->x->config.unpruned ? 0 : state_key(w, s);
 	if (key && seen_before(w->x, key, w->x->config.preemptions - w->used)) {
 		w->pruned = true;
 		return -1;
@@ -301,6 +301,7 @@ static bool ended_before(struct worker *w)
 static int run_schedule(struct worker *w)
 {
 	const struct pyksm_explore_config *c = &w->x->config;
+	bool known;
 	int err = 0;
 
 	w->at = w->used = 0;
@@ -312,7 +313,8 @@ static int run_schedule(struct worker *w)
 	if (err)
 		return err;
 	count_schedule(w);
-	if (!w->pruned && !ended_before(w)) {
+	known = w->pruned || (ended_before(w) && !c->unpruned);
+	if (!known) {
 		if (w->out.end == PYKSM_END_DONE)
 			run_sequence(w, w->after, c->nr_after);
 		if (pyksm_judge_finish(w->judge, w->m, &w->program, &w->out) > 0)

@@ -248,6 +248,8 @@ struct pyksm_explore_config {
 	uint32_t strategy; /* enum pyksm_strategy */
 	uint32_t preemptions, depth; /* 0..PYKSM_MAX_PREEMPTIONS */
 	uint32_t stop; /* not 0: with the first schedule that is wrong */
+	uint32_t
+		unpruned; /* not 0: each schedule is run to its end and judged, even where all is as it was */
 	uint32_t states; /* that there will hardly be more of; 0: nobody knows */
 	uint64_t seed;
 	uint64_t max_steps; /* of one schedule; 0: 20,000 */

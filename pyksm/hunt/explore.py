@@ -42,7 +42,8 @@ _FOR_EVER = 2**62
 class Bounds:
     """How far to look. ``preemptions``: of an exhaustive search; ``depth``: change points of PCT;
     ``stop``: with the first schedule that is wrong. ``each``: a census whenever no statement is
-    under way; ``open_ends``: see :func:`pyksm.hunt.judge.flags`."""
+    under way; ``open_ends``: see :func:`pyksm.hunt.judge.flags`. ``prune``: leave off what has been
+    seen; without, an exhaustive search goes through it again, and finds the same in more time."""
 
     strategy: str = "exhaustive"
     preemptions: int = 2
@@ -55,6 +56,7 @@ class Bounds:
     each: bool = False
     quiesce: bool = True
     open_ends: bool = False
+    prune: bool = True
     max_steps: int = 20_000
 
     def check(self) -> None:
@@ -196,6 +198,7 @@ class Exploration:
                 "preemptions": bounds.preemptions,
                 "depth": bounds.depth,
                 "stop": int(bounds.stop),
+                "unpruned": int(not bounds.prune),
                 "states": min(bounds.schedules, 2**20) * 64,
                 "seed": bounds.seed,
                 "max_steps": bounds.max_steps,
