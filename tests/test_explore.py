@@ -107,6 +107,12 @@ def test_hunted(bug: str, seed: int) -> None:
     assert hunt(bugs=(bug,), seconds=60, scenarios=2000, seed=seed).hunted == made.hunted
 
 
+@pytest.mark.parametrize("bug", ["ksm-ebusy-path-keeps-unstable-item", "anonvma-double-reuse"])
+def test_hunted_in_scenes(bug: str) -> None:
+    """What takes a scene to be set: without, it is one scenario of some 100,000."""
+    assert hunt(bugs=(bug,), seconds=60, scenarios=10_000, seed=10**12, shrink=False).hunted
+
+
 def test_nothing_to_hunt() -> None:
     made = hunt(seconds=60, scenarios=150, seed=5000, jobs=2)
     assert made.hunted is None

@@ -468,10 +468,17 @@ SCENES = (
         nodes=50,
         about=("scan_get_next", "zero", "cmp_and_merge", "ksm_exit", "merge_one_page"),
     ),
+    Theme(
+        body=small_scenes.in_hand,
+        nodes=100,
+        scarce=0,
+        about=("unstable", "interleaving mm/ksm.c: break_ksm"),
+    ),
     Theme(body=small_scenes.rewritten, nodes=0, scarce=0, about=("write_protect_page", "reuse")),
     Theme(body=small_scenes.stillborn, nodes=50, scarce=0, about=("fork", "dup_mmap")),
     Theme(body=small_scenes.moved, nodes=100, scarce=0, about=("mremap", "vma", "rmap_walk")),
     Theme(body=small_scenes.lineage, nodes=0, scarce=0, about=("anon_vma",)),
+    Theme(body=small_scenes.heirs, nodes=0, scarce=0, about=("anon_vma",)),
     Theme(body=small_scenes.crowd, nodes=0, scarce=0, about=("continu",)),
 )
 THEMES = (

@@ -60,6 +60,7 @@ def churned(choose: Chooser, names: Names) -> list[st.Statement]:
     busy: list[st.Statement] = []
     for k in range(choose.integer(1, 5)):
         who = choose.pick(sharers)
+        each = [st.Write(one, _PAGE, Value(2 + k + 10 * j)) for j, one in enumerate(sharers)]
         busy += _pick(
             choose,
             (
@@ -67,6 +68,7 @@ def churned(choose: Chooser, names: Names) -> list[st.Statement]:
                 [st.Write(owner, _PAGE, Value(2 + k)), st.Swapout(owner, _PAGE)],
                 [st.Swapout(owner, _PAGE)],
                 [st.Swapout()],
+                [*choose.pick((each, each[::-1])), st.Swapout()],
                 [st.Exit(sharers[-1])] if len(sharers) > 1 else [st.Read(who, _PAGE)],
                 [st.Madvise(who, _PAGE, "willneed")],
             ),
@@ -189,6 +191,50 @@ def _of_a_user(choose: Chooser, names: Names, who: str) -> st.Statement:
     )
 
 
+def in_hand(choose: Chooser, names: Names) -> list[st.Statement]:
+    """Pages that are merged, and some that ksmd knows and that are like no other until they are
+    written. While somebody has a merged page in hand, on its way to elsewhere, ksmd comes by, or
+    all is unmerged."""
+    made: list[st.Statement] = []
+    shared = _process(names, choose.pick((2, 2, 3)))
+    others = [_process(names, 1) for _ in range(choose.pick((1, 1, 2)))]
+    for k, process in enumerate((shared, *others)):
+        npages = names.processes[process]["r0"]
+        made += [*_with_page(process, npages, 7 - k), st.Madvise(process, Pages("r0"), "mergeable")]
+    made.append(st.Scan(choose.pick((1, 2, 3, 3))))
+    if choose.integer(0, 2):
+        made.append(st.Swapon("S1", choose.pick((2, 9))))
+        names.areas.append("S1")
+        made += [st.Swapout(shared, _PAGE)] if not choose.integer(0, 4) else []
+    for process in others:
+        value = choose.pick((7, 7, 7, 9, None))
+        made += [] if value is None else [st.Write(process, _PAGE, Value(value))]
+    tasks = [st.Task("holder", (_holder(choose, names, shared),)), _comes_by(choose, shared)]
+    made += choose.pick((tasks, tasks[::-1]))
+    return [*made, st.Scan(choose.pick((1, 2)))] if choose.integer(0, 3) else made
+
+
+def _holder(choose: Chooser, names: Names, shared: str) -> st.Statement:
+    """Who has a page in hand for a while."""
+    return choose.pick(
+        (
+            st.Migrate(shared, _PAGE, names.nodes - 1),
+            st.Migrate(shared, Pages("r0"), names.nodes - 1),
+            st.Swapout(shared, _PAGE),
+            st.Swapout(),
+            st.Read(shared, _PAGE),
+            st.Swapoff(names.areas[0]) if names.areas else st.Fork(shared, "C"),
+        )
+    )
+
+
+def _comes_by(choose: Chooser, shared: str) -> st.Task:
+    """Who finds it so."""
+    scan, all_apart = st.Scan(1), st.Ksm((Setting("run", 2),))
+    apart = st.Madvise(shared, choose.pick((_PAGE, Pages("r0"))), "unmergeable")
+    return st.Task("ksmd", (choose.pick((scan, scan, all_apart, apart)),))
+
+
 def rewritten(choose: Chooser, names: Names) -> list[st.Statement]:
     """A page is written while it is on its way out, by its only process or one of two; then another
     gets the same, ksmd looks, some go, and all is sent out and read."""
@@ -305,6 +351,48 @@ def lineage(choose: Chooser, names: Names) -> list[st.Statement]:
     if len(living) > 1 and choose.integer(0, 1):
         made.append(st.Exit(living[-2]))
     return [*made, st.Swapon("S1", 16), st.Swapout()]
+
+
+def heirs(choose: Chooser, names: Names) -> list[st.Statement]:
+    """A line of forks from which two of those in between go, so that what they leave idle can be
+    taken by who is born later. Somewhere in the line vmas are split, and their parts come down by
+    ways of their own; the last but one writes, the last is whole again."""
+    npages = choose.pick((2, 2, 3))
+    cut = choose.integer(1, npages - 1)
+    part = choose.pick((Pages("r0", cut, npages), Pages("r0", cut, npages), Pages("r0", 0, cut)))
+    line = [_process(names, npages) for _ in range(choose.pick((5, 6, 6, 7)))]
+    split, goes = choose.integer(2, len(line) - 3), _departures(choose, line)
+    made = _with_page(line[0], npages, 1)
+    for k, child in enumerate(line[1:], 1):
+        made.append(st.Fork(line[k - 1], child))
+        if k == split:
+            apart = choose.pick((line[k - 1 : k + 1], line[k - 1 : k + 1], [child], [line[k - 1]]))
+            made += [st.Mprotect(who, part, "r") for who in apart]
+        if k == len(line) - 2 and choose.integer(0, 3):
+            made += _written(choose, child, part)
+        made += [st.Exit(who) for who in goes.get(k, ())]
+    if choose.integer(0, 3):
+        made.append(st.Mprotect(line[-1], choose.pick((part, Pages("r0"))), "rw"))
+    if choose.integer(0, 2):
+        made.append(st.Exit(line[-2]))
+    return [*made, st.Swapon("S1", 16), st.Swapout()]
+
+
+def _departures(choose: Chooser, line: list[str]) -> dict[int, list[str]]:
+    """Who goes when the k-th has been born: one at once and the other late, or by lot."""
+    goes: dict[int, list[str]] = {}
+    late = len(line) - 2
+    for born, when in ((1, 2), (2, late)):
+        by_lot = choose.integer(born + 1, late)
+        goes.setdefault(choose.pick((when, by_lot)), []).append(line[born])
+    return goes
+
+
+def _written(choose: Chooser, who: str, part: Pages) -> list[st.Statement]:
+    """Pages of one's own, in a vma that was perhaps read-only, and perhaps is then."""
+    made: list[st.Statement] = [st.Mprotect(who, part, "rw")] if choose.integer(0, 3) else []
+    made.append(st.Write(who, choose.pick((part, Pages("r0"))), Value(2, step=True)))
+    return [*made, *([st.Mprotect(who, part, "r")] if choose.integer(0, 2) else [])]
 
 
 def crowd(choose: Chooser, names: Names) -> list[st.Statement]:
