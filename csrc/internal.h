@@ -451,6 +451,7 @@ int count_rmap(struct pyksm *m, const struct mm_struct *mm, uint64_t addr);
 #define VM_FAULT_MAJOR 4
 #define VM_FAULT_WRITE 8
 #define VM_FAULT_HWPOISON 16
+#define VM_FAULT_LEAKED 32 /* with OOM: memory had no part in it */
 #define FAULT_FLAG_WRITE 1U
 /* make it our own, but neither writable nor dirty: c89357e27f20, 5.19 */
 #define FAULT_FLAG_UNSHARE 2U

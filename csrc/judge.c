@@ -96,6 +96,8 @@ static bool may_lack_memory(struct pyksm_judge *j, const struct pyksm *m,
 {
 	if (ordered || was_full(m) || may_have_hole(j, f->op))
 		return true;
+	if (f->oom_leaked != m->oom_leaked && !(j->flags & PYKSM_JUDGE_LEAKED_OOM))
+		return true;
 	return f->op->kind == PYKSM_OP_SWAPOFF && (f->shortage || f->overlapped);
 }
 
@@ -328,6 +330,7 @@ static void note_before(struct pyksm_judge *j, struct pyksm *m, const struct pyk
 	int type = area_type(p, op->area);
 
 	memcpy(f->failed, m->failed, sizeof(f->failed));
+	f->oom_leaked = m->oom_leaked;
 	if (op->kind == PYKSM_OP_SWAPOFF && type >= 0) {
 		int64_t room = m->swap.nr_swap_pages;
 

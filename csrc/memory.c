@@ -300,6 +300,7 @@ struct swapin {
 	pte_t orig;
 	struct page *page, *swapcache; /* two if it had to be copied; no swapcache: read past it */
 	bool claimed; /* the slot, to read it past the swap cache */
+	uint64_t denied; /* pages, when the fault began */
 };
 
 static bool is_copy(const struct swapin *in)
@@ -517,16 +518,24 @@ static void drain_for_writer(struct pyksm *m, const struct swapin *in, bool writ
 		lru_add_drain(m);
 }
 
-/* No page for the entry: no memory, or it has been brought in and its slot is free by now. */
+/*
+ * No page for the entry: no memory, or its slot was free when it was looked at. The pte tells them apart, unless the
+ * page has been brought in and swapped out again, to the same slot: then memory gets the blame.
+ */
 static int swapin_without_page(struct pyksm *m, struct mm_struct *mm, uint64_t addr,
-			       const pte_t *pte, pte_t orig)
+			       const pte_t *pte, const struct swapin *in)
 {
 	bool raced;
 
 	pte_lock(m, mm, addr, PT_SWAP_PAGE_PTL);
-	raced = pte_raced(m, pte, orig);
+	raced = pte_raced(m, pte, in->orig);
 	pte_unlock(m, mm, addr);
-	return raced ? 0 : VM_FAULT_OOM;
+	if (raced)
+		return 0;
+	if (m->memory_denied != in->denied)
+		return VM_FAULT_OOM;
+	m->oom_leaked++;
+	return VM_FAULT_OOM | VM_FAULT_LEAKED;
 }
 
 /* The page is locked and the pte lock held, which is let go: is the pte still the entry, and the page good? */
@@ -552,7 +561,7 @@ static int __do_swap_page(struct pyksm *m, struct vm_area_struct *vma, uint64_t 
 
 	in->page = swapin_page(m, vma, si, in, &again, &ret);
 	if (!in->page)
-		return again ? 0 : swapin_without_page(m, mm, addr, pte, in->orig);
+		return again ? 0 : swapin_without_page(m, mm, addr, pte, in);
 	if (!lock_swapped_page(m, vma, addr, in, &ret))
 		return ret;
 	drain_for_writer(m, in, write);
@@ -579,7 +588,9 @@ static int __do_swap_page(struct pyksm *m, struct vm_area_struct *vma, uint64_t 
 static int do_swap_page(struct pyksm *m, struct vm_area_struct *vma, uint64_t addr, pte_t *pte,
 			pte_t orig, unsigned int flags)
 {
-	struct swapin in = { pte_to_swp_entry(m, orig), orig, NULL, NULL, false };
+	struct swapin in = { .entry = pte_to_swp_entry(m, orig),
+			     .orig = orig,
+			     .denied = m->memory_denied };
 	struct swap_info_struct *si;
 	int ret;
 
@@ -643,6 +654,15 @@ static bool hardware_access(pte_t *pte, bool write)
 	return true;
 }
 
+/*
+ * Since 60e2793d440a (5.16) a user's access that comes to VM_FAULT_OOM is tried again, before that the OOM killer was
+ * called. Where there is no memory that would go on until somebody gives some back: here it is ENOMEM.
+ */
+static bool tried_again(const struct pyksm *m, int fault)
+{
+	return fault & VM_FAULT_LEAKED && has(m, FEAT_FAULT_OOM_RETRIED);
+}
+
 static int fault_errno(int fault)
 {
 	if (fault & VM_FAULT_OOM)
@@ -687,7 +707,7 @@ int user_access(struct pyksm *m, struct mm_struct *mm, uint64_t addr, bool write
 	for (;;) {
 		struct vm_area_struct *vma;
 		pte_t *pte;
-		int err;
+		int fault = 0, err = 0;
 
 		sched_point(m, PT_USER_ACCESS);
 		pte = pte_lookup(mm, addr);
@@ -700,10 +720,10 @@ int user_access(struct pyksm *m, struct mm_struct *mm, uint64_t addr, bool write
 		if (!vma || vma->vm_start > addr || !access_allowed(vma, write))
 			err = -EFAULT;
 		else
-			err = fault_errno(
-				handle_mm_fault(m, vma, addr, write ? FAULT_FLAG_WRITE : 0));
+			fault = handle_mm_fault(m, vma, addr, write ? FAULT_FLAG_WRITE : 0);
 		up_read(m, mm);
-		if (err)
+		err = err ? err : fault_errno(fault);
+		if (err && !tried_again(m, fault))
 			return err;
 	}
 }

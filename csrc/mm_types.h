@@ -432,6 +432,8 @@ struct pyksm {
 	struct buffers buffers;
 	uint64_t max_pfn;
 	int64_t in_use, peak;
+	uint64_t memory_denied; /* how often there was no page, or no place in the swap cache */
+	uint64_t oom_leaked; /* faults that came to VM_FAULT_OOM with memory enough */
 	struct pool pool[NR_POOLS];
 	struct process *procs;
 	size_t nr_procs, max_procs;

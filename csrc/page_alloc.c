@@ -71,22 +71,28 @@ static EXPANDED struct page *take_free(struct pyksm *m, uint32_t nid)
 	return page;
 }
 
+static RARELY struct page *no_page(struct pyksm *m)
+{
+	m->memory_denied++;
+	return NULL;
+}
+
 static RARELY struct page *take_other(struct pyksm *m)
 {
 	for (uint32_t nid = 0; nid < m->nodes; nid++)
 		if (m->node[nid].nr_free)
 			return take_free(m, nid);
-	return NULL;
+	return no_page(m);
 }
 
 /* A frame of node nid; of any other node too unless bound. NULL: there is none, nothing is reclaimed. */
 struct page *alloc_pages_node(struct pyksm *m, int nid, bool bound)
 {
 	if (should_fail(m, PYKSM_FAIL_PAGE))
-		return NULL;
+		return no_page(m);
 	if (m->node[nid].nr_free)
 		return take_free(m, (uint32_t)nid);
-	return bound ? NULL : take_other(m);
+	return bound ? no_page(m) : take_other(m);
 }
 
 /* With a vma its policy decides; without one (swapoff) the caller's: node 0. */

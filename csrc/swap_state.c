@@ -16,6 +16,7 @@ int add_to_swap_cache(struct pyksm *m, struct page *page, swp_entry_t entry, uin
 	sched_point(m, PT_ADD_TO_SWAP_CACHE);
 	if (swap_table_store(m, swap_area(m, entry), swp_offset(entry), page_to_pfn(m, page),
 			     shadow)) {
+		m->memory_denied++;
 		swapcache_free(m, entry);
 		return -ENOMEM;
 	}

@@ -98,6 +98,11 @@ FEATURES: tuple[Feature, ...] = (
         until="5.9",
     ),
     Feature(
+        "fault-oom-retried", "fault", "5.16", ("60e2793d440a",),
+        "an access whose fault comes to VM_FAULT_OOM is tried again, the OOM killer is not called: "
+        "of use to a fault that has lost its slot to another (seen with tasks only)",
+    ),
+    Feature(
         "uffd-wp", "fault", "5.7", ("529b930b87d9",),
         "a write-protect fault may be a userfaultfd's (inject userfault): SIGBUS",
     ),

@@ -22,6 +22,8 @@ FINDINGS: dict[str, tuple[str, tuple[str, ...]]] = {
     "swapoff-trusts-a-failed-write": ("content", ("3.9", "4.19")),
     "swapoff-and-ksmd-wait-for-each-other": ("deadlock", ("3.9", "4.19", "4.19.0-unfixed")),
     "a-child-that-ksm-does-not-know": ("run-2", ("6.12", "6.18")),
+    "a-fault-that-blames-memory": ("errno", ("3.9", "4.19", "4.19.0-unfixed")),
+    "a-pin-that-blames-memory": ("errno", tuple(PROFILES)),
 }
 
 

@@ -207,6 +207,8 @@ enum pyksm_judge_flags {
 	PYKSM_JUDGE_LAST_USER = 64,
 	/* so does a child that KSM could not be told of, and that unmerging does not come to */
 	PYKSM_JUDGE_UNKNOWN_CHILD = 128,
+	/* so does a fault that lays it on memory that its slot was free for a moment */
+	PYKSM_JUDGE_LEAKED_OOM = 256,
 };
 
 struct pyksm_wrong {

@@ -58,6 +58,7 @@ def flags(
         | lib.PYKSM_JUDGE_FAILED_WRITE
         | lib.PYKSM_JUDGE_LAST_USER
         | lib.PYKSM_JUDGE_UNKNOWN_CHILD
+        | lib.PYKSM_JUDGE_LEAKED_OOM
     )
     return (
         (lib.PYKSM_JUDGE_EACH if each else 0)
