@@ -333,6 +333,8 @@ struct swap_info_struct {
 	uint64_t max, pages, inuse_pages;
 	uint64_t lowest_bit, highest_bit, cluster_next;
 	uint32_t cluster_nr;
+	uint32_t
+		scanning; /* who looks for a slot there and has let go of the lock (kernel: SWP_SCANNING) */
 	unsigned char *swap_map;
 	unsigned char
 		*zeromap; /* a bit each, set: the slot holds zeros, whatever is in the backend */

@@ -47,6 +47,7 @@
 	X(SWAPCACHE_RETRY, "read_swap_cache_async:retry")                                          \
 	X(GET_SWAP_DEVICE, "get_swap_device")                                                      \
 	X(SWAPOFF_KILL_REF, "swapoff:wait_for_users")                                              \
+	X(SWAPOFF_SCANNING, "swapoff:wait_for_scanning")                                           \
 	X(SWAPIN_COUNT, "do_swap_page:swap_count")                                                 \
 	X(SWAPIN_READ, "do_swap_page:swap_readpage")                                               \
 	X(SWAPIN_CLAIMED, "do_swap_page:wait_for_claim")                                           \

@@ -27,6 +27,17 @@ static bool __try_to_reclaim_swap(struct pyksm *m, struct swap_info_struct *si, 
 	return freed;
 }
 
+/* The area is not locked meanwhile: that it does not go is seen to by counting who is at it. */
+static bool reclaim_scanned(struct pyksm *m, struct swap_info_struct *si, uint64_t offset)
+{
+	bool freed;
+
+	si->scanning++;
+	freed = __try_to_reclaim_swap(m, si, offset);
+	si->scanning--;
+	return freed;
+}
+
 /* The first run of 256 free slots in [*from, to]; false: none, and *from is where that is clear. */
 static bool find_free_run(const struct swap_info_struct *si, uint64_t *from, uint64_t to)
 {
@@ -136,7 +147,7 @@ uint64_t scan_swap_map(struct pyksm *m, struct swap_info_struct *si)
 			base = offset = si->lowest_bit;
 		if (vm_swap_full(m) && si->swap_map[offset] == SWAP_HAS_CACHE) {
 			/* Only the cache holds it: perhaps that can be let go. */
-			if (__try_to_reclaim_swap(m, si, offset))
+			if (reclaim_scanned(m, si, offset))
 				continue;
 		} else {
 			COUNT(m, scan_swap_map_slots);
@@ -817,6 +828,16 @@ static void wait_for_users(struct pyksm *m, struct swap_info_struct *si)
 	sched_wait(m, PT_SWAPOFF_KILL_REF, (struct lock_id){ LOCK_SWAP_DEVICE, si, 0 });
 }
 
+/*
+ * Whoever is looking for a slot is let finish; by now it will find none. (A flag of the area until 6.13; then they
+ * are users as above, and locks of clusters.)
+ */
+static void wait_for_scanning(struct pyksm *m, const struct swap_info_struct *si)
+{
+	while (in_task(m) && si->scanning)
+		sched_yield_point(m, PT_SWAPOFF_SCANNING);
+}
+
 int sys_swapoff(struct pyksm *m, int type)
 {
 	struct swap_info_struct *si;
@@ -844,6 +865,7 @@ int sys_swapoff(struct pyksm *m, int type)
 	mutex_lock(m, LOCK_SWAPON, PT_SWAPON_MUTEX);
 	sched_point(m, PT_MMLIST_LOCK);
 	drain_mmlist(m);
+	wait_for_scanning(m, si);
 	lru_add_drain(m); /* the header page leaves the page cache */
 	release_area(m, si);
 	mutex_unlock(m, LOCK_SWAPON);

@@ -68,6 +68,12 @@ RACES: dict[str, tuple[str, ...]] = {
     "swapout | swapout": ("scan 3", "swapout *", "swapout A r"),
     "swapout | swapoff": ("swapon T 16; swapout *", "read A r; swapout *", "swapoff S"),
     "fault | fault": ("mmap A n 4", "write A n[0] 3; swapout A n", "write A n[1] 4"),
+    "swapout | swapoff, full": (
+        "swapoff S; mmap A n 3; write A n 5; swapon T 4 priority=1; swapout A n; write A n[0] 1; "
+        "swapout A n",
+        "read A n[2]; read A n; swapout A n",
+        "swapoff T",
+    ),
     "fork | exit": ("mmap A n 4", "write A n[0] 3; fork A C; write C n 4", "exit A"),
 }
 
