@@ -43,6 +43,9 @@ SAMPLE = (
     "selftest-func-fork",
 )
 
+#: Of docs/findings.md, what one process after the other can bring about, and this kernel has.
+FINDINGS = ("moved-page-without-a-place",)
+
 #: Other people's tests that this kernel has the features and the guest the memory nodes for.
 APPLY = {
     peer.name: peer
@@ -73,11 +76,16 @@ def answers(image: str) -> dict[str, dict[str, Any]]:
         assert guest.recorder.kernel.startswith(KERNEL)
         texts = {name: packed()["scenarios"][name]["text"] for name in SAMPLE}
         texts |= {f"peers/{name}": peer_text(name) for name in APPLY}
+        texts |= {f"findings/{name}": finding_text(name) for name in FINDINGS}
         return {name: guest.recorder.record(parse(text, name)) for name, text in texts.items()}
 
 
 def peer_text(name: str) -> str:
     return (SCENARIOS / "peers" / f"{name}.ksm").read_text("utf-8")
+
+
+def finding_text(name: str) -> str:
+    return (Path(__file__).parent / "findings" / f"{name}.ksm").read_text("utf-8")
 
 
 @pytest.mark.parametrize("peer", APPLY.values(), ids=list(APPLY))
@@ -97,6 +105,13 @@ def test_as_recorded(name: str, answers: dict[str, dict[str, Any]]) -> None:
 def test_as_the_core_answers(name: str, answers: dict[str, dict[str, Any]]) -> None:
     scenario = parse(packed()["scenarios"][name]["text"], name)
     found = check.against(scenario, "core", answers[name])
+    assert not found, "\n".join(map(str, found[:10]))
+
+
+@pytest.mark.parametrize("name", FINDINGS)
+def test_findings_are_the_kernels(name: str, answers: dict[str, dict[str, Any]]) -> None:
+    """What the judge calls wrong in the model is so in the kernel."""
+    found = check.against(parse(finding_text(name), name), "core", answers[f"findings/{name}"])
     assert not found, "\n".join(map(str, found[:10]))
 
 
