@@ -188,12 +188,16 @@ struct page *swap_cache_copy(struct pyksm *m, swp_entry_t entry, const struct pa
 	return page;
 }
 
-/* Reclaim has frozen the page: only its own reference and the cache's were left. */
+/*
+ * Only the reference of reclaim and that of the cache are left. Until both are given up the count is frozen at 0, for
+ * nobody to get another one: a stable node knows the page to the last.
+ */
 void swap_cache_remove_frozen(struct pyksm *m, struct page *page, uint64_t shadow)
 {
 	swp_entry_t entry = { page->private };
 
+	page->_count = 0;
 	__delete_from_swap_cache(m, page, shadow);
 	swapcache_free(m, entry);
-	put_page(m, page);
+	page->_count = 1;
 }

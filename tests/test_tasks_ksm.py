@@ -24,6 +24,11 @@ SETUP = """
 RACES: dict[str, tuple[str, ...]] = {
     "scan | swapout": ("scan 1", "scan 2", "swapout *"),
     "scan | swapout, merged": ("scan 3", "scan 2", "swapout *"),
+    "scan | swapout, of what is merged with": (
+        "scan 3; write A r 1; write B r[0] 1",
+        "write A r 7; scan 2",
+        "swapout B r",
+    ),
     "scan | exit": ("scan 1", "scan 2", "exit A"),
     "scan | exit, merged": ("scan 3", "scan 2", "exit B"),
     "scan | exit, nothing to merge": (
