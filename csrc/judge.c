@@ -297,9 +297,13 @@ static int area_type(const struct pyksm_program *p, int32_t area)
 	return area >= 0 && (uint32_t)area < p->nr_areas ? p->areas[area] : -1;
 }
 
-static bool reclaims(const struct pyksm_op *op)
+/*
+ * Who may have a page be no KSM page where unmerging passes by, and then be one: what is out comes back as it was, and a
+ * page shared by fork is made one for whoever else maps it.
+ */
+static bool changes_merging(const struct pyksm_op *op)
 {
-	return op->kind == PYKSM_OP_SWAPOUT ||
+	return op->kind == PYKSM_OP_SWAPOUT || op->kind == PYKSM_OP_SCAN ||
 	       (op->kind == PYKSM_OP_MADVISE && op->arg == PYKSM_MADV_PAGEOUT);
 }
 
@@ -317,9 +321,24 @@ static void note_company(struct pyksm_judge *j, const struct pyksm_op *op)
 		struct judge_flight *f = &j->flight[i];
 
 		f->overlapped = true;
-		f->unmerges &= !reclaims(op) && !reclaims(f->op);
+		f->unmerges &= !changes_merging(op) && !changes_merging(f->op);
 		for (uint32_t k = 0; k < j->nr_flights; k++)
 			f->raced |= brings_in(j->flight[k].op);
+	}
+}
+
+/* What is on its way out, or may be, an access under way need not find, even if it is back before that ends. */
+static void unsettle_accesses(struct pyksm_judge *j, const struct pyksm_op *op, uint64_t addr)
+{
+	for (uint32_t k = 0; k < j->nr_flights; k++) {
+		struct judge_flight *f = &j->flight[k];
+		uint64_t vpn = f->op->addr >> PAGE_SHIFT;
+
+		if (!f->sure || f->op->process != op->process)
+			continue;
+		for (uint64_t i = 0; i < f->op->npages; i++)
+			if (vpn + i - (addr >> PAGE_SHIFT) < op->npages)
+				f->sure[i] = false;
 	}
 }
 
@@ -398,6 +417,11 @@ static void note_begin(struct pyksm_judge *j, struct pyksm *m, struct pyksm_prog
 	note_before(j, m, p, f);
 	j->nr_flights++;
 	note_company(j, op);
+	if (op->kind == PYKSM_OP_MUNMAP || op->kind == PYKSM_OP_MREMAP ||
+	    op->kind == PYKSM_OP_MPROTECT)
+		unsettle_accesses(j, op, op->addr);
+	if (op->kind == PYKSM_OP_MREMAP)
+		unsettle_accesses(j, op, op->to);
 	map_begin(j, f);
 }
 
