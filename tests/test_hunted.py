@@ -1,4 +1,4 @@
-"""What hunts with no bug on called wrong, and is not, or was, and is no more: the judge has nothing to say of it."""
+"""What hunts with no bug on called wrong and is not, or is no more: nothing is said of it now."""
 
 from __future__ import annotations
 
