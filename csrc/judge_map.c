@@ -532,6 +532,20 @@ static bool is_coming(const struct pyksm_judge *j, const struct judge_cell *cell
 	return false;
 }
 
+/* A child that is being made may or may not have what comes to its parent now. */
+static void may_be_inherited(struct pyksm_judge *j, int32_t process, uint64_t vpn, uint32_t tag)
+{
+	for (uint32_t i = 0; i < j->nr_flights; i++) {
+		const struct pyksm_op *fork = j->flight[i].op;
+		struct judge_cell *cell = NULL;
+
+		if (fork->kind == PYKSM_OP_FORK && fork->process == process)
+			cell = make_cell(j, fork->child, vpn, tag);
+		if (cell)
+			cell->guarded = cell->unsure = cell->set.any = true;
+	}
+}
+
 static void munmap_ends(struct pyksm_judge *j, const struct pyksm_op *op)
 {
 	going(j, op, -1);
@@ -556,6 +570,7 @@ static void mmap_begins(struct pyksm_judge *j, const struct judge_flight *f)
 	for (uint64_t i = 0; i < op->npages; i++) {
 		uint64_t vpn = first_page(op) + i;
 
+		may_be_inherited(j, op->process, vpn, f->tag);
 		if (!make_cell(j, op->process, vpn, f->tag))
 			return;
 		add_value(j, op->process, vpn, (struct judge_value){ 0, f->tag, IN_FLIGHT });
@@ -593,9 +608,11 @@ static void mremap_begins(struct pyksm_judge *j, const struct judge_flight *f)
 	uint64_t to = op->to >> PAGE_SHIFT;
 
 	for (uint64_t i = 0; i < op->npages; i++) {
-		struct judge_cell *new = make_cell(j, op->process, to + i, f->tag), *old;
+		struct judge_cell *new, *old;
 		struct judge_set set;
 
+		may_be_inherited(j, op->process, to + i, f->tag);
+		new = make_cell(j, op->process, to + i, f->tag);
 		if (!new)
 			return;
 		new->guarded = new->unsure = true;

@@ -388,17 +388,20 @@ int pyksm_mremap(struct pyksm *m, int pid, uint64_t addr, uint64_t npages, uint6
 int pyksm_madvise(struct pyksm *m, int pid, uint64_t addr, uint64_t npages, int advice)
 {
 	ENTER(m);
-	bool write = advice == PYKSM_MADV_MERGEABLE || advice == PYKSM_MADV_UNMERGEABLE;
+	bool write = advice == PYKSM_MADV_MERGEABLE || advice == PYKSM_MADV_UNMERGEABLE, zaps;
 	struct mm_struct *mm;
 	int err = enter_mm(m, pid, write, &mm);
 
 	if (err)
 		return err;
 	err = check_range(addr, npages);
-	if (!err && advice == PYKSM_MADV_DONTNEED)
+	zaps = !err && advice == PYKSM_MADV_DONTNEED;
+	if (zaps)
 		forget_pins(m, pid, addr, npages);
 	if (!err)
 		err = do_madvise(m, mm, addr, npages << PAGE_SHIFT, advice);
+	if (zaps && in_task(m)) /* what was pinned meanwhile: both have mmap_sem for reading */
+		forget_pins(m, pid, addr, npages);
 	return leave_mm(m, mm, err);
 }
 

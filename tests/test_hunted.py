@@ -26,6 +26,41 @@ HUNTED: dict[str, tuple[tuple[str, ...], str]] = {
           mremap P2 r1 r0[2]
         """,
     ),
+    # Where the page has come to before its child is made the child has it as well, and its own
+    # mremap to there is one too early.
+    "moved while a child is made": (
+        ("3.9", "6.18"),
+        """
+        machine agents=0
+        spawn P1
+        mmap P1 r0 1
+        write P1 r0[0] 7
+        mmap P1 r1 2
+        schedule t0@syscall:mmap_sem t1
+        task t0:
+          fork P1 P2
+        task t1:
+          mremap P1 r0 r2
+          mremap P2 r1[1] r2
+        """,
+    ),
+    # What is pinned while the range is dropped is dropped, too.
+    "pinned on its way out": (
+        (),
+        """
+        machine agents=0
+        spawn P1
+        mmap P1 r0 1
+        fork P1 P4
+        write P4 r0[0] 9
+        schedule t1@zap_pte_range:pte_lock t0
+        task t0:
+          pin P4 r0 write
+        task t1:
+          madvise P4 r0 dontneed
+        poke P4 r0[0] 0 0
+        """,
+    ),
     # Parent and child map one page. The child's unmerging has passed by when ksmd makes the
     # parent's a KSM page, which is the child's, too.
     "the parent's page merges": (
