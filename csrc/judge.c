@@ -47,12 +47,6 @@ static bool has_fired(struct pyksm_judge *j, const struct pyksm *m, struct judge
 	return now;
 }
 
-/* Frames that a node is short of may have been its own. */
-static bool was_full(const struct pyksm *m)
-{
-	return m->peak >= (int64_t)m->max_pfn || m->nodes > 1;
-}
-
 static const char *kind_name(int32_t kind)
 {
 	static const char *const names[PYKSM_NR_OPS] = {
@@ -94,7 +88,7 @@ static bool may_have_hole(struct pyksm_judge *j, const struct pyksm_op *op)
 static bool may_lack_memory(struct pyksm_judge *j, const struct pyksm *m,
 			    const struct judge_flight *f, bool ordered)
 {
-	if (ordered || was_full(m) || may_have_hole(j, f->op))
+	if (ordered || f->memory_denied != m->memory_denied || may_have_hole(j, f->op))
 		return true;
 	if (f->oom_leaked != m->oom_leaked && !(j->flags & PYKSM_JUDGE_LEAKED_OOM))
 		return true;
@@ -349,6 +343,7 @@ static void note_before(struct pyksm_judge *j, struct pyksm *m, const struct pyk
 	int type = area_type(p, op->area);
 
 	memcpy(f->failed, m->failed, sizeof(f->failed));
+	f->memory_denied = m->memory_denied;
 	f->oom_leaked = m->oom_leaked;
 	if (op->kind == PYKSM_OP_SWAPOFF && type >= 0) {
 		int64_t room = m->swap.nr_swap_pages;

@@ -50,7 +50,7 @@ struct judge_flight {
 	bool shortage; /* SWAPOFF: there is no room for what is out */
 	int64_t knob; /* KSM: what the file held before */
 	uint32_t failed[PYKSM_NR_FAULT_KINDS]; /* as the machine counted them before */
-	uint64_t oom_leaked; /* as well */
+	uint64_t memory_denied, oom_leaked; /* as well */
 	bool fired[PYKSM_NR_FAULT_KINDS]; /* one has, since then */
 	struct judge_set *seen; /* READ: what each page held at any time */
 	bool *sure; /* READ, WRITE: each page must be there */

@@ -516,12 +516,13 @@ static void check_all_gone(struct pyksm_judge *j, struct pyksm *m)
 			break;
 	pyksm_ksm_scan(m, 1);
 	for (int type = 0; type < MAX_SWAPFILES && !m->dead; type++) {
+		uint64_t denied = m->memory_denied;
 		int err = m->swap.info[type].flags & SWP_USED ? pyksm_swapoff(m, type) : 0;
 
 		/* Pages that only the swap cache has fill hardly any memory; until 5.2 swapoff asks for as much
 		 * that is free as the area has slots. */
 		if (err == -ENOMEM &&
-		    (m->peak >= (int64_t)m->max_pfn ||
+		    (m->memory_denied != denied ||
 		     (!has(m, FEAT_OVERCOMMIT_GUESS_TOTAL) && m->max_pfn < SCARCE_FRAMES)))
 			return;
 		if (err && err != -EIO)
