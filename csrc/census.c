@@ -11,7 +11,7 @@ struct av_count {
 	const struct vm_area_struct *last; /* that uses it */
 };
 
-enum { FRAME_WRITABLE = 1, FRAME_DIRTY = 2 }; /* by a pte */
+enum { FRAME_WRITABLE = 1, FRAME_DIRTY = 2, FRAME_LOCKED = 4 }; /* by a pte, or its vma */
 #define SLOT_EXCLUSIVE (1ULL << 63) /* one of its swap ptes says that it is the only one */
 
 struct census {
@@ -21,6 +21,8 @@ struct census {
 	uint32_t *pins; /* of each frame */
 	struct av_count *av; /* of each anon_vma, by id */
 	unsigned char *marks; /* of each frame */
+	uint64_t unevictable[MAX_NODES]; /* frames that are on that list */
+	int64_t mlocked; /* frames with the mark */
 	unsigned char *scratch; /* a page */
 	uint64_t *swap_ptes[MAX_SWAPFILES]; /* of each slot, and SLOT_EXCLUSIVE */
 	uint32_t *buffer_refs; /* of each buffer, where contents are moved by reference */
@@ -136,7 +138,8 @@ static void count_pte(struct census *c, const struct vm_area_struct *vma, uint64
 		(*anon)++;
 		c->ptes[pte_pfn(pte)]++;
 		c->marks[pte_pfn(pte)] |= (pte & _PAGE_RW ? FRAME_WRITABLE : 0) |
-					  (pte & _PAGE_DIRTY ? FRAME_DIRTY : 0);
+					  (pte & _PAGE_DIRTY ? FRAME_DIRTY : 0) |
+					  (vma->vm_flags & VM_LOCKED ? FRAME_LOCKED : 0);
 		check_ksm_pte(c, vma, addr, pte);
 		if (pte & _PAGE_RW && c->pins[pte_pfn(pte)] && has(c->m, FEAT_REUSE_BY_REFCOUNT))
 			check_foreign_pins(c, vma, addr, pte_pfn(pte));
@@ -384,6 +387,21 @@ static void check_saved(struct census *c, struct page *page, uint64_t pfn)
 		      (unsigned long long)pfn);
 }
 
+/* Not every page of a locked vma is marked, which reclaim will see to; but what is marked is in one. */
+static void check_mlocked(struct census *c, const struct page *page, uint64_t pfn)
+{
+	bool mlocked = page->flags & PG_mlocked, unevictable = page->flags & PG_unevictable;
+
+	c->mlocked += mlocked;
+	c->unevictable[page->nid] += unevictable && page->flags & PG_lru;
+	if (mlocked && !(c->marks[pfn] & FRAME_LOCKED))
+		wrong(c, "mlock", "page %llu is marked as locked, and no vma that maps it is",
+		      (unsigned long long)pfn);
+	if (page->flags & PG_lru && mlocked != unevictable)
+		wrong(c, "lru", "page %llu is %slocked and on the wrong list",
+		      (unsigned long long)pfn, mlocked ? "" : "not ");
+}
+
 static void check_frame(struct census *c, uint64_t pfn)
 {
 	struct page *page = pfn_to_page(c->m, pfn);
@@ -413,13 +431,15 @@ static void check_frame(struct census *c, uint64_t pfn)
 	if (cached && swap_cache_pfn(&c->m->swap.info[page->private >> 57],
 				     page->private & ((1ULL << 57) - 1)) != pfn)
 		wrong(c, "swap-cache", "page %llu is not where it says", (unsigned long long)pfn);
+	check_mlocked(c, page, pfn);
 	check_exclusive(c, page, pfn);
 	check_saved(c, page, pfn);
 	check_rmap(c, page, pfn);
 }
 
-static void check_node(struct census *c, const struct node *node)
+static void check_node(struct census *c, uint32_t nid)
 {
+	const struct node *node = &c->m->node[nid];
 	int64_t nr_free = (int64_t)(node->last - node->fresh + 1);
 
 	for (const struct page *page = node->free; page;
@@ -430,7 +450,7 @@ static void check_node(struct census *c, const struct node *node)
 		      (long long)nr_free);
 	for (int lru = 0; lru < NR_LRU_LISTS; lru++) {
 		const struct list_head *pos;
-		uint64_t n = 0;
+		uint64_t n = lru == LRU_UNEVICTABLE ? c->unevictable[nid] : 0;
 
 		list_for_each (pos, &node->lru[lru])
 			n++;
@@ -790,8 +810,11 @@ int census(struct pyksm *m, bool strict, char *buf, size_t len)
 	for (uint32_t nid = 0; nid < m->nodes; nid++) {
 		for (uint64_t pfn = m->node[nid].first; pfn < m->node[nid].fresh; pfn++)
 			check_frame(&c, pfn);
-		check_node(&c, &m->node[nid]);
+		check_node(&c, nid);
 	}
+	if (c.mlocked != m->nr_mlock)
+		wrong(&c, "mlock", "%lld pages are marked as locked, not %lld",
+		      (long long)c.mlocked, (long long)m->nr_mlock);
 	check_swap(&c);
 	count_anon_vma_refs(&c);
 	list_for_each (pos, &m->anon_vmas)

@@ -72,6 +72,7 @@ static int dup_vma(struct pyksm *m, struct mm_struct *mm, struct vm_area_struct 
 		return -ENOMEM;
 	*vma = *old;
 	vma->vm_mm = mm;
+	vma->vm_flags &= ~VM_LOCKED; /* locks are not inherited */
 	vma->anon_vma = NULL;
 	INIT_LIST_HEAD(&vma->anon_vma_chain);
 	if (anon_vma_fork(m, vma, old)) {

@@ -383,8 +383,13 @@ struct anon_vma_chain *anon_vma_interval_tree_next(struct pyksm *m, struct anon_
 void anon_vma_tree_init(struct anon_vma *av);
 
 /* rmap.c */
-enum ttu_flags { TTU_UNMAP, TTU_MIGRATION };
-enum { SWAP_SUCCESS, SWAP_AGAIN, SWAP_FAIL };
+enum ttu_flags { TTU_UNMAP, TTU_MIGRATION, TTU_MUNLOCK };
+enum { SWAP_SUCCESS, SWAP_AGAIN, SWAP_FAIL, SWAP_MLOCK };
+/* What page_referenced_one() tells whoever walks: how many ptes are still to be found, and whether that is needless. */
+struct referenced {
+	int mapcount;
+	bool vm_locked;
+};
 typedef int (*rmap_one_fn)(struct pyksm *m, struct page *page, struct vm_area_struct *vma,
 			   uint64_t addr, void *arg);
 int anon_vma_prepare(struct pyksm *m, struct vm_area_struct *vma);
@@ -431,17 +436,18 @@ void do_page_add_anon_rmap(struct pyksm *m, struct page *page, struct vm_area_st
 void page_add_new_anon_rmap(struct pyksm *m, struct page *page, struct vm_area_struct *vma,
 			    uint64_t addr);
 void page_move_anon_rmap(struct pyksm *m, struct page *page, struct vm_area_struct *vma);
-void page_remove_rmap(struct pyksm *m, struct page *page);
+void page_remove_rmap(struct pyksm *m, struct page *page, const struct vm_area_struct *vma);
 /* FOLL_PIN counts this many references at once, so that such a page can be told, more or less. */
 #define GUP_PIN_COUNTING_BIAS 1024
 bool page_maybe_dma_pinned(const struct page *page);
 bool page_try_share_anon_rmap(struct page *page);
-int page_referenced(struct pyksm *m, struct page *page, bool locked);
+int page_referenced(struct pyksm *m, struct page *page, bool locked, bool *vm_locked);
 int page_referenced_one(struct pyksm *m, struct page *page, struct vm_area_struct *vma,
-			uint64_t addr, int *mapcount);
+			uint64_t addr, struct referenced *r);
 int try_to_unmap(struct pyksm *m, struct page *page, enum ttu_flags flags);
 int try_to_unmap_one(struct pyksm *m, struct page *page, struct vm_area_struct *vma, uint64_t addr,
 		     enum ttu_flags flags);
+void try_to_munlock(struct pyksm *m, struct page *page);
 int rmap_walk(struct pyksm *m, struct page *page, rmap_one_fn one, void *arg);
 int count_rmap(struct pyksm *m, const struct mm_struct *mm, uint64_t addr);
 
@@ -491,6 +497,8 @@ struct vm_area_struct *vma_merge(struct pyksm *m, struct mm_struct *mm, struct v
 				 uint64_t addr, uint64_t end, uint64_t flags,
 				 struct vm_area_struct *src, uint64_t pgoff, int node);
 int split_vma(struct pyksm *m, struct vm_area_struct *vma, uint64_t addr, bool new_below);
+int vma_modify(struct pyksm *m, struct vm_area_struct **vma, struct vm_area_struct *prev,
+	       uint64_t start, uint64_t end, uint64_t flags);
 int vma_modify_flags(struct pyksm *m, struct vm_area_struct **vma, struct vm_area_struct *prev,
 		     uint64_t start, uint64_t end, uint64_t flags);
 void vma_link(struct mm_struct *mm, struct vm_area_struct *vma);
@@ -737,6 +745,8 @@ static inline uint32_t swapin_flags(const struct pyksm *m)
 bool lru_has_batches(const struct pyksm *m);
 int page_lru(const struct page *page);
 void lru_add(struct pyksm *m, struct page *page); /* a page that comes from outside of reclaim */
+void __lru_add(struct pyksm *m, struct page *page); /* the same past the batch */
+bool lru_add_pending(const struct pyksm *m, const struct page *page);
 void lru_putback(struct pyksm *m, struct page *page);
 void lru_del(struct pyksm *m, struct page *page);
 void lru_add_drain(struct pyksm *m);
@@ -783,7 +793,18 @@ void uncharge_page(struct pyksm *m, struct page *page);
 void mlock_spawn(struct pyksm *m);
 void mlock_fork(struct pyksm *m, struct mm_struct *mm, struct mm_struct *oldmm);
 void mlock_exit(struct pyksm *m, struct mm_struct *mm);
-bool cull_mlocked(struct pyksm *m, struct page *page);
+bool cull_agent_page(struct pyksm *m, struct page *page);
+void mlock_vma_page(struct pyksm *m, struct page *page);
+void munlock_vma_page(struct pyksm *m, struct page *page);
+void mlock_new_page(struct pyksm *m, struct page *page);
+void restore_mlock(struct pyksm *m, struct page *page, const struct vm_area_struct *vma);
+void rmap_mlock(struct pyksm *m, struct page *page, const struct vm_area_struct *vma);
+void rmap_munlock(struct pyksm *m, struct page *page, const struct vm_area_struct *vma);
+void munlock_vmas(struct pyksm *m, struct vm_area_struct *vma, uint64_t end);
+int do_mlock(struct pyksm *m, struct mm_struct *mm, uint64_t start, uint64_t len, bool on);
+int populate_vma_page_range(struct pyksm *m, struct vm_area_struct *vma, uint64_t start,
+			    uint64_t end);
+int mm_populate(struct pyksm *m, struct mm_struct *mm, uint64_t start, uint64_t len);
 
 /* migrate.c */
 struct page *migration_entry_page(const struct pyksm *m, pte_t pte);
@@ -804,7 +825,7 @@ int ksm_madvise(struct pyksm *m, struct vm_area_struct *vma, uint64_t start, uin
 		int advice, uint64_t *vm_flags);
 struct page *ksm_might_need_to_copy(struct pyksm *m, struct page *page, struct vm_area_struct *vma,
 				    uint64_t addr);
-int page_referenced_ksm(struct pyksm *m, struct page *page);
+int page_referenced_ksm(struct pyksm *m, struct page *page, struct referenced *r);
 int try_to_unmap_ksm(struct pyksm *m, struct page *page, enum ttu_flags flags);
 int rmap_walk_ksm(struct pyksm *m, struct page *page, rmap_one_fn one, void *arg);
 void ksm_migrate_page(struct pyksm *m, struct page *newpage, struct page *oldpage);

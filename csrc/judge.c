@@ -50,10 +50,10 @@ static bool has_fired(struct pyksm_judge *j, const struct pyksm *m, struct judge
 static const char *kind_name(int32_t kind)
 {
 	static const char *const names[PYKSM_NR_OPS] = {
-		"spawn", "mmap",   "write",	 "poke",    "read",	"fork",
-		"exit",	 "munmap", "mremap",	 "madvise", "mprotect", "migrate",
-		"pin",	 "unpin",  "swapon",	 "swapoff", "swapout",	"ksm",
-		"scan",	 "prctl",  "clear_refs", "sleep",   "inject"
+		"spawn",  "mmap",    "write",	"poke",	    "read",    "fork",	"exit",
+		"munmap", "mremap",  "madvise", "mprotect", "migrate", "pin",	"unpin",
+		"swapon", "swapoff", "swapout", "ksm",	    "scan",    "prctl", "clear_refs",
+		"sleep",  "inject",  "mlock",	"munlock"
 	};
 
 	return kind >= 0 && kind < PYKSM_NR_OPS ? names[kind] : "?";
@@ -70,16 +70,22 @@ static bool may_be_busy(const struct pyksm *m, const struct judge_flight *f)
 	       any_ksm_pte(m);
 }
 
-/* For madvise and mprotect ENOMEM is a hole in the range. */
+/* For madvise, mprotect and both of mlock's ENOMEM is a hole in the range; for mlock, what cannot be had there too. */
 static bool may_have_hole(struct pyksm_judge *j, const struct pyksm_op *op)
 {
-	if (op->kind != PYKSM_OP_MADVISE && op->kind != PYKSM_OP_MPROTECT)
+	bool mlock = op->kind == PYKSM_OP_MLOCK;
+
+	if (mlock && (j->now.fired[PYKSM_FAIL_READ] || j->now.fired[PYKSM_FAIL_USERFAULT]))
+		return true;
+	if (!mlock && op->kind != PYKSM_OP_MUNLOCK && op->kind != PYKSM_OP_MADVISE &&
+	    op->kind != PYKSM_OP_MPROTECT)
 		return false;
 	for (uint64_t i = 0; i < op->npages; i++) {
 		const struct judge_cell *cell =
 			find_cell(&j->now, op->process, (op->addr >> PAGE_SHIFT) + i);
 
-		if (!cell || !cell->there || cell->going || cell->unsure)
+		if (!cell || !cell->there || cell->going || cell->unsure ||
+		    (mlock && cell->guarded))
 			return true;
 	}
 	return false;
@@ -306,7 +312,8 @@ static bool changes_merging(const struct pyksm_op *op)
 static bool brings_in(const struct pyksm_op *op)
 {
 	return op->kind == PYKSM_OP_SWAPOFF || op->kind == PYKSM_OP_READ ||
-	       op->kind == PYKSM_OP_WRITE || op->kind == PYKSM_OP_POKE || op->kind == PYKSM_OP_PIN;
+	       op->kind == PYKSM_OP_WRITE || op->kind == PYKSM_OP_POKE ||
+	       op->kind == PYKSM_OP_PIN || op->kind == PYKSM_OP_MLOCK;
 }
 
 static void note_company(struct pyksm_judge *j, const struct pyksm_op *op)
@@ -417,6 +424,8 @@ static void note_begin(struct pyksm_judge *j, struct pyksm *m, struct pyksm_prog
 		unsettle_accesses(j, op, op->addr);
 	if (op->kind == PYKSM_OP_MREMAP)
 		unsettle_accesses(j, op, op->to);
+	/* Until 5.18 whoever puts a mark on a page, as ksmd does, does not look whether it still should be there. */
+	j->now.marks_raced |= j->nr_flights > 1 && !has(m, FEAT_MLOCK_COUNT);
 	map_begin(j, f);
 }
 
@@ -523,7 +532,10 @@ static void check_event(struct pyksm_judge *j, const struct pyksm *m, const char
 		judge_wrong(j, 8, 0, "counter", "%s", event);
 	else if (!strncmp(event, "kvm_age_hva_handler", 19))
 		judge_wrong(j, 4, 0, "mmu-notifier", "%s", event);
-	else if (!strcmp(event, "copy of a page that is not uptodate"))
+	else if (!strncmp(event, "Bad page state", 14)) {
+		if (!j->now.marks_raced)
+			judge_wrong(j, 8, 0, "bad-page", "%s", event);
+	} else if (!strcmp(event, "copy of a page that is not uptodate"))
 		judge_wrong(j, 1, 0, "not-uptodate", "%s", event);
 	else if (!strncmp(event, "BUG_ON", 6))
 		judge_wrong(j, 4, 0, "bug-on", "%s", event);

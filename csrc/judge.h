@@ -79,6 +79,7 @@ struct judge_state {
 	bool unmerged; /* run=2 has succeeded, and nobody has written another mode */
 	bool scanned; /* ksmd ran, so what it merges is not soft-dirty any more */
 	bool met; /* by what may have put it out of reach, while it came to be or since */
+	bool marks_raced; /* calls have overlapped where that may leave a lock's mark on a page, or off it */
 	bool unsure; /* what could not be read or written was dropped, as kernels did: contents are anybody's */
 	uint64_t tainted; /* bit k: process k has become mergeable since run=2 began */
 	uint64_t veiled; /* bit k: process k had memory without access */

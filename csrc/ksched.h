@@ -55,6 +55,8 @@ void sched_wait(struct pyksm *m, enum sched_point point, struct lock_id id);
 void sched_yield_point(struct pyksm *m, enum sched_point point);
 /* Has anybody got it? */
 bool sched_locked(const struct pyksm *m, struct lock_id id);
+/* Has the current task got it? */
+bool sched_mine(const struct pyksm *m, struct lock_id id);
 /* Does a task run now (and not only the code that sets the scene)? */
 bool in_task(const struct pyksm *m);
 #else
@@ -86,6 +88,11 @@ static inline void sched_yield_point(struct pyksm *m, enum sched_point point)
 	(void)m, (void)point;
 }
 static inline bool sched_locked(const struct pyksm *m, struct lock_id id)
+{
+	(void)m, (void)id;
+	return false;
+}
+static inline bool sched_mine(const struct pyksm *m, struct lock_id id)
 {
 	(void)m, (void)id;
 	return false;

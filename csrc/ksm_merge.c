@@ -88,6 +88,19 @@ static pte_t replacing_pte(struct pyksm *m, struct vm_area_struct *vma, struct p
 	return pte;
 }
 
+/*
+ * The bug is of kernels in which nobody else took the mark off a page with its last mapping (until 3.7,
+ * e6c509f85455): there it was still on it when it was freed.
+ */
+static void unmap_replaced(struct pyksm *m, const struct vm_area_struct *vma, struct page *page)
+{
+	uint32_t mark = bugged(m, BUG_KSM_MLOCK_MERGE_ACCOUNTING) ? page->flags & PG_mlocked : 0;
+
+	page->flags &= ~mark;
+	page_remove_rmap(m, page, vma);
+	page->flags |= mark;
+}
+
 static int replace_page(struct pyksm *m, struct vm_area_struct *vma, struct page *page,
 			struct page *kpage, pte_t orig_pte)
 {
@@ -105,7 +118,7 @@ static int replace_page(struct pyksm *m, struct vm_area_struct *vma, struct page
 		return -EFAULT;
 	}
 	*pte = replacing_pte(m, vma, kpage, addr);
-	page_remove_rmap(m, page);
+	unmap_replaced(m, vma, page);
 	if (!page_mapped(page))
 		try_to_free_swap(m, page);
 	put_page(m, page);
@@ -121,6 +134,23 @@ static void upgrade_to_ksm_page(struct pyksm *m, struct page *page)
 	/* Else reclaim would just drop a page whose ptes have all been made clean (4.5). */
 	if (has(m, FEAT_STABLE_PAGE_DIRTY))
 		page->flags |= PG_dirty;
+}
+
+/*
+ * kpage is locked in the place of page, which must be marked so before it can be freed; the rmap has done that since
+ * 5.18 (cea86fe246b6). The one of the two that is left with its page lock held.
+ */
+static struct page *hand_lock_over(struct pyksm *m, struct page *page, struct page *kpage)
+{
+	if (has(m, FEAT_MLOCK_COUNT) || bugged(m, BUG_KSM_MLOCK_MERGE_ACCOUNTING))
+		return page;
+	munlock_vma_page(m, page);
+	if (kpage == zero_page(m) || kpage->flags & PG_mlocked)
+		return page; /* who has the zero page marked will not see it */
+	unlock_page(m, page);
+	lock_page(m, kpage, PT_MERGE_LOCK_KPAGE);
+	mlock_vma_page(m, kpage);
+	return kpage;
 }
 
 /* Make page a KSM page (kpage NULL), or put kpage, which may be the zero page, in its place. */
@@ -146,6 +176,8 @@ static int try_to_merge_one_page(struct pyksm *m, struct vm_area_struct *vma, st
 			err = replace_page(m, vma, page, kpage, orig_pte);
 		}
 	}
+	if (!err && kpage && vma->vm_flags & VM_LOCKED)
+		page = hand_lock_over(m, page, kpage);
 	unlock_page(m, page);
 	return err;
 }

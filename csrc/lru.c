@@ -16,8 +16,8 @@ bool lru_has_batches(const struct pyksm *m)
 /* ---- the lists ---- */
 int page_lru(const struct page *page)
 {
-	if (!(page->flags & PG_memcg))
-		return LRU_ROOT;
+	if ((page->flags & (PG_memcg | PG_unevictable)) != PG_memcg)
+		return page->flags & PG_unevictable ? LRU_UNEVICTABLE : LRU_ROOT;
 	return page->flags & PG_active ? LRU_ACTIVE_ANON : LRU_INACTIVE_ANON;
 }
 
@@ -27,7 +27,8 @@ static void add_page_to_lru_list(struct pyksm *m, struct page *page)
 	int lru = page_lru(page);
 
 	page->flags |= PG_lru;
-	list_add(&page->lru, &node->lru[lru]);
+	if (lru != LRU_UNEVICTABLE)
+		list_add(&page->lru, &node->lru[lru]);
 	node->nr_lru[lru]++;
 }
 
@@ -36,11 +37,20 @@ static void update_page_reclaim_stat(struct pyksm *m, const struct page *page)
 {
 	struct node *node = &m->node[page->nid];
 
-	if (!(page->flags & PG_memcg))
+	if ((page->flags & (PG_memcg | PG_unevictable)) != PG_memcg)
 		return;
 	node->recent_scanned++;
 	if (page->flags & PG_active)
 		node->recent_rotated++;
+}
+
+/* A page that is locked is not scanned. What its count was is lost, but for one that waited in a batch. */
+static RARELY void set_unevictable(struct page *page)
+{
+	if (!(page->flags & PG_unevictable))
+		page->mlock_count = 0;
+	page->flags |= PG_unevictable;
+	page->flags &= ~(uint32_t)PG_active;
 }
 
 /* Back on its list, as the newest; now it is decided whose list that is. */
@@ -50,19 +60,25 @@ void lru_putback(struct pyksm *m, struct page *page)
 		page->flags |= PG_memcg;
 	else
 		page->flags &= ~(uint32_t)PG_memcg;
+	if (__builtin_expect(page->flags & PG_mlocked, 0))
+		set_unevictable(page);
 	add_page_to_lru_list(m, page);
 }
 
 void lru_del(struct pyksm *m, struct page *page)
 {
 	m->node[page->nid].nr_lru[page_lru(page)]--;
-	list_del_init(&page->lru);
-	page->flags &= ~(uint32_t)PG_lru; /* PG_active says where it came from */
+	if (__builtin_expect(page->flags & PG_unevictable, 0))
+		INIT_LIST_HEAD(&page->lru);
+	else
+		list_del_init(&page->lru);
+	/* PG_active says where it came from */
+	page->flags &= ~(uint32_t)(PG_lru | PG_unevictable);
 }
 
 static void __activate_page(struct pyksm *m, struct page *page)
 {
-	if ((page->flags & (PG_lru | PG_active)) != PG_lru)
+	if ((page->flags & (PG_lru | PG_active | PG_unevictable)) != PG_lru)
 		return;
 	lru_del(m, page);
 	page->flags |= PG_active;
@@ -70,7 +86,7 @@ static void __activate_page(struct pyksm *m, struct page *page)
 	update_page_reclaim_stat(m, page);
 }
 
-static void __lru_add(struct pyksm *m, struct page *page)
+void __lru_add(struct pyksm *m, struct page *page)
 {
 	lru_putback(m, page);
 	update_page_reclaim_stat(m, page);
@@ -105,6 +121,15 @@ static EXPANDED void batch_add(struct pyksm *m, struct lru_batch *batch, struct 
 		batch_drain(m, batch, fn);
 }
 
+/* On its way to the LRU, and not in the hands of somebody who has taken it off? */
+bool lru_add_pending(const struct pyksm *m, const struct page *page)
+{
+	for (uint32_t i = 0; page->flags & PG_batched && i < m->lru_add.nr; i++)
+		if (m->lru_add.pages[i] == page)
+			return true;
+	return false;
+}
+
 static void batch_forget(struct lru_batch *batch, const struct page *page)
 {
 	for (uint32_t i = 0; i < batch->nr; i++)
@@ -137,7 +162,7 @@ void lru_add(struct pyksm *m, struct page *page)
 
 void activate_page(struct pyksm *m, struct page *page)
 {
-	if ((page->flags & (PG_lru | PG_active)) != PG_lru)
+	if ((page->flags & (PG_lru | PG_active | PG_unevictable)) != PG_lru)
 		return;
 	if (lru_has_batches(m))
 		batch_add(m, &m->lru_activate, page, __activate_page);
@@ -149,7 +174,7 @@ void mark_page_accessed(struct pyksm *m, struct page *page)
 {
 	bool waits = lru_has_batches(m) && !(page->flags & PG_lru);
 
-	if ((page->flags & PG_active) || !(page->flags & PG_referenced) ||
+	if ((page->flags & (PG_active | PG_unevictable)) || !(page->flags & PG_referenced) ||
 	    !(page->flags & PG_lru || waits)) {
 		page->flags |= PG_referenced;
 		return;

@@ -181,12 +181,14 @@ int enter_mm(struct pyksm *m, int pid, bool write, struct mm_struct **mm)
 		down_write(m, *mm, PT_OP_MMAP_SEM);
 	else
 		down_read(m, *mm, PT_OP_MMAP_SEM);
+	(*mm)->writer = write;
 	return 0;
 }
 
 /* err, for the caller to return. */
 int leave_mm(struct pyksm *m, struct mm_struct *mm, int err)
 {
+	mm->writer = false;
 	sched_unlock(m, mmap_sem(mm));
 	mmput_task(m, mm);
 	return err;
@@ -363,6 +365,36 @@ int pyksm_mprotect(struct pyksm *m, int pid, uint64_t addr, uint64_t npages, int
 	if (!err)
 		err = do_mprotect(m, mm, addr, npages << PAGE_SHIFT, flags);
 	return leave_mm(m, mm, err);
+}
+
+static int mlock_or_munlock(struct pyksm *m, int pid, uint64_t addr, uint64_t npages, bool on)
+{
+	struct mm_struct *mm;
+	int err = enter_mm(m, pid, true, &mm);
+
+	if (err)
+		return err;
+	err = check_range(addr, npages);
+	if (!err)
+		err = do_mlock(m, mm, addr, npages << PAGE_SHIFT, on);
+	if (err || !on)
+		return leave_mm(m, mm, err);
+	mm->writer = false;
+	up_write(m, mm);
+	down_read(m, mm, PT_POPULATE_MMAP_SEM);
+	return leave_mm(m, mm, mm_populate(m, mm, addr, npages << PAGE_SHIFT));
+}
+
+int pyksm_mlock(struct pyksm *m, int pid, uint64_t addr, uint64_t npages)
+{
+	ENTER(m);
+	return mlock_or_munlock(m, pid, addr, npages, true);
+}
+
+int pyksm_munlock(struct pyksm *m, int pid, uint64_t addr, uint64_t npages)
+{
+	ENTER(m);
+	return mlock_or_munlock(m, pid, addr, npages, false);
 }
 
 int pyksm_mremap(struct pyksm *m, int pid, uint64_t addr, uint64_t npages, uint64_t new_addr)

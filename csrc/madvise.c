@@ -106,6 +106,8 @@ static int madvise_vma(struct pyksm *m, struct vm_area_struct *vma, struct vm_ar
 	    !(vma->vm_flags & VM_WRITE))
 		return -EPERM;
 	*prev = vma;
+	if (advice != PYKSM_MADV_WILLNEED && vma->vm_flags & VM_LOCKED)
+		return -EINVAL;
 	if (advice == PYKSM_MADV_WILLNEED)
 		madvise_willneed(m, vma, start, end);
 	else if (advice == PYKSM_MADV_PAGEOUT)

@@ -118,7 +118,7 @@ static EXPANDED void wp_install(struct pyksm *m, struct vm_area_struct *vma, uin
 	page_add_new_anon_rmap(m, page, vma, addr);
 	*pte = entry;
 	if (old) /* not before its pte has gone: others take a page that is mapped once for theirs */
-		page_remove_rmap(m, old);
+		page_remove_rmap(m, old, vma);
 }
 
 /* While no lock is held the old page is kept by a reference. */
@@ -132,6 +132,16 @@ static void wp_release(struct pyksm *m, struct page *old)
 {
 	if (in_task(m) && old)
 		put_page(m, old);
+}
+
+/* Who may still have the old page need not have it locked. Since 5.18 the rmap has seen to that. */
+static RARELY void wp_munlock(struct pyksm *m, struct page *old)
+{
+	if (has(m, FEAT_MLOCK_COUNT))
+		return;
+	lock_page(m, old, PT_WP_MUNLOCK_LOCK_PAGE);
+	munlock_vma_page(m, old);
+	unlock_page(m, old);
 }
 
 /*
@@ -161,6 +171,8 @@ static EXPANDED int wp_page_copy(struct pyksm *m, struct vm_area_struct *vma, ui
 	if (raced) {
 		put_page(m, page);
 	} else if (old) {
+		if (__builtin_expect(vma->vm_flags & VM_LOCKED, 0))
+			wp_munlock(m, old);
 		if (has(m, FEAT_COW_FREES_SWAP_CACHE))
 			free_swap_cache(m, old);
 		put_page(m, old);
@@ -405,6 +417,13 @@ static pte_t swapped_soft_dirty(const struct pyksm *m, pte_t swp)
 	return has(m, FEAT_SOFT_DIRTY) && (swp & swp_soft_dirty(m)) ? _PAGE_SOFT_DIRTY : 0;
 }
 
+/* Slots are short, or the page will not be swapped out again so soon. */
+static bool slot_not_worth_keeping(const struct pyksm *m, const struct vm_area_struct *vma,
+				   const struct page *page)
+{
+	return vm_swap_full(m) || vma->vm_flags & VM_LOCKED || page->flags & PG_mlocked;
+}
+
 /*
  * Map page where the swap pte was; whether the write that was asked for is still to be done is returned.
  * Up to 5.18: mapped first, then the slot is let go.
@@ -429,7 +448,7 @@ static bool map_then_free(struct pyksm *m, struct vm_area_struct *vma, uint64_t 
 	if (!is_copy(in) && has(m, FEAT_SWAPIN_ACTIVATES))
 		activate_page(m, page);
 	swap_free(m, in->entry);
-	if (vm_swap_full(m))
+	if (slot_not_worth_keeping(m, vma, page))
 		try_to_free_swap(m, page);
 	return write && !exclusive;
 }
@@ -443,8 +462,8 @@ static bool free_then_map(struct pyksm *m, struct vm_area_struct *vma, uint64_t 
 	pte_t pte;
 
 	swap_free(m, in->entry);
-	if ((page->flags & PG_swapcache) &&
-	    (vm_swap_full(m) || (write && !PageKsm(page) && page_count(page) == 2)))
+	if ((page->flags & PG_swapcache) && (slot_not_worth_keeping(m, vma, page) ||
+					     (write && !PageKsm(page) && page_count(page) == 2)))
 		try_to_free_swap(m, page);
 	pte = mk_pte(m, page, vma) | swapped_soft_dirty(m, in->orig);
 	if (!PageKsm(page) && page_count(page) == 1)

@@ -203,8 +203,10 @@ static RARELY void zap_non_swap_entry(const struct pyksm *m, struct mm_struct *m
 		mm->anon_rss--;
 }
 
-static void zap_pte(struct pyksm *m, struct mmu_gather *tlb, struct mm_struct *mm, pte_t *ptep)
+static void zap_pte(struct pyksm *m, struct mmu_gather *tlb, const struct vm_area_struct *vma,
+		    pte_t *ptep)
 {
+	struct mm_struct *mm = vma->vm_mm;
 	pte_t pte = *ptep;
 	struct page *page;
 
@@ -227,7 +229,7 @@ static void zap_pte(struct pyksm *m, struct mmu_gather *tlb, struct mm_struct *m
 		return;
 	}
 	mm->anon_rss--;
-	page_remove_rmap(m, page);
+	page_remove_rmap(m, page, vma);
 	gather(m, tlb, page);
 }
 
@@ -243,7 +245,7 @@ void unmap_single_vma(struct pyksm *m, struct mmu_gather *tlb, struct vm_area_st
 		pte_lock(m, mm, addr, PT_ZAP_PTL);
 		for (next = table_end(addr, end); addr < next; addr += PAGE_SIZE, pte++)
 			if (!pte_none(*pte))
-				zap_pte(m, tlb, mm, pte);
+				zap_pte(m, tlb, vma, pte);
 		pte_unlock(m, mm, next - PAGE_SIZE);
 	}
 }

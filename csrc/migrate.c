@@ -73,6 +73,10 @@ static void restore_pte(struct pyksm *m, struct page *page, struct vm_area_struc
 		pte |= _PAGE_SOFT_DIRTY;
 	*ptep = pte;
 	do_page_add_anon_rmap(m, page, vma, addr, kind != MIGRATION_READ);
+	/* With the last mapping the mark had gone; from 4.4 on it is found again (51afb12ba809), since 5.18 by the rmap. */
+	if (vma->vm_flags & VM_LOCKED && has(m, FEAT_MIGRATION_KEEPS_MLOCK) &&
+	    !has(m, FEAT_MLOCK_COUNT))
+		mlock_vma_page(m, page);
 }
 
 /* No look at the pte without its lock: mremap may be moving an entry here. */
@@ -131,7 +135,19 @@ static void migrate_page_copy(struct pyksm *m, struct page *newpage, struct page
 	page->private = 0;
 }
 
-static int move_to_new_page(struct pyksm *m, struct page *newpage, struct page *page, bool remap)
+/* Since 5.18 (c3096e6782b7) on the LRU before its ptes come, for those that lock it to be counted there. */
+static void push_to_lru(struct pyksm *m, struct page *newpage, bool mapped)
+{
+	if (!has(m, FEAT_MLOCK_COUNT))
+		return;
+	lru_add(m, newpage);
+	if (mapped)
+		lru_add_drain(m);
+}
+
+/* remap: ptes of it may stand as migration entries; mapped: some do. */
+static int move_to_new_page(struct pyksm *m, struct page *newpage, struct page *page, bool remap,
+			    bool mapped)
 {
 	newpage->index = page->index;
 	newpage->mapping = page->mapping;
@@ -146,6 +162,7 @@ static int move_to_new_page(struct pyksm *m, struct page *newpage, struct page *
 	sched_point(m,
 		    PT_MIGRATE_COPY); /* who looks into the swap cache finds the new page, locked */
 	migrate_page_copy(m, newpage, page);
+	push_to_lru(m, newpage, mapped);
 	if (remap)
 		remove_migration_ptes(m, page, newpage);
 	page->mapping = 0;
@@ -157,7 +174,7 @@ static int unmap_and_move_locked(struct pyksm *m, struct page *newpage, struct p
 				 bool force)
 {
 	struct anon_vma *av = NULL;
-	bool remap = true;
+	bool remap = true, mapped;
 	int err = -EAGAIN;
 
 	if ((page->flags & PG_writeback) && !force)
@@ -174,10 +191,11 @@ static int unmap_and_move_locked(struct pyksm *m, struct page *newpage, struct p
 			av = NULL;
 		}
 	}
+	mapped = page_mapped(page);
 	if (page->mapping)
 		try_to_unmap(m, page, TTU_MIGRATION);
 	if (!page_mapped(page))
-		err = move_to_new_page(m, newpage, page, remap);
+		err = move_to_new_page(m, newpage, page, remap, mapped);
 	if (err && remap)
 		remove_migration_ptes(m, page, page);
 	if (av)
@@ -200,6 +218,7 @@ static bool lock_for_move(struct pyksm *m, struct page *page, bool force)
 static int unmap_and_move(struct pyksm *m, struct page *page, int node, bool force)
 {
 	struct page *newpage = alloc_pages_node(m, node, true);
+	bool listed = false;
 	int err = -EAGAIN;
 
 	COUNT(m, migrate_page);
@@ -209,11 +228,15 @@ static int unmap_and_move(struct pyksm *m, struct page *page, int node, bool for
 		err = 0; /* freed under our hands: nothing to move */
 	} else if (lock_for_move(m, page, force)) {
 		err = unmap_and_move_locked(m, newpage, page, force);
+		listed = !err && has(m, FEAT_MLOCK_COUNT);
 		unlock_page(m, page);
 	}
 	if (err != -EAGAIN)
 		putback_lru_page(m, page);
-	putback_lru_page(m, newpage);
+	if (listed)
+		put_page(m, newpage);
+	else
+		putback_lru_page(m, newpage);
 	return err;
 }
 

@@ -42,10 +42,13 @@ enum page_flag {
 	PG_charged = 1 << 12, /* PageCgroupUsed, see memcontrol.c */
 	PG_memcg =
 		1 << 13, /* it was charged when it was put on the LRU, so pressure can reach it */
-	PG_mlocked = 1 << 14, /* an agent's, see mlock.c: in no frame, mapped by no pte of ours */
+	PG_mlocked = 1 << 14, /* mapped by a VM_LOCKED vma, as far as is known: see mlock.c */
 	PG_workingset = 1 << 17, /* it was active once */
 	PG_batched = 1 << 16, /* in a batch of lru.c */
 	PG_anon_exclusive = 1 << 15, /* one process's for certain: 6c287605fd56, 5.19 */
+	PG_agent = 1 << 18, /* an agent's own, see mlock.c: in no frame, mapped by no pte of ours */
+	PG_unevictable =
+		1 << 19, /* on LRU_UNEVICTABLE or on the way there; mlock_count says how often */
 };
 
 /* Low bits of page->mapping, as on Linux: 01 anonymous, 11 KSM (the rest may be NULL then). */
@@ -63,14 +66,21 @@ struct page {
 	uint64_t index : 48;
 	uint64_t nid : 8;
 	uint64_t private; /* swp_entry while in swap cache */
-	struct list_head lru;
+	union {
+		struct list_head lru;
+		uint64_t
+			mlock_count; /* while PG_unevictable: how many mappings lock it, or fewer */
+	};
 	uint32_t content_id; /* equal ids other than 0: equal contents, see content.c */
 	uint32_t buffer; /* that the bytes are in, where they are moved by reference */
 };
 _Static_assert(sizeof(struct page) == 64, "a frame's record is a cache line");
 
-/* The third is the root cgroup's: what was nobody's when it was put there. It is not scanned. */
-enum { LRU_INACTIVE_ANON, LRU_ACTIVE_ANON, LRU_ROOT, NR_LRU_LISTS };
+/*
+ * The third is the root cgroup's: what was nobody's when it was put there. It is not scanned. The last is no list:
+ * who is on it is counted, and has something else in the place of the links.
+ */
+enum { LRU_INACTIVE_ANON, LRU_ACTIVE_ANON, LRU_ROOT, LRU_UNEVICTABLE, NR_LRU_LISTS };
 
 struct node {
 	uint64_t first, last; /* pfns, last inclusive; first > last: none */
@@ -94,6 +104,9 @@ struct lru_batch {
 /* ---- address spaces ---- */
 #define VM_READ 0x1ULL
 #define VM_WRITE 0x2ULL
+#define VM_LOCKED 0x2000ULL
+#define VM_IO                                                                                      \
+	0x4000ULL /* with VM_LOCKED: mlock is about to count this vma's pages, nobody else is to */
 #define VM_SOFTDIRTY 0x08000000ULL /* all of it counts as soft-dirty, as a new mapping does */
 #define VM_MERGEABLE 0x80000000ULL
 #define VM_SEALED (1ULL << 63) /* mseal(2) */
@@ -122,6 +135,7 @@ struct mm_struct {
 	struct mm_slot *mm_slot; /* KSM's, NULL where it has none */
 	int64_t ksm_merging_pages, ksm_rmap_items, ksm_zero_pages;
 	int readers; /* holds mmap_sem for reading across a schedule point */
+	bool writer; /* a call holds it for writing */
 	struct vm_area_struct *mmap;
 	struct rb_root mm_rb;
 	struct list_head mmlist; /* swapoff's list */
@@ -436,6 +450,7 @@ struct pyksm {
 	int64_t in_use, peak;
 	uint64_t memory_denied; /* how often there was no page, or no place in the swap cache */
 	uint64_t oom_leaked; /* faults that came to VM_FAULT_OOM with memory enough */
+	int64_t nr_mlock; /* NR_MLOCK: frames with PG_mlocked */
 	struct pool pool[NR_POOLS];
 	struct process *procs;
 	size_t nr_procs, max_procs;

@@ -410,12 +410,12 @@ int split_vma(struct pyksm *m, struct vm_area_struct *vma, uint64_t addr, bool n
 }
 
 /*
- * Give [start, end) of *vma these flags: as part of a neighbour, or split off. *vma is the one that holds
- * the range afterwards. prev as vma_merge() wants it. (Kernel: in mprotect_fixup and in madvise_behavior,
- * until vma_modify made it one.)
+ * Let [start, end) of *vma be one that may be given these flags: part of a neighbour, or split off. *vma is the
+ * one that holds the range afterwards. prev as vma_merge() wants it. (Kernel: in mprotect_fixup, mlock_fixup and
+ * madvise_behavior, until vma_modify made it one.)
  */
-int vma_modify_flags(struct pyksm *m, struct vm_area_struct **vma, struct vm_area_struct *prev,
-		     uint64_t start, uint64_t end, uint64_t flags)
+int vma_modify(struct pyksm *m, struct vm_area_struct **vma, struct vm_area_struct *prev,
+	       uint64_t start, uint64_t end, uint64_t flags)
 {
 	struct vm_area_struct *old = *vma, *merged;
 	int err = 0;
@@ -429,8 +429,17 @@ int vma_modify_flags(struct pyksm *m, struct vm_area_struct **vma, struct vm_are
 	if (err)
 		return err;
 	*vma = merged ? merged : old;
-	(*vma)->vm_flags = flags;
 	return 0;
+}
+
+int vma_modify_flags(struct pyksm *m, struct vm_area_struct **vma, struct vm_area_struct *prev,
+		     uint64_t start, uint64_t end, uint64_t flags)
+{
+	int err = vma_modify(m, vma, prev, start, end, flags);
+
+	if (!err)
+		(*vma)->vm_flags = flags;
+	return err;
 }
 
 /* ---- map and unmap ---- */
@@ -596,13 +605,16 @@ int do_munmap(struct pyksm *m, struct mm_struct *mm, uint64_t start, uint64_t le
 	struct vm_area_struct *first;
 	int err = isolate_range(m, mm, start, start + len, &first);
 
-	if (!err && first)
+	if (!err && first) {
+		munlock_vmas(m, first, start + len);
 		unmap_region(m, mm, first, start + len);
+	}
 	return err;
 }
 
 void exit_mmap(struct pyksm *m, struct mm_struct *mm)
 {
+	munlock_vmas(m, mm->mmap, TASK_SIZE);
 	if (mm->mmap)
 		unmap_region(m, mm, mm->mmap, TASK_SIZE);
 	free_pgd(m, mm);

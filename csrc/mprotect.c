@@ -42,7 +42,7 @@ static int mprotect_fixup(struct pyksm *m, struct vm_area_struct *vma,
 			  struct vm_area_struct **pprev, uint64_t start, uint64_t end,
 			  uint64_t prot)
 {
-	uint64_t flags = (vma->vm_flags & ~(VM_READ | VM_WRITE)) | prot;
+	uint64_t flags = (vma->vm_flags & ~(VM_READ | VM_WRITE)) | prot, old = vma->vm_flags;
 	int err;
 
 	if (vma->vm_flags & VM_SEALED)
@@ -56,6 +56,10 @@ static int mprotect_fixup(struct pyksm *m, struct vm_area_struct *vma,
 		return err;
 	*pprev = vma;
 	change_protection(m, vma, start, end);
+	/* Pages of its own at once, so that no access has to wait for them (36f881883c57); no matter if there are none. */
+	if ((old & (VM_LOCKED | VM_WRITE)) == VM_LOCKED && prot & VM_WRITE &&
+	    has(m, FEAT_MPROTECT_POPULATES_LOCKED))
+		populate_vma_page_range(m, vma, start, end);
 	return 0;
 }
 

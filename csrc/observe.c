@@ -12,6 +12,7 @@ static void observe_present(struct pyksm *m, pte_t pte, struct pyksm_page *ret)
 	ret->node = page->nid;
 	ret->ksm = PageKsm(page);
 	ret->swapcache = !!(page->flags & PG_swapcache);
+	ret->mlocked = !!(page->flags & PG_mlocked);
 	ret->mapcount = page_mapcount(page);
 }
 
@@ -77,10 +78,13 @@ int pyksm_vma_at(struct pyksm *m, int pid, int index, struct pyksm_vma *ret)
 		index--;
 	if (!vma)
 		return -ENOENT;
-	*ret = (struct pyksm_vma){ vma->vm_start, vma->vm_end, vma->vm_pgoff, 0, vma->node, 0, 0 };
+	*ret = (struct pyksm_vma){
+		vma->vm_start, vma->vm_end, vma->vm_pgoff, 0, vma->node, 0, 0, 0
+	};
 	ret->prot = (vma->vm_flags & VM_READ ? PYKSM_PROT_READ : 0) |
 		    (vma->vm_flags & VM_WRITE ? PYKSM_PROT_WRITE : 0);
 	ret->mergeable = !!(vma->vm_flags & VM_MERGEABLE);
+	ret->locked = !!(vma->vm_flags & VM_LOCKED);
 	list_for_each (pos, &vma->anon_vma_chain)
 		ret->chain++;
 	return 0;

@@ -169,6 +169,10 @@ static int carry_out(struct pyksm *m, struct pyksm_program *p, struct pyksm_op *
 		return pyksm_madvise(m, pid, op->addr, op->npages, op->arg);
 	case PYKSM_OP_MPROTECT:
 		return pyksm_mprotect(m, pid, op->addr, op->npages, op->arg);
+	case PYKSM_OP_MLOCK:
+		return pyksm_mlock(m, pid, op->addr, op->npages);
+	case PYKSM_OP_MUNLOCK:
+		return pyksm_munlock(m, pid, op->addr, op->npages);
 	case PYKSM_OP_MIGRATE:
 		return pyksm_migrate(m, pid, op->addr, op->npages, op->arg, op->status);
 	case PYKSM_OP_PIN:

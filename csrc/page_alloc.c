@@ -103,10 +103,20 @@ struct page *alloc_page_vma(struct pyksm *m, const struct vm_area_struct *vma)
 	return alloc_pages_node(m, bound ? vma->node : 0, bound);
 }
 
+/* Who maps it no more had to say so. Since 5.18 (b109b87050df) nobody minds. */
+static RARELY void free_mlocked_page(struct pyksm *m)
+{
+	if (!has(m, FEAT_MLOCK_COUNT))
+		event(m, "Bad page state mlocked");
+	m->nr_mlock--;
+}
+
 void free_page(struct pyksm *m, struct page *page)
 {
 	struct node *node = &m->node[page->nid];
 
+	if (__builtin_expect(page->flags & PG_mlocked, 0))
+		free_mlocked_page(m);
 	if (page->flags & PG_batched)
 		lru_batches_forget(m, page);
 	if (page->flags & PG_lru)

@@ -16,6 +16,7 @@
 	X(WP_TRYLOCK_PAGE, "do_wp_page:trylock_page")                                              \
 	X(WP_LOCK_PAGE, "do_wp_page:lock_page")                                                    \
 	X(WP_PTL, "do_wp_page:pte_lock")                                                           \
+	X(WP_MUNLOCK_LOCK_PAGE, "do_wp_page:lock_old_page")                                        \
 	X(WP_COPY_PTL, "wp_page_copy:pte_lock")                                                    \
 	X(SWAP_PAGE_PTL, "do_swap_page:pte_lock")                                                  \
 	X(COPY_PTE_PTL, "copy_pte_range:pte_lock")                                                 \
@@ -88,6 +89,13 @@
 	X(MOVE_PTES_RMAP, "move_ptes:anon_vma_lock")                                               \
 	X(MOVE_PTES_PTL, "move_ptes:pte_lock")                                                     \
 	X(VMA_ADJUST_RMAP, "vma_adjust:anon_vma_lock")                                             \
+	/* mlock.c */                                                                              \
+	X(POPULATE_MMAP_SEM, "__mm_populate:mmap_sem")                                             \
+	X(POPULATE_PTL, "follow_page:pte_lock")                                                    \
+	X(POPULATE_TRYLOCK_PAGE, "follow_page:trylock_page")                                       \
+	X(MLOCK_PTL, "mlock_pte_range:pte_lock")                                                   \
+	X(MUNLOCK_PTL, "munlock_vma_pages_range:pte_lock")                                         \
+	X(MUNLOCK_LOCK_PAGE, "munlock_vma_pages_range:lock_page")                                  \
 	/* rmap.c */                                                                               \
 	X(ANON_VMA_FREE, "anon_vma_free:anon_vma_lock")                                            \
 	X(ANON_VMA_PREPARE, "anon_vma_prepare:anon_vma_lock")                                      \
@@ -101,6 +109,7 @@
 	X(REFERENCED_TRYLOCK, "page_referenced:trylock_page")                                      \
 	X(REFERENCED_PTL, "page_referenced_one:pte_lock")                                          \
 	X(UNMAP_PTL, "try_to_unmap_one:pte_lock")                                                  \
+	X(UNMAP_MMAP_SEM_TRYLOCK, "try_to_unmap_one:mmap_sem_trylock")                             \
 	/* ksm.c, ksm_scan.c, ksm_sysfs.c */                                                       \
 	X(KSM_ENTER, "__ksm_enter:mmlist_lock")                                                    \
 	X(KSM_EXIT, "__ksm_exit:mmlist_lock")                                                      \
@@ -121,6 +130,7 @@
 	X(WRITE_PROTECT_PTL, "write_protect_page:pte_lock")                                        \
 	X(REPLACE_PAGE_PTL, "replace_page:pte_lock")                                               \
 	X(MERGE_TRYLOCK_PAGE, "try_to_merge_one_page:trylock_page")                                \
+	X(MERGE_LOCK_KPAGE, "try_to_merge_one_page:lock_kpage")                                    \
 	X(MERGE_MMAP_SEM, "try_to_merge_with_ksm_page:mmap_sem")                                   \
 	X(MERGE_ZERO_MMAP_SEM, "try_to_merge_with_zero_page:mmap_sem")                             \
 	X(MERGED_LOCK_PAGE, "cmp_and_merge_page:lock_new_kpage")                                   \

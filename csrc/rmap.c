@@ -355,6 +355,9 @@ void do_page_add_anon_rmap(struct pyksm *m, struct page *page, struct vm_area_st
 {
 	bool first = ++page->_mapcount == 0;
 
+	if (__builtin_expect(vma->vm_flags & VM_LOCKED, 0) &&
+	    (PageAnon(page) || !has(m, FEAT_SWAPIN_MISSES_MLOCK)))
+		rmap_mlock(m, page, vma);
 	if (PageKsm(page))
 		return;
 	if (first)
@@ -378,12 +381,16 @@ void page_add_new_anon_rmap(struct pyksm *m, struct page *page, struct vm_area_s
 	/* Of all new pages only ksm_might_need_to_copy()'s are locked. */
 	if (!(page->flags & PG_locked) || !bugged(m, BUG_KSM_COPIED_PAGE_UNCHARGED))
 		page->flags |= PG_charged;
-	if (!has(m, FEAT_KEEP_YOUNG_ONCE))
-		page->flags |= PG_active;
 	if (has(m, FEAT_ANON_EXCLUSIVE))
 		page->flags |= PG_anon_exclusive;
 	page->_mapcount = 0;
 	__page_set_anon_rmap(m, page, vma, addr, true);
+	if (__builtin_expect(vma->vm_flags & VM_LOCKED, 0)) {
+		mlock_new_page(m, page);
+		return;
+	}
+	if (!has(m, FEAT_KEEP_YOUNG_ONCE))
+		page->flags |= PG_active;
 	lru_add(m, page);
 }
 
@@ -395,11 +402,13 @@ void page_move_anon_rmap(struct pyksm *m, struct page *page, struct vm_area_stru
 		page->flags |= PG_anon_exclusive;
 }
 
-void page_remove_rmap(struct pyksm *m, struct page *page)
+void page_remove_rmap(struct pyksm *m, struct page *page, const struct vm_area_struct *vma)
 {
 	assert(page->_mapcount >= 0);
 	page->_mapcount--; /* mapping stays: swap cache pages are looked up by it */
 	uncharge_page(m, page);
+	if (__builtin_expect(page->flags & PG_mlocked, 0))
+		rmap_munlock(m, page, vma);
 }
 
 bool page_maybe_dma_pinned(const struct page *page)
@@ -433,7 +442,7 @@ static inline void mmu_notifier(struct pyksm *m, uint64_t addr)
 	     (avc) = anon_vma_interval_tree_next(m, avc, (page)->index, (page)->index))
 
 int page_referenced_one(struct pyksm *m, struct page *page, struct vm_area_struct *vma,
-			uint64_t addr, int *mapcount)
+			uint64_t addr, struct referenced *r)
 {
 	pte_t *pte;
 	int young;
@@ -442,27 +451,34 @@ int page_referenced_one(struct pyksm *m, struct page *page, struct vm_area_struc
 	pte = __page_check_address(m, page, vma->vm_mm, addr, PT_REFERENCED_PTL);
 	if (!pte)
 		return 0;
+	if (vma->vm_flags & VM_LOCKED) {
+		rmap_mlock(m, page, vma); /* a lock that was missed */
+		pte_unlock(m, vma->vm_mm, addr);
+		r->mapcount = 0; /* that is all there is to know */
+		r->vm_locked = true;
+		return 0;
+	}
 	mmu_notifier(m, addr);
 	young = !!(*pte & _PAGE_ACCESSED);
 	*pte &= ~_PAGE_ACCESSED;
 	pte_unlock(m, vma->vm_mm, addr);
-	(*mapcount)--;
+	r->mapcount--;
 	return young;
 }
 
-static int page_referenced_anon(struct pyksm *m, struct page *page)
+static int page_referenced_anon(struct pyksm *m, struct page *page, struct referenced *r)
 {
 	struct anon_vma *av = page_lock_anon_vma_read(m, page);
 	struct anon_vma_chain *avc;
-	int mapcount = page_mapcount(page), referenced = 0;
+	int referenced = 0;
 
 	if (!av)
 		return 0;
 	for_each_vma_of_page(m, avc, av, page)
 	{
-		referenced += page_referenced_one(m, page, avc->vma, vma_address(page, avc->vma),
-						  &mapcount);
-		if (!mapcount)
+		referenced +=
+			page_referenced_one(m, page, avc->vma, vma_address(page, avc->vma), r);
+		if (!r->mapcount)
 			break;
 	}
 	anon_vma_unlock(m, av);
@@ -471,19 +487,25 @@ static int page_referenced_anon(struct pyksm *m, struct page *page)
 
 /*
  * How many ptes have used the page since they were last asked; they forget it now. A KSM page's items can only be
- * walked with the page locked: one that somebody else has locked counts as used.
+ * walked with the page locked: one that somebody else has locked counts as used. *vm_locked: a VM_LOCKED vma was met.
  */
-int page_referenced(struct pyksm *m, struct page *page, bool locked)
+int page_referenced(struct pyksm *m, struct page *page, bool locked, bool *vm_locked)
 {
+	struct referenced r = { page_mapcount(page), false };
 	int referenced;
 
+	*vm_locked = false;
 	if (!page_mapped(page) || !(page->mapping & ~PAGE_MAPPING_FLAGS))
 		return 0;
-	if (!PageKsm(page))
-		return page_referenced_anon(m, page);
+	if (!PageKsm(page)) {
+		referenced = page_referenced_anon(m, page, &r);
+		*vm_locked = r.vm_locked;
+		return referenced;
+	}
 	if (!locked && !trylock_page(m, page, PT_REFERENCED_TRYLOCK))
 		return 1;
-	referenced = page_referenced_ksm(m, page);
+	referenced = page_referenced_ksm(m, page, &r);
+	*vm_locked = r.vm_locked;
 	if (!locked)
 		unlock_page(m, page);
 	return referenced;
@@ -542,9 +564,10 @@ static int unmap_to_migration(struct pyksm *m, struct page *page, pte_t *pte, pt
 }
 
 /* Under its lock. */
-static EXPANDED int unmap_pte(struct pyksm *m, struct page *page, struct mm_struct *mm, pte_t *pte,
-			      enum ttu_flags flags)
+static EXPANDED int unmap_pte(struct pyksm *m, struct page *page, struct vm_area_struct *vma,
+			      pte_t *pte, enum ttu_flags flags)
 {
+	struct mm_struct *mm = vma->vm_mm;
 	uint32_t charged;
 	pte_t old;
 	int ret;
@@ -566,11 +589,39 @@ static EXPANDED int unmap_pte(struct pyksm *m, struct page *page, struct mm_stru
 	if (ret == SWAP_FAIL)
 		return ret;
 	charged = page->flags & PG_charged;
-	page_remove_rmap(m, page);
+	page_remove_rmap(m, page, vma);
 	if (flags == TTU_MIGRATION)
 		page->flags |= charged; /* it is not gone, only on its way */
 	put_page(m, page);
 	return SWAP_AGAIN;
+}
+
+/*
+ * Not here: the vma is locked. The mark has been missed, or taken away with another mapping. The pte lock, which is
+ * let go, is enough to set it since 4.4 (b87537d9e2fe); before, whoever could not have mmap_sem left it.
+ */
+static RARELY int unmap_mlocked(struct pyksm *m, struct page *page, struct vm_area_struct *vma,
+				uint64_t addr)
+{
+	struct mm_struct *mm = vma->vm_mm;
+	bool now = has(m, FEAT_MLOCK_UNDER_PTE_LOCK) || has(m, FEAT_MLOCK_COUNT), mine;
+	int ret = SWAP_AGAIN;
+
+	if (now)
+		restore_mlock(m, page, vma);
+	pte_unlock(m, mm, addr);
+	if (now)
+		return SWAP_MLOCK;
+	mine = sched_mine(m, mmap_sem(mm));
+	if (mm->writer || (!mine && !down_read_trylock(m, mm, PT_UNMAP_MMAP_SEM_TRYLOCK)))
+		return ret;
+	if (vma->vm_flags & VM_LOCKED) {
+		mlock_vma_page(m, page);
+		ret = SWAP_MLOCK;
+	}
+	if (!mine)
+		up_read(m, mm);
+	return ret;
 }
 
 int try_to_unmap_one(struct pyksm *m, struct page *page, struct vm_area_struct *vma, uint64_t addr,
@@ -584,10 +635,13 @@ int try_to_unmap_one(struct pyksm *m, struct page *page, struct vm_area_struct *
 	pte = __page_check_address(m, page, mm, addr, PT_UNMAP_PTL);
 	if (!pte)
 		return SWAP_AGAIN;
-	ret = unmap_pte(m, page, mm, pte, flags);
+	if (vma->vm_flags & VM_LOCKED && flags != TTU_MIGRATION)
+		return unmap_mlocked(m, page, vma, addr);
+	ret = flags == TTU_MUNLOCK ? SWAP_AGAIN : unmap_pte(m, page, vma, pte, flags);
 	pte_unlock(m, mm, addr);
 	return ret;
 }
+
 static int try_to_unmap_anon(struct pyksm *m, struct page *page, enum ttu_flags flags)
 {
 	struct anon_vma *av = page_lock_anon_vma_read(m, page);
@@ -613,6 +667,15 @@ int try_to_unmap(struct pyksm *m, struct page *page, enum ttu_flags flags)
 	COUNT(m, try_to_unmap);
 	ret = PageKsm(page) ? try_to_unmap_ksm(m, page, flags) : try_to_unmap_anon(m, page, flags);
 	return page_mapped(page) ? ret : SWAP_SUCCESS;
+}
+
+/* Does another vma lock the page? Then it is marked again. */
+void try_to_munlock(struct pyksm *m, struct page *page)
+{
+	if (PageKsm(page))
+		try_to_unmap_ksm(m, page, TTU_MUNLOCK);
+	else
+		try_to_unmap_anon(m, page, TTU_MUNLOCK);
 }
 
 /* Every place that a migration entry for the page may stand in. The caller has pinned the owner. */

@@ -64,6 +64,14 @@ bool sched_locked(const struct pyksm *m, struct lock_id id)
 	return find_lock(m->sched, id);
 }
 
+bool sched_mine(const struct pyksm *m, struct lock_id id)
+{
+	const struct held_lock *lock = in_task(m) ? find_lock(m->sched, id) : NULL;
+
+	return lock &&
+	       (lock->writer == m->sched->current || lock->readers >> m->sched->current & 1);
+}
+
 bool sched_obtainable(const struct sched *s, int task)
 {
 	const struct task *t = &s->task[task];

@@ -19,7 +19,7 @@ static bool scans_by_fraction(const struct pyksm *m)
 }
 
 /* ---- one page ---- */
-enum verdict { ACTIVATE, KEEP, RECLAIM, FREED, CULLED };
+enum verdict { ACTIVATE, KEEP, RECLAIM, FREED, CULLED, UNEVICTABLE };
 
 /* Write the page if it is dirty and only reclaim and the swap cache hold it. true: it is clean. */
 static bool pageout(struct pyksm *m, struct page *page, bool *locked)
@@ -72,10 +72,15 @@ static bool writeback_puts_off(struct pyksm *m, struct page *page)
 /* What its ptes' having used it earns a page; they forget it. RECLAIM: nothing. */
 static enum verdict page_check_references(struct pyksm *m, struct page *page)
 {
-	int ptes = page_referenced(m, page, true);
-	bool before = page->flags & PG_referenced;
+	bool before = page->flags & PG_referenced, vm_locked;
+	int ptes = page_referenced(m, page, true, &vm_locked);
 
 	page->flags &= ~(uint32_t)PG_referenced;
+	/* At first to have try_to_unmap() find that out; since 5.18 the page has its mark back by now. */
+	if (vm_locked && has(m, FEAT_MLOCK_COUNT))
+		return page->flags & PG_mlocked ? UNEVICTABLE : ACTIVATE;
+	if (vm_locked)
+		return RECLAIM;
 	if (!ptes)
 		return RECLAIM;
 	if (!has(m, FEAT_KEEP_YOUNG_ONCE))
@@ -89,10 +94,12 @@ static enum verdict shrink_locked_page(struct pyksm *m, struct page *page, bool 
 {
 	enum verdict verdict;
 
+	if (page->flags & PG_mlocked)
+		return UNEVICTABLE;
 	if (writeback_puts_off(m, page))
 		return has(m, FEAT_RECLAIM_SKIPS_WRITEBACK) ? ACTIVATE : KEEP;
-	if (page->flags & PG_mlocked)
-		return cull_mlocked(m, page) ? CULLED : ACTIVATE;
+	if (page->flags & PG_agent)
+		return cull_agent_page(m, page) ? CULLED : ACTIVATE;
 	verdict = page_check_references(m, page);
 	if (verdict != RECLAIM)
 		return verdict;
@@ -106,6 +113,8 @@ static enum verdict shrink_locked_page(struct pyksm *m, struct page *page, bool 
 	if (page_mapped(page) && (page->flags & PG_swapcache)) {
 		int ret = try_to_unmap(m, page, TTU_UNMAP);
 
+		if (ret == SWAP_MLOCK)
+			return page->flags & PG_mlocked ? UNEVICTABLE : ACTIVATE;
 		if (ret != SWAP_SUCCESS)
 			return ret == SWAP_FAIL || has(m, FEAT_UNMAP_FAILURE_ACTIVATES) ? ACTIVATE
 											: KEEP;
@@ -115,6 +124,15 @@ static enum verdict shrink_locked_page(struct pyksm *m, struct page *page, bool 
 	if (!(page->flags & PG_swapcache) || !__remove_mapping(m, page))
 		return KEEP;
 	return FREED;
+}
+
+/* A locked page that reclaim has come by goes where it will not, and needs no slot. */
+static void cull_mlocked(struct pyksm *m, struct page *page)
+{
+	if (page->flags & PG_swapcache)
+		try_to_free_swap(m, page);
+	unlock_page(m, page);
+	putback_lru_page(m, page);
 }
 
 static enum verdict shrink_page(struct pyksm *m, struct page *page)
@@ -131,6 +149,10 @@ static enum verdict shrink_page(struct pyksm *m, struct page *page)
 		put_page(m, page);
 		return verdict;
 	}
+	if (verdict == UNEVICTABLE) {
+		cull_mlocked(m, page);
+		return verdict;
+	}
 	if (verdict == ACTIVATE) {
 		if ((page->flags & PG_swapcache) && vm_swap_full(m))
 			try_to_free_swap(m, page);
@@ -141,17 +163,25 @@ static enum verdict shrink_page(struct pyksm *m, struct page *page)
 	return verdict;
 }
 
+/* Straight to its list, but for one that has been locked meanwhile: that goes by the batch. */
+static void putback_page(struct pyksm *m, struct page *page)
+{
+	if (page->flags & PG_mlocked) {
+		putback_lru_page(m, page);
+		return;
+	}
+	lru_putback(m, page);
+	put_page(m, page);
+}
+
 /* What is left of a list of isolated pages goes back on the LRU, first ones first. */
 static void putback_pages(struct pyksm *m, struct list_head *pages)
 {
 	struct list_head *pos, *next;
 
 	list_for_each_safe (pos, next, pages) {
-		struct page *page = page_of_lru(pos);
-
 		list_del_init(pos);
-		lru_putback(m, page);
-		put_page(m, page);
+		putback_page(m, page_of_lru(pos));
 	}
 }
 
@@ -212,7 +242,7 @@ static uint64_t isolate_lru_pages(struct pyksm *m, struct node *node, int lru, u
 	while (k-- && !list_empty(&node->lru[lru])) {
 		struct page *page = page_of_lru(node->lru[lru].prev);
 
-		if (in_task(m) && (page->flags & PG_mlocked)) {
+		if (in_task(m) && (page->flags & PG_agent)) {
 			/* Its agent may exit meanwhile, and it go with him: let it be as if it had been seen. */
 			list_move(&page->lru, &node->lru[lru]);
 			continue;
@@ -264,14 +294,18 @@ static void shrink_active_list(struct pyksm *m, struct node *node, uint64_t k)
 	isolate_lru_pages(m, node, LRU_ACTIVE_ANON, k, &pages);
 	list_for_each_safe (pos, next, &pages) {
 		struct page *page = page_of_lru(pos);
+		bool vm_locked;
 
 		list_del_init(pos);
-		if (page_referenced(m, page, false))
+		if (page->flags & PG_mlocked) {
+			putback_lru_page(m, page);
+			continue;
+		}
+		if (page_referenced(m, page, false, &vm_locked))
 			node->recent_rotated++;
 		page->flags &= ~(uint32_t)PG_active;
 		page->flags |= PG_workingset;
-		lru_putback(m, page);
-		put_page(m, page);
+		putback_page(m, page);
 	}
 }
 

@@ -12,7 +12,8 @@ Buffer: TypeAlias = "bytes | bytearray | memoryview | NDArray[Any]"
 
 #: One page of a process, ``struct pyksm_page`` of pyksm.h byte for byte: ``pte`` (raw x86-64 pte),
 #: ``pfn``, ``swp_type``, ``node``, ``swp_offset`` and ``mapcount`` (-1 where the field does not
-#: apply), ``state`` (``b'.'``, ``b'P'``, ``b'Z'``, ``b'S'`` or ``b'-'``), ``ksm``, ``swapcache``.
+#: apply), ``state`` (``b'.'``, ``b'P'``, ``b'Z'``, ``b'S'`` or ``b'-'``), ``ksm``, ``swapcache``,
+#: ``mlocked``.
 PAGE_DTYPE = np.dtype(
     {
         "names": [
@@ -25,9 +26,10 @@ PAGE_DTYPE = np.dtype(
             "state",
             "ksm",
             "swapcache",
+            "mlocked",
         ],
-        "formats": ["<u8", "<i8", "<i4", "<i4", "<i8", "<i8", "S1", "?", "?"],
-        "offsets": [0, 8, 16, 20, 24, 32, 40, 41, 42],
+        "formats": ["<u8", "<i8", "<i4", "<i4", "<i8", "<i8", "S1", "?", "?", "?"],
+        "offsets": [0, 8, 16, 20, 24, 32, 40, 41, 42, 43],
         "itemsize": 48,
     }
 )

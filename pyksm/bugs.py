@@ -53,6 +53,15 @@ BUGS: tuple[Bug, ...] = (
         "from memory could not be looked up",
     ),
     Bug(
+        "ksm-mlock-merge-accounting", "sequential", "mm/ksm.c: try_to_merge_one_page",
+        (), "2.6.32", "2.6.33", ("I8",),
+        "a locked page that is merged away takes the lock with it: it is freed with the mark on, "
+        "and the KSM page in its place has none",
+        lacks=("mlock-count",),
+        corrected="the fix was not traced to a commit; that a page's last mapping takes the mark "
+        "off whatever else happens is of 3.7 (e6c509f85455), and undone with it",
+    ),
+    Bug(
         "ksm-zero-page-rss", "sequential", "mm/ksm.c: replace_page",
         (), "4.11", "4.17", ("I8",),
         "a page that goes for the zero page is still counted as one of its process's",

@@ -175,6 +175,8 @@ _EXIT = _Op("exit", lib.pyksm_exit, _id)
 _MMAP = _Op("mmap", lib.pyksm_mmap, _id, _addr, _count, _node)
 _MUNMAP = _Op("munmap", lib.pyksm_munmap, _id, _addr, _count)
 _MPROTECT = _Op("mprotect", lib.pyksm_mprotect, _id, _addr, _count, _i32)
+_MLOCK = _Op("mlock", lib.pyksm_mlock, _id, _addr, _count)
+_MUNLOCK = _Op("munlock", lib.pyksm_munlock, _id, _addr, _count)
 _MREMAP = _Op("mremap", lib.pyksm_mremap, _id, _addr, _count, _addr)
 _MADVISE = _Op("madvise", lib.pyksm_madvise, _id, _addr, _count, _i32)
 _CLEAR_REFS = _Op("clear_refs", lib.pyksm_clear_refs, _id, _i32)
@@ -201,7 +203,7 @@ _PEAK_FRAMES = _Op("peak_frames", lib.pyksm_peak_frames, _bool)
 _KEYS: dict[str, bytes] = {}
 
 #: struct pyksm_page.
-_PAGE_RECORD = struct.Struct("<Qqiiqqc??5x")
+_PAGE_RECORD = struct.Struct("<Qqiiqqc???4x")
 _STATES = {state.encode("ascii"): state for state in ".PZS-"}
 
 
@@ -219,6 +221,7 @@ def _page_info(record: tuple[Any, ...]) -> PageInfo:
         state,
         to["ksm"],
         to["swapcache"],
+        to["mlocked"],
     ) = record
     to["state"] = _STATES[state]
     return info
@@ -495,6 +498,12 @@ class Core:
 
     def mprotect(self, pid: int, addr: int, npages: int, prot: int) -> None:
         self._do(_MPROTECT, pid, addr, npages, prot)
+
+    def mlock(self, pid: int, addr: int, npages: int) -> None:
+        self._do(_MLOCK, pid, addr, npages)
+
+    def munlock(self, pid: int, addr: int, npages: int) -> None:
+        self._do(_MUNLOCK, pid, addr, npages)
 
     def mremap(self, pid: int, addr: int, npages: int, new_addr: int) -> None:
         self._do(_MREMAP, pid, addr, npages, new_addr)
@@ -785,7 +794,16 @@ class Core:
             if operator.index(pid) not in self.processes():
                 raise MachineError(errno.ESRCH, "vmas")
             return [
-                VmaInfo(v.start, v.end, v.pgoff, v.prot, v.node, bool(v.mergeable), v.chain)
+                VmaInfo(
+                    v.start,
+                    v.end,
+                    v.pgoff,
+                    v.prot,
+                    v.node,
+                    bool(v.mergeable),
+                    v.chain,
+                    bool(v.locked),
+                )
                 for v in self._all("vmas", "struct pyksm_vma *", lib.pyksm_vma_at, _id(pid))
             ]
 

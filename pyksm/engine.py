@@ -136,6 +136,7 @@ class PageInfo:
     swapcache: bool  #: PageSwapCache of the present page
     mapcount: int  #: ptes that map the present page; 0 for the zero page
     node: int  #: memory node of the present page
+    mlocked: bool = False  #: PageMlocked of the present page
 
 
 @dataclass(frozen=True)
@@ -149,6 +150,7 @@ class VmaInfo:
     node: int
     mergeable: bool
     chain: int
+    locked: bool = False  #: VM_LOCKED
 
 
 @dataclass(frozen=True)
@@ -180,6 +182,8 @@ class Engine(Protocol):
     def mmap(self, pid: int, npages: int, addr: int = 0, node: int = -1) -> int: ...
     def munmap(self, pid: int, addr: int, npages: int) -> None: ...
     def mprotect(self, pid: int, addr: int, npages: int, prot: int) -> None: ...
+    def mlock(self, pid: int, addr: int, npages: int) -> None: ...
+    def munlock(self, pid: int, addr: int, npages: int) -> None: ...
     def mremap(self, pid: int, addr: int, npages: int, new_addr: int) -> None: ...
     def madvise(self, pid: int, addr: int, npages: int, advice: int) -> None: ...
     def write_pages(self, pid: int, addr: int, data: bytes) -> list[int]:

@@ -369,9 +369,28 @@ FEATURES: tuple[Feature, ...] = (
         until="7.2",
     ),
     Feature(
-        "mlock-count", "reclaim", "5.18", ("07ca76067308", "2fbb0c10d1e8"),
-        "a page remembers how many mappings lock it: a child's copy on write no longer leaves its "
-        "parent's locked page on the LRU",
+        "mlock-count", "reclaim", "5.18", ("07ca76067308", "2fbb0c10d1e8", "cea86fe246b6"),
+        "a page remembers how many mappings lock it, by the rmap: a child's copy on write no "
+        "longer leaves its parent's locked page on the LRU, and KSM need not hand a lock over",
+    ),
+    Feature(
+        "mlock-under-pte-lock", "reclaim", "4.4", ("b87537d9e2fe",),
+        "a walk that meets a locked vma marks the page whoever has that process's mmap_sem; "
+        "before, munlock of one of two places that a process has a KSM page at left it unmarked",
+    ),
+    Feature(
+        "migration-keeps-mlock", "reclaim", "4.4", ("51afb12ba809",),
+        "a page that is migrated stays marked as locked instead of being left for reclaim to find",
+    ),
+    Feature(
+        "mprotect-populates-locked", "fault", "4.2", ("36f881883c57",),
+        "locked memory that mprotect makes writable gets pages of its own at once",
+    ),
+    Feature(
+        "swapin-misses-mlock", "reclaim", "6.11", ("9ae2feacedde",),
+        "a page that a fault or swapoff has read from its slot is not marked as locked where it is "
+        "first mapped; reclaim finds out",
+        needs=("mlock-count",),
     ),
     Feature(
         "scan-anon-by-fraction", "reclaim", "4.6", (),

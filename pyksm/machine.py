@@ -214,6 +214,14 @@ class Region:
         """mprotect(2): PROT_NONE, PROT_READ, PROT_READ | PROT_WRITE."""
         self._engine.mprotect(self._pid, self.addr, self.npages, prot)
 
+    def mlock(self) -> None:
+        """mlock(2): the pages are brought in, and stay until :meth:`munlock`."""
+        self._engine.mlock(self._pid, self.addr, self.npages)
+
+    def munlock(self) -> None:
+        """munlock(2)"""
+        self._engine.munlock(self._pid, self.addr, self.npages)
+
     def munmap(self) -> None:
         """munmap(2): the pages become holes."""
         self._engine.munmap(self._pid, self.addr, self.npages)

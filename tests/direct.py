@@ -145,6 +145,9 @@ class Player:
     def mprotect(self) -> tuple[str, tuple[Any, ...]]:
         return "mprotect", (*self.range(), self.choose.choice((0, 1, 2, 3, 3, 3, 4)))
 
+    def mlock(self) -> tuple[str, tuple[Any, ...]]:
+        return self.choose.choice(("mlock", "mlock", "munlock")), self.range()
+
     def mremap(self) -> tuple[str, tuple[Any, ...]]:
         return "mremap", (*self.range(), self.addr())
 
@@ -227,6 +230,7 @@ _WEIGHTS: dict[Callable[[Player], tuple[str, tuple[Any, ...]]], int] = {
     Player.mmap: 16,
     Player.munmap: 4,
     Player.mprotect: 7,
+    Player.mlock: 7,
     Player.mremap: 6,
     Player.madvise: 12,
     Player.write_pages: 14,

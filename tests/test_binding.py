@@ -133,6 +133,8 @@ OPERATIONS: list[tuple[str, tuple[Any, ...]]] = [
     ("mmap", (1, 1, 0, -1)),
     ("munmap", (1, 4 << 30, 1)),
     ("mprotect", (1, 4 << 30, 1, 1)),
+    ("mlock", (1, 4 << 30, 1)),
+    ("munlock", (1, 4 << 30, 1)),
     ("mremap", (1, 4 << 30, 1, 9 << 30)),
     ("madvise", (1, 4 << 30, 1, 12)),
     ("write_pages", (1, 4 << 30, bytes(PAGE))),

@@ -33,6 +33,8 @@ STATEMENTS = {
     "mremap A m[1:3] r[2]": st.Mremap("A", Pages("m", 1, 3), Pages("r", 2, 3)),
     "madvise A r mergeable": st.Madvise("A", Pages("r"), "mergeable"),
     "mprotect A r none": st.Mprotect("A", Pages("r"), "none"),
+    "mlock A r[1:3]": st.Mlock("A", Pages("r", 1, 3)),
+    "munlock A r": st.Munlock("A", Pages("r")),
     "migrate A r 1": st.Migrate("A", Pages("r"), 1),
     "pin A r": st.Pin("A", Pages("r")),
     "unpin A r": st.Unpin("A", Pages("r")),

@@ -144,7 +144,8 @@ struct pyksm_page {
 	uint8_t state; /* '.', 'P', 'Z', 'S' or '-' as the scenario contract has it */
 	uint8_t ksm; /* PageKsm */
 	uint8_t swapcache; /* PageSwapCache */
-	uint8_t pad[5];
+	uint8_t mlocked; /* PageMlocked */
+	uint8_t pad[4];
 };
 
 struct pyksm_vma {
@@ -152,7 +153,8 @@ struct pyksm_vma {
 	uint64_t pgoff; /* pages */
 	uint32_t prot; /* enum pyksm_prot bits */
 	int32_t node; /* node it is bound to, -1 for none */
-	uint32_t mergeable; /* VM_MERGEABLE */
+	uint16_t mergeable; /* VM_MERGEABLE */
+	uint16_t locked; /* VM_LOCKED */
 	uint32_t chain; /* anon_vma_chains on it; 0: never written */
 };
 
@@ -186,6 +188,10 @@ PYKSM_API int pyksm_process_at(struct pyksm *m, int index);
 PYKSM_API int64_t pyksm_mmap(struct pyksm *m, int pid, uint64_t addr, uint64_t npages, int node);
 PYKSM_API int pyksm_munmap(struct pyksm *m, int pid, uint64_t addr, uint64_t npages);
 PYKSM_API int pyksm_mprotect(struct pyksm *m, int pid, uint64_t addr, uint64_t npages, int prot);
+/* Faults in what is not there, for writing where that is allowed. -ENOMEM: a hole (what came before is locked, and
+ * nothing faulted in), no access at all, or a page that cannot be had; -EAGAIN: no memory for one. */
+PYKSM_API int pyksm_mlock(struct pyksm *m, int pid, uint64_t addr, uint64_t npages);
+PYKSM_API int pyksm_munlock(struct pyksm *m, int pid, uint64_t addr, uint64_t npages);
 PYKSM_API int pyksm_mremap(struct pyksm *m, int pid, uint64_t addr, uint64_t npages,
 			   uint64_t new_addr);
 PYKSM_API int pyksm_madvise(struct pyksm *m, int pid, uint64_t addr, uint64_t npages, int advice);

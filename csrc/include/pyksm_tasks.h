@@ -48,7 +48,9 @@ enum pyksm_op_kind {
 	PYKSM_OP_CLEAR_REFS = 20,
 	PYKSM_OP_SLEEP = 21,
 	PYKSM_OP_INJECT = 22,
-	PYKSM_NR_OPS = 23,
+	PYKSM_OP_MLOCK = 23,
+	PYKSM_OP_MUNLOCK = 24,
+	PYKSM_NR_OPS = 25,
 };
 
 /*

@@ -330,6 +330,16 @@ def _mprotect(choose: Chooser, names: Names) -> st.Statement | None:
     return st.Mprotect(where[0], _pages(choose, where[1], where[2]), prot)
 
 
+def _mlock(choose: Chooser, names: Names) -> st.Statement | None:
+    where = names.region(choose)
+    return where and st.Mlock(where[0], _pages(choose, where[1], where[2]))
+
+
+def _munlock(choose: Chooser, names: Names) -> st.Statement | None:
+    where = names.region(choose)
+    return where and st.Munlock(where[0], _pages(choose, where[1], where[2]))
+
+
 def _migrate(choose: Chooser, names: Names) -> st.Statement | None:
     where = names.region(choose)
     if where is None or (names.nodes == 1 and not _chance(choose, 5)):
@@ -442,5 +452,7 @@ _EXTRA: tuple[tuple[Maker, str | None], ...] = (
     *[(_knob("smart_scan", 0, 1, 1), "smart-scan")] * 2,
     (_knob("advisor_mode", "none", "scan-time", "scan-time"), "advisor"),
     (_rmap, None),
+    *[(_mlock, None)] * 3,
+    (_munlock, None),
 )
 _TABLE: tuple[Maker, ...] = tuple(maker for maker, weight in _WEIGHTS for _ in range(weight))

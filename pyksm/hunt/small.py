@@ -81,10 +81,12 @@ def themes(bugs: Sequence[Bug] = ()) -> Sequence[Theme]:
     """What to choose from. With bugs scenes too, and half of it what their rows speak of: mostly
     vmas, where these are about them."""
     if not bugs:
-        return THEMES
+        return (LOCKED,)
     rows = [f"{bug.name} {bug.kind} {bug.place}" for bug in bugs]
     known = (*THEMES, *SCENES)
-    about = [each for each in known if any(word in row for word in each.about for row in rows)]
+    about = [
+        each for each in (*known, LOCKED) if any(word in row for word in each.about for row in rows)
+    ]
     if any(bug.place.startswith(small_vmas.PLACES) for bug in bugs):
         about += [VMAS] * (4 + 2 * len(about))
     return (*known, *(about * len(known))[: len(known)])
@@ -332,6 +334,19 @@ def _sealed(choose: Chooser, names: Names) -> list[st.Statement] | None:
     return made
 
 
+def _locked(choose: Chooser, names: Names) -> list[st.Statement] | None:
+    """Pages are locked, and something is done to them, or to others of theirs."""
+    where = names.region(choose)
+    if where is None:
+        return None
+    rest = (
+        generate._scan, generate._munlock, generate._munmap, generate._swapout, generate._mprotect,
+        generate._mremap, generate._exit, _fork, _write, _migrate,
+    )  # fmt: skip
+    lock = st.Mlock(where[0], Pages(where[1]))
+    return [lock, *_statements(choose, names, rest, choose.integer(0, 2))]
+
+
 def _churn(choose: Chooser, names: Names) -> list[st.Statement] | None:
     """A page is written, goes out, is written once more: its slot may be another page's by then."""
     where = names.region(choose)
@@ -480,6 +495,13 @@ SCENES = (
     Theme(body=small_scenes.lineage, nodes=0, scarce=0, about=("anon_vma",)),
     Theme(body=small_scenes.heirs, nodes=0, scarce=0, about=("anon_vma",)),
     Theme(body=small_scenes.crowd, nodes=0, scarce=0, about=("continu",)),
+)
+#: what is locked; of bugs only those that are about that are looked for so
+LOCKED = Theme(
+    ((_locked, 30), (generate._munlock, 6), (generate._scan, 14), (_fork, 6)),
+    tasks=40,
+    merged=80,
+    about=("mlock",),
 )
 THEMES = (
     Theme(),

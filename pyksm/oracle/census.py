@@ -39,6 +39,7 @@ class _Tally:
         self.mms = _all_mms(m)
         self.mapped: Counter[Page] = Counter()
         self.writable: set[Page] = set()
+        self.locked: set[Page] = set()  #: by a vma
         self.dirty: set[Page] = set()  #: by a pte
         self.swapped: Counter[SwapEntry] = Counter()
         self.owned: set[SwapEntry] = set()  #: of which a swap pte says that it is the only one
@@ -49,6 +50,9 @@ class _Tally:
                 for pte in table:
                     if pte:
                         self._count(m, mm, pte)
+            for vma in mm.vmas:
+                if vma.locked:
+                    self.locked.update(_pages_of(m, vma))
 
     def _count(self, m: Machine, mm: Mm, pte: int) -> None:
         if not pte_present(pte):
@@ -66,6 +70,13 @@ class _Tally:
                 self.writable.add(page)
             if pte & DIRTY:
                 self.dirty.add(page)
+
+
+def _pages_of(m: Machine, vma: Vma) -> Iterator[Page]:
+    for address in range(vma.start, vma.end, 1 << PAGE_SHIFT):
+        pte = get_pte(vma.mm, address)
+        if pte_present(pte) and not pte & SPECIAL:
+            yield m.pages[pte_pfn(pte)]
 
 
 def _all_mms(m: Machine) -> list[Mm]:
@@ -135,11 +146,14 @@ def _saved(m: Machine, tally: _Tally) -> Iterator[str]:
 def _lru(m: Machine, tally: _Tally) -> Iterator[str]:
     listed: Counter[Page] = Counter()
     for node in m.nodes:
-        for lru in (node.active, node.inactive, node.root):
+        for lru in (node.active, node.inactive, node.root, node.unevictable):
             for page in lru:
                 listed[page] += 1
-                right = page.node == node.nid and page.memcg == (lru is not node.root)
-                if page.memcg:
+                locked = lru is node.unevictable
+                right = page.node == node.nid and page.mlocked == page.unevictable == locked
+                if not locked:
+                    right = right and page.memcg == (lru is not node.root)
+                if page.memcg and not locked:
                     right = right and page.active == (lru is node.active)
                 if not right or not page.lru:
                     yield f"lru: frame {page.pfn} is on the wrong list"
@@ -147,6 +161,16 @@ def _lru(m: Machine, tally: _Tally) -> Iterator[str]:
     for page in m.pages.values():
         if page.count and listed[page] != 1:
             yield f"lru: frame {page.pfn} is on {listed[page]} lists"
+
+
+def _mlock(m: Machine, tally: _Tally) -> Iterator[str]:
+    """What is marked as locked is in a locked vma, though not all that is in one is marked."""
+    marked = [page for page in m.pages.values() if page.mlocked]
+    for page in marked:
+        if page not in tally.locked:
+            yield f"mlock: frame {page.pfn} is marked as locked, and no vma that maps it is"
+    if len(marked) != m.nr_mlock:
+        yield f"mlock: {len(marked)} pages are marked as locked, not {m.nr_mlock}"
 
 
 def _swap(m: Machine, tally: _Tally) -> Iterator[str]:
@@ -313,4 +337,4 @@ def _strict(m: Machine, tally: _Tally) -> Iterator[str]:
             yield f"ksm-rmap: {reached} of {mapcount} ptes of frame {page.pfn} are found"
 
 
-_CHECKS = (_pages, _shared, _saved, _lru, _swap, _mms, _anon_vmas, _vmas, _rmap, _pins)
+_CHECKS = (_pages, _shared, _saved, _lru, _mlock, _swap, _mms, _anon_vmas, _vmas, _rmap, _pins)

@@ -47,7 +47,7 @@ def dup_mmap(m: Machine, mm: Mm, oldmm: Mm) -> int:
     for mpnt in oldmm.vmas:
         if not kmem_alloc(m):
             return -ENOMEM
-        tmp = replace(mpnt, mm=mm, anon_vma=None, chain=[])
+        tmp = replace(mpnt, mm=mm, locked=False, anon_vma=None, chain=[])
         if rmap.anon_vma_fork(m, tmp, mpnt):
             return -ENOMEM
         mmap.vma_link(mm, tmp)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from errno import EFAULT, EINTR, ENOMEM
 
 from pyksm.engine import MADV_MERGEABLE
-from pyksm.oracle import memory, mmap, rmap, swapfile
+from pyksm.oracle import memory, mlock, mmap, rmap, swapfile
 from pyksm.oracle.jhash import jhash2
 from pyksm.oracle.ksm_nodes import (
     get_kpfn_nid,
@@ -221,7 +221,7 @@ def replace_page(m: Machine, vma: Vma, page: Page, kpage: Page, orig_pte: int) -
         get_page(kpage)
         rmap.page_add_anon_rmap(m, kpage, vma, address)
     set_pte(vma.mm, address, newpte)
-    rmap.page_remove_rmap(m, page)
+    rmap.page_remove_rmap(m, page, vma)
     if not page.mapcount:
         swapfile.try_to_free_swap(m, page)
     put_page(m, page)
@@ -246,8 +246,21 @@ def try_to_merge_one_page(m: Machine, vma: Vma, page: Page, kpage: Page | None) 
             err = 0
         elif memcmp_pages(m, page, kpage) == 0:
             err = replace_page(m, vma, page, kpage, orig_pte)
+    if vma.locked and kpage is not None and not err and not m.has("mlock-count"):
+        page = _hand_lock_over(m, page, kpage)
     unlock_page(page)
     return err
+
+
+def _hand_lock_over(m: Machine, page: Page, kpage: Page) -> Page:
+    """Mark kpage in the place of page. Which of them is left with its page lock."""
+    mlock.munlock_vma_page(m, page)
+    if kpage is m.zero_page or kpage.mlocked:
+        return page
+    unlock_page(page)
+    lock_page(kpage)
+    mlock.mlock_vma_page(m, kpage)
+    return kpage
 
 
 def try_to_merge_with_ksm_page(m: Machine, item: RmapItem, page: Page, kpage: Page | None) -> int:

@@ -34,24 +34,19 @@ def _candidates(m: Machine, node: StableNode) -> Iterator[tuple[RmapItem, Vma]]:
                 yield item, vma
 
 
-def page_referenced_ksm(m: Machine, page: Page) -> int:
+def page_referenced_ksm(m: Machine, page: Page, seen: rmap.Referenced) -> None:
     """Stops when as many ptes were found as map the page."""
     m.counters["page_referenced_ksm"] += 1
     if page.stable_node is None:
-        return 0
-    referenced, mapcount = 0, page.mapcount
+        return
     for search_new_forks in (False, True):
         for item in reversed(page.stable_node.hlist):
             for vma in _vmas_of_item(m, item, search_new_forks):
-                found = rmap.page_referenced_one(m, page, vma, item.address)
-                if found is not None:
-                    referenced += found
-                    mapcount -= 1
-                if not search_new_forks or mapcount == 0:
+                rmap.page_referenced_one(m, page, vma, item.address, seen)
+                if not search_new_forks or seen.mapcount == 0:
                     break
-            if mapcount == 0:
-                return referenced
-    return referenced
+            if seen.mapcount == 0:
+                return
 
 
 def try_to_unmap_ksm(m: Machine, page: Page, action: int) -> int:

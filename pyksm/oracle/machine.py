@@ -302,7 +302,9 @@ class Oracle:
     def munmap(self, pid: int, addr: int, npages: int) -> None:
         m, mm, end = self._range(pid, addr, npages, write=True)
         _forget_pins(m, pid, addr, npages)
-        _check(mmap.do_munmap(m, mm, addr, end), "munmap")
+        with _mmap_sem(mm):
+            err = mmap.do_munmap(m, mm, addr, end)
+        _check(err, "munmap")
 
     def mprotect(self, pid: int, addr: int, npages: int, prot: int) -> None:
         m, mm, end = self._range(pid, addr, npages, write=True)
@@ -311,21 +313,39 @@ class Oracle:
             return
         if prot & ~3:
             raise MachineError(EINVAL, f"mprotect {prot}")
-        _check(mprotect.sys_mprotect(m, mm, addr, end, prot), "mprotect")
+        with _mmap_sem(mm):
+            err = mprotect.sys_mprotect(m, mm, addr, end, prot)
+        _check(err, "mprotect")
+
+    def mlock(self, pid: int, addr: int, npages: int) -> None:
+        m, mm, end = self._range(pid, addr, npages, write=True)
+        with _mmap_sem(mm):
+            err = mlock.do_mlock(m, mm, addr, end, on=True)
+        _check(err or mlock.mm_populate(m, mm, addr, end), "mlock")
+
+    def munlock(self, pid: int, addr: int, npages: int) -> None:
+        m, mm, end = self._range(pid, addr, npages, write=True)
+        with _mmap_sem(mm):
+            err = mlock.do_mlock(m, mm, addr, end, on=False)
+        _check(err, "munlock")
 
     def mremap(self, pid: int, addr: int, npages: int, new_addr: int) -> None:
         m, mm, end = self._range(pid, addr, npages, write=True)
         self._range(pid, new_addr, npages)
         _forget_pins(m, pid, addr, npages)
         _forget_pins(m, pid, new_addr, npages)
-        _check(mremap.mremap_to(m, mm, addr, end, new_addr), "mremap")
+        with _mmap_sem(mm):
+            err = mremap.mremap_to(m, mm, addr, end, new_addr)
+        _check(err, "mremap")
 
     def madvise(self, pid: int, addr: int, npages: int, advice: int) -> None:
         write = advice in (MADV_MERGEABLE, MADV_UNMERGEABLE)
         m, mm, end = self._range(pid, addr, npages, write)
         if advice == MADV_DONTNEED:
             _forget_pins(m, pid, addr, npages)
-        _check(madvise.sys_madvise(m, mm, addr, end, advice), "madvise")
+        with _mmap_sem(mm, write):
+            err = madvise.sys_madvise(m, mm, addr, end, advice)
+        _check(err, "madvise")
 
     def write_pages(self, pid: int, addr: int, data: bytes) -> list[int]:
         size = self.config.page_size
@@ -495,7 +515,9 @@ class Oracle:
         m, mm = self._mm(pid, write=True)
         if not m.has("merge-any"):
             raise MachineError(EINVAL, "PR_SET_MEMORY_MERGE")
-        _check((ksm.ksm_enable_merge_any if on else ksm.ksm_disable_merge_any)(m, mm), "prctl")
+        with _mmap_sem(mm):
+            err = (ksm.ksm_enable_merge_any if on else ksm.ksm_disable_merge_any)(m, mm)
+        _check(err, "prctl")
 
     def memory_merge(self, pid: int) -> bool:
         m, mm = self._mm(pid)
@@ -560,7 +582,7 @@ class Oracle:
     def vmas(self, pid: int) -> list[VmaInfo]:
         _, mm = self._mm(pid)
         return [
-            VmaInfo(v.start, v.end, v.pgoff, v.prot, v.node, v.mergeable, len(v.chain))
+            VmaInfo(v.start, v.end, v.pgoff, v.prot, v.node, v.mergeable, len(v.chain), v.locked)
             for v in mm.vmas
         ]
 
@@ -606,6 +628,16 @@ class Oracle:
         self._m().hook = hook
 
 
+@contextmanager
+def _mmap_sem(mm: Mm, write: bool = True) -> Iterator[None]:
+    """Held for writing, as far as it matters to whoever would like to read."""
+    mm.writer = write
+    try:
+        yield
+    finally:
+        mm.writer = False
+
+
 def _check(result: int, what: str) -> int:
     if result < 0:
         raise MachineError(-result, what)
@@ -641,4 +673,6 @@ def _page_info(m: Machine, mm: Mm, address: int) -> PageInfo:
         node = len(m.nodes) - 1 if m.has("zero-page-last-node") else 0
         return PageInfo("Z", pte, 0, -1, -1, False, False, 0, node)
     page = m.pages[pte_pfn(pte)]
-    return PageInfo("P", pte, page.pfn, -1, -1, page.ksm, page.swapcache, page.mapcount, page.node)
+    return PageInfo(
+        "P", pte, page.pfn, -1, -1, page.ksm, page.swapcache, page.mapcount, page.node, page.mlocked
+    )

@@ -63,9 +63,13 @@ def madvise_vma(
     if advice == MADV_DONTNEED:
         if vma.sealed and not vma.prot & memory.PROT_WRITE:
             return -EPERM, vma  # what can be written to can be emptied by hand
+        if vma.locked:
+            return -EINVAL, vma
         memory.zap_page_range(m, vma, start, end)
         return 0, vma
     if advice == MADV_PAGEOUT:
+        if vma.locked:
+            return -EINVAL, vma
         madvise_pageout(m, vma, start, end)
         return 0, vma
     return madvise_behavior(m, vma, prev, start, end, advice)
@@ -78,7 +82,7 @@ def madvise_behavior(
     err, mergeable = ksm.ksm_madvise(m, vma, start, end, advice)
     if err or mergeable == vma.mergeable:
         return _again(err), vma
-    flags = (vma.prot, mergeable, vma.sealed)
+    flags = vma.flags()._replace(mergeable=mergeable)
     err, vma = mmap.vma_modify_flags(m, vma, prev, start, end, flags)
     if err:
         return _again(err), vma

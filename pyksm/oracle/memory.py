@@ -7,6 +7,7 @@ from errno import EFAULT, EIO, ENOMEM
 from pyksm.oracle import (
     ksm,
     memcontrol,
+    mlock,
     mmap,
     page_io,
     rmap,
@@ -230,7 +231,11 @@ def _wp_page_copy(
         pte = maybe_mkwrite(pte_mkdirty(m, pte), vma)
     set_pte(vma.mm, address, pte)
     if old_page is not None:
-        rmap.page_remove_rmap(m, old_page)
+        rmap.page_remove_rmap(m, old_page, vma)
+        if vma.locked and not m.has("mlock-count"):  # others need not have it locked
+            lock_page(old_page)
+            mlock.munlock_vma_page(m, old_page)
+            unlock_page(old_page)
         if m.has("cow-frees-swap-cache"):
             swap_state.free_swap_cache(m, old_page)
         put_page(m, old_page)
@@ -367,7 +372,7 @@ def _map_by_swap_count(
     if m.has("swapin-activates") and page is (swapcache or page):
         activate_page(m, page)
     swapfile.swap_free(m, pte_to_swp_entry(m, orig_pte))
-    if swapfile.vm_swap_full(m):
+    if slot_not_worth_keeping(m, vma, page):
         swapfile.try_to_free_swap(m, page)
     return pte
 
@@ -379,7 +384,7 @@ def _map_exclusive(
     orig_pte = get_pte(vma.mm, address)
     exclusive = page is not swapcache or bool(orig_pte & swp_exclusive(m))
     swapfile.swap_free(m, pte_to_swp_entry(m, orig_pte))
-    if should_try_to_free_swap(m, page, write):
+    if should_try_to_free_swap(m, vma, page, write):
         swapfile.try_to_free_swap(m, page)
     vma.mm.anonpages += 1
     vma.mm.swapents -= 1
@@ -397,11 +402,17 @@ def _map_exclusive(
     return pte
 
 
-def should_try_to_free_swap(m: Machine, page: Page, write: bool) -> bool:
-    """Slots are short, or a writer may turn out to be the only user."""
+def should_try_to_free_swap(m: Machine, vma: Vma, page: Page, write: bool) -> bool:
+    """A writer may turn out to be the only user, too."""
     if not page.swapcache:
         return False
-    return swapfile.vm_swap_full(m) or (write and not page.ksm and page.count == 2)
+    writers = write and not page.ksm and page.count == 2
+    return writers or slot_not_worth_keeping(m, vma, page)
+
+
+def slot_not_worth_keeping(m: Machine, vma: Vma, page: Page) -> bool:
+    """Slots are short, or the page is locked and not swapped out again so soon."""
+    return swapfile.vm_swap_full(m) or vma.locked or page.mlocked
 
 
 def tracks_soft_dirty(m: Machine, vma: Vma, pte: int) -> bool:
@@ -523,12 +534,13 @@ def unmap_single_vma(m: Machine, tlb: MmuGather, vma: Vma, start: int, end: int)
     """Clear the vma's ptes in the range."""
     start, end = max(vma.start, start), min(vma.end, end)
     for table, low, high in table_ranges(vma.mm, start, end):
-        zap_pte_range(m, tlb, vma.mm, table, low, high)
+        zap_pte_range(m, tlb, vma, table, low, high)
 
 
 def zap_pte_range(
-    m: Machine, tlb: MmuGather, mm: Mm, table: list[int], address: int, end: int
+    m: Machine, tlb: MmuGather, vma: Vma, table: list[int], address: int, end: int
 ) -> None:
+    mm = vma.mm
     first = address >> PAGE_SHIFT & 511
     for i in range(first, first + ((end - address) >> PAGE_SHIFT)):
         pte = table[i]
@@ -540,7 +552,7 @@ def zap_pte_range(
             page = vm_normal_page(m, pte)
             if page is not None:
                 mm.anonpages -= 1
-                rmap.page_remove_rmap(m, page)
+                rmap.page_remove_rmap(m, page, vma)
                 tlb.pages.append(page)
             else:
                 ksm.ksm_might_unmap_zero_page(m, mm, pte)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from errno import EAGAIN, EBUSY, EFAULT, ENODEV, ENOENT, ENOMEM
 
-from pyksm.oracle import ksm_nodes, memory, mmap, page_io, rmap
+from pyksm.oracle import ksm_nodes, memory, mlock, mmap, page_io, rmap
 from pyksm.oracle.page_alloc import (
     alloc_page,
     copy_page,
@@ -28,7 +28,7 @@ from pyksm.oracle.pgtable import (
     vm_page_prot,
 )
 from pyksm.oracle.structs import PAGE_SIZE, Machine, Mm, Page, Vma
-from pyksm.oracle.swap import isolate_lru_page, lru_add_drain, putback_lru_page
+from pyksm.oracle.swap import isolate_lru_page, lru_add_drain, lru_cache_add, putback_lru_page
 
 #: page_to_node records that fit one kernel page, the end marker not counted.
 CHUNK = 4096 // 24 - 1
@@ -150,13 +150,17 @@ def unmap_and_move(
     if newpage is None:
         return -ENOMEM
     record = next(record for record in chunk if record.page is page)
-    rc = 0
+    rc, listed = 0, False
     if page.count > 1:  # else it was freed, but for the isolation's reference
         rc = __unmap_and_move(m, page, newpage, force)
+        listed = rc == 0 and m.has("mlock-count")
     if rc != -EAGAIN:
         pagelist.remove(page)
         putback_lru_page(m, page)
-    putback_lru_page(m, newpage)
+    if listed:
+        put_page(m, newpage)
+    else:
+        putback_lru_page(m, newpage)
     record.status = rc if rc else newpage.node
     return rc
 
@@ -184,10 +188,11 @@ def _unmap_and_move_locked(m: Machine, page: Page, newpage: Page) -> int:
             remap_swapcache = False
         else:
             return rc
+    mapped = page.mapcount > 0
     if page.ksm or page.anon_vma is not None:
         rmap.try_to_unmap(m, page, rmap.TTU_MIGRATION)
     if not page.mapcount:
-        rc = move_to_new_page(m, newpage, page, remap_swapcache)
+        rc = move_to_new_page(m, newpage, page, remap_swapcache, mapped)
     if rc and remap_swapcache:
         remove_migration_ptes(m, page, page)
     if anon_vma is not None:
@@ -195,7 +200,9 @@ def _unmap_and_move_locked(m: Machine, page: Page, newpage: Page) -> int:
     return rc
 
 
-def move_to_new_page(m: Machine, newpage: Page, page: Page, remap_swapcache: bool) -> int:
+def move_to_new_page(
+    m: Machine, newpage: Page, page: Page, remap_swapcache: bool, mapped: bool
+) -> int:
     """The page is locked and unmapped: newpage takes everything over."""
     lock_page(newpage)
     newpage.index = page.index
@@ -203,6 +210,10 @@ def move_to_new_page(m: Machine, newpage: Page, page: Page, remap_swapcache: boo
     rc = migrate_page_move_mapping(m, newpage, page)
     if rc == 0:
         migrate_page_copy(m, newpage, page)
+        if m.has("mlock-count"):  # on the LRU first, where its locks are counted (c3096e6782b7)
+            lru_cache_add(m, newpage, newpage.active)
+            if mapped:
+                lru_add_drain(m)
         if remap_swapcache:
             remove_migration_ptes(m, page, newpage)
         page.anon_vma, page.ksm, page.stable_node = None, False, None
@@ -290,3 +301,5 @@ def _map_again(m: Machine, page: Page, vma: Vma, address: int, swp_pte: int) -> 
         exclusive = False
     set_pte(vma.mm, address, pte)
     rmap.do_page_add_anon_rmap(m, page, vma, address, exclusive)
+    if vma.locked and m.has("migration-keeps-mlock") and not m.has("mlock-count"):
+        mlock.mlock_vma_page(m, page)

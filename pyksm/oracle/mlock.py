@@ -1,16 +1,260 @@
-"""mm/mlock.c, and cull_mlocked in mm/vmscan.c: locked pages, as far as they disturb reclaim.
+"""mm/mlock.c: locked memory. And the locked pages that recorded processes have for themselves.
 
-Processes of a recorded scenario are agents that lock their own memory. When one that was forked
-forks again, the new agent breaks copy on write on ``Config.agent_pages`` of those pages, and
-do_wp_page() takes the old page's mark away although the parent still has it locked. It is on the
-LRU then, until reclaim comes by, gives it a slot, finds it locked and takes the slot back.
+A page of a locked vma is marked, and then on a list that reclaim does not scan. Until 5.18 there is
+only the mark: whoever unlocks one mapping looks at the others. Since then every mapping of a locked
+vma counts itself in and out (``Page.mlock_count``), as long as the page is on that list; what the
+kernel collects to do later is done at once here. Wherever a mark is missing, reclaim finds out.
 """
 
 from __future__ import annotations
 
-from pyksm.oracle import swapfile
-from pyksm.oracle.structs import Machine, Mm, Page
-from pyksm.oracle.swap import del_page_from_lru_list, lru_cache_add
+from errno import EAGAIN, ENOMEM
+
+from pyksm.oracle import memory, mmap, rmap, swapfile
+from pyksm.oracle.page_alloc import get_page, lock_page, put_page, trylock_page, unlock_page
+from pyksm.oracle.pgtable import DIRTY, RW, SPECIAL, get_pte, pte_present, table_ranges
+from pyksm.oracle.structs import PAGE_SIZE, Machine, Mm, Page, Vma
+from pyksm.oracle.swap import (
+    del_page_from_lru_list,
+    isolate_lru_page,
+    lru_add_drain,
+    lru_cache_add,
+    lru_cache_add_lru,
+    mark_page_accessed,
+    putback_lru_page,
+    update_page_reclaim_stat,
+)
+
+PROT_WRITE = 2
+
+
+def _set_mlocked(m: Machine, page: Page) -> None:
+    m.nr_mlock += not page.mlocked
+    page.mlocked = True
+
+
+def _clear_mlocked(m: Machine, page: Page) -> None:
+    m.nr_mlock -= page.mlocked
+    page.mlocked = False
+
+
+# --- until 5.18
+
+
+def mlock_vma_page(m: Machine, page: Page) -> None:
+    """Mark it, and put it where it belongs, unless somebody has it off the LRU and will do that."""
+    if not page.mlocked:
+        _set_mlocked(m, page)
+        if isolate_lru_page(m, page):
+            putback_lru_page(m, page)
+
+
+def munlock_vma_page(m: Machine, page: Page, at_once: bool = False) -> None:
+    """Take the mark off, unless another mapping is locked: asked only if there are two or more.
+    ``at_once``: with one it does not go by the batch."""
+    if not page.mlocked:
+        return
+    _clear_mlocked(m, page)
+    if not isolate_lru_page(m, page):
+        return
+    if page.mapcount > 1:
+        rmap.try_to_munlock(m, page)
+    elif at_once:
+        lru_cache_add_lru(m, page, page.active)
+        update_page_reclaim_stat(m, page, page.active)
+        put_page(m, page)
+        return
+    putback_lru_page(m, page)
+
+
+def munlock_vma_pages_range(m: Machine, vma: Vma, start: int, end: int) -> None:
+    vma.locked = False
+    for page in _mapped(m, vma, start, end):
+        get_page(page)
+        lock_page(page)
+        munlock_vma_page(m, page, at_once=True)
+        unlock_page(page)
+        put_page(m, page)
+
+
+def munlock_vmas(m: Machine, vmas: list[Vma]) -> None:
+    """Vmas that are about to go. From 5.18 on each page is seen to when its mapping goes."""
+    for vma in vmas:
+        if vma.locked and not m.has("mlock-count"):
+            munlock_vma_pages_range(m, vma, vma.start, vma.end)
+
+
+# --- from 5.18 on
+
+
+def _change_list(m: Machine, page: Page) -> None:
+    active = page.active
+    del_page_from_lru_list(m, page)
+    lru_cache_add_lru(m, page, active)
+
+
+def mlock_folio(m: Machine, page: Page) -> None:
+    """One more mapping locks it. Who has it off the LRU has nothing to count on."""
+    _set_mlocked(m, page)
+    if not page.unevictable:
+        if page.lru:
+            _change_list(m, page)
+        elif page not in m.lru_add_batch:
+            return
+        page.unevictable, page.mlock_count = True, 0
+    page.mlock_count += 1
+
+
+def munlock_folio(m: Machine, page: Page) -> None:
+    """One less. If that was the last that is known of, it is not locked: see what reclaim says."""
+    if page.unevictable and page.mlock_count:
+        page.mlock_count -= 1
+        if page.mlock_count:
+            return
+    _clear_mlocked(m, page)
+    if page.unevictable and page.lru:
+        _change_list(m, page)
+    page.unevictable = False
+
+
+def mlock_vma_pages_range(m: Machine, vma: Vma, start: int, end: int) -> None:
+    """What is mapped so far, now that the vma is locked, or is not any more."""
+    lru_add_drain(m)
+    for page in _mapped(m, vma, start, end):
+        (mlock_folio if vma.locked else munlock_folio)(m, page)
+    lru_add_drain(m)
+
+
+# --- for the rmap
+
+
+def mlock_new_page(m: Machine, page: Page) -> None:
+    _set_mlocked(m, page)
+    if m.has("mlock-count"):
+        lru_cache_add_lru(m, page, active=False)
+        page.mlock_count = 1
+    else:
+        lru_cache_add(m, page, active=False)
+
+
+def rmap_mlock(m: Machine, page: Page) -> None:
+    """mlock_vma_folio(): a locked vma maps the page."""
+    if m.has("mlock-count"):
+        mlock_folio(m, page)
+
+
+def rmap_munlock(m: Machine, page: Page, vma: Vma) -> None:
+    """A mapping of a marked page has gone; before 5.18 with the last one the mark goes (3.7)."""
+    if m.has("mlock-count"):
+        if vma.locked:
+            munlock_folio(m, page)
+    elif not page.mapcount:
+        _clear_mlocked(m, page)
+        if isolate_lru_page(m, page):
+            putback_lru_page(m, page)
+
+
+# --- the calls
+
+
+def _mapped(m: Machine, vma: Vma, start: int, end: int) -> list[Page]:
+    """The pages of a part of a vma, but for the zero page."""
+    return [
+        page
+        for _, low, high in table_ranges(vma.mm, start, end)
+        for address in range(low, high, PAGE_SIZE)
+        if pte_present(pte := get_pte(vma.mm, address))
+        and (page := memory.vm_normal_page(m, pte)) is not None
+    ]
+
+
+def do_mlock(m: Machine, mm: Mm, start: int, end: int, on: bool) -> int:
+    """Lock or unlock; vmas before a hole or a failure stay so."""
+    vma, prev = mmap.find_vma_prev(mm, start)
+    if vma is None or vma.start > start:
+        return -ENOMEM
+    if start > vma.start:
+        prev = vma
+    while True:
+        upto = min(vma.end, end)
+        err, prev = mlock_fixup(m, vma, prev, start, upto, on)
+        if err:
+            return err
+        start = max(upto, prev.end)
+        if start >= end:
+            return 0
+        following = mmap.vma_next(prev)
+        if following is None or following.start != start:
+            return -ENOMEM
+        vma = following
+
+
+def mlock_fixup(
+    m: Machine, vma: Vma, prev: Vma | None, start: int, end: int, on: bool
+) -> tuple[int, Vma]:
+    if vma.locked == on:
+        return 0, vma
+    softdirty = vma.softdirty
+    err, vma = mmap.vma_modify_flags(m, vma, prev, start, end, vma.flags()._replace(locked=on))
+    if err:
+        return err, vma
+    if on or m.has("mlock-count"):
+        vma.locked, vma.softdirty = on, softdirty  # vm_flags is set as a whole
+    if m.has("mlock-count"):
+        mlock_vma_pages_range(m, vma, start, end)
+    elif not on:
+        munlock_vma_pages_range(m, vma, start, end)
+    return 0, vma
+
+
+def mm_populate(m: Machine, mm: Mm, start: int, end: int) -> int:
+    for vma in list(mm.vmas):
+        low, high = max(vma.start, start), min(vma.end, end)
+        err = populate_vma_page_range(m, vma, low, high) if low < high else 0
+        if err:
+            return err
+    return 0
+
+
+def populate_vma_page_range(m: Machine, vma: Vma, start: int, end: int) -> int:
+    """Fault everything in, by a write where that is allowed (so that a page is the process's own).
+    The errors are mlock's."""
+    if not vma.prot:
+        return -ENOMEM
+    write = bool(vma.prot & PROT_WRITE)
+    for address in range(start, end, PAGE_SIZE):
+        while not _follow(m, vma, address, write):
+            fault = memory.handle_mm_fault(m, vma, address, write)
+            if fault & memory.VM_FAULT_ERROR:
+                return -EAGAIN if fault & memory.VM_FAULT_OOM else -ENOMEM
+    return 0
+
+
+def _follow(m: Machine, vma: Vma, address: int, write: bool) -> bool:
+    """follow_page() with FOLL_TOUCH and, while there was such a thing, FOLL_MLOCK."""
+    pte = get_pte(vma.mm, address)
+    if not pte_present(pte) or (write and not pte & RW):
+        return False
+    if pte & SPECIAL:
+        return True
+    page = memory.vm_normal_page(m, pte)
+    assert page is not None
+    if write and not pte & DIRTY:
+        page.dirty = True
+    mark_page_accessed(m, page)
+    if vma.locked and not m.has("mlock-count") and trylock_page(page):
+        lru_add_drain(m)
+        mlock_vma_page(m, page)
+        unlock_page(page)
+    return True
+
+
+# --- the agents
+#
+# Processes of a recorded scenario are agents that lock their own memory. When one that was forked
+# forks again, the new agent breaks copy on write on ``Config.agent_pages`` of those pages, and
+# do_wp_page() takes the old page's mark away although the parent still has it locked. It is on the
+# LRU then, until reclaim comes by, gives it a slot, finds it locked and takes the slot back.
 
 #: Pages that a new agent had on the active list before it locked them.
 ACTIVE_BEFORE = 28
@@ -39,7 +283,7 @@ def agent_exit(m: Machine, mm: Mm) -> None:
     mm.agent_pages.clear()
 
 
-def cull_mlocked(m: Machine, page: Page) -> bool:
+def cull_agent_page(m: Machine, page: Page) -> bool:
     """False where there was no slot to try it with."""
     m.counters["add_to_swap"] += 1
     entry = swapfile.get_swap_page(m)

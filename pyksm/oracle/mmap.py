@@ -6,7 +6,7 @@ from bisect import bisect_left
 from dataclasses import replace
 from errno import EEXIST, ENOMEM, EPERM
 
-from pyksm.oracle import interval_tree, ksm, memory, rmap
+from pyksm.oracle import interval_tree, ksm, memory, mlock, rmap
 from pyksm.oracle.pgtable import free_pgtables
 from pyksm.oracle.structs import (
     PAGE_SHIFT,
@@ -15,6 +15,7 @@ from pyksm.oracle.structs import (
     Machine,
     Mm,
     Vma,
+    VmFlags,
     kmem_alloc,
     vma_pages,
 )
@@ -195,9 +196,7 @@ def is_mergeable_anon_vma(m: Machine, vma: Vma, source: Vma | None) -> bool:
     return len(vma.chain) == 1
 
 
-def _can_vma_merge(
-    m: Machine, vma: Vma, flags: tuple[int, bool, bool], source: Vma | None, node: int
-) -> bool:
+def _can_vma_merge(m: Machine, vma: Vma, flags: VmFlags, source: Vma | None, node: int) -> bool:
     return vma.node == node and vma.flags() == flags and is_mergeable_anon_vma(m, vma, source)
 
 
@@ -207,7 +206,7 @@ def vma_merge(
     prev: Vma | None,
     start: int,
     end: int,
-    flags: tuple[int, bool, bool],
+    flags: VmFlags,
     source: Vma | None,
     pgoff: int,
     node: int,
@@ -249,7 +248,7 @@ def vma_merge(
 
 
 def vma_modify_flags(
-    m: Machine, vma: Vma, prev: Vma | None, start: int, end: int, flags: tuple[int, bool, bool]
+    m: Machine, vma: Vma, prev: Vma | None, start: int, end: int, flags: VmFlags
 ) -> tuple[int, Vma]:
     """Make [start, end) of a vma one that may be given these flags: merged, else split off."""
     pgoff = vma.pgoff + ((start - vma.start) >> PAGE_SHIFT)
@@ -270,7 +269,7 @@ def _anon_vma_compatible(below: Vma, above: Vma) -> bool:
         below.end == above.start
         and below.node == above.node
         and below.mergeable == above.mergeable
-        and below.sealed == above.sealed
+        and (below.sealed, below.locked) == (above.sealed, above.locked)
         and above.pgoff == below.pgoff + vma_pages(below)
     )
 
@@ -339,6 +338,7 @@ def do_munmap(m: Machine, mm: Mm, start: int, end: int) -> int:
     last = find_vma(mm, end)
     if last is not None and end > last.start and split_vma(m, last, end, new_below=True):
         return -ENOMEM
+    mlock.munlock_vmas(m, [vma for vma in mm.vmas if vma.start >= start and vma.end <= end])
     unmapped = [vma for vma in mm.vmas if vma.start >= start and vma.end <= end]
     mm.vmas = [vma for vma in mm.vmas if vma.end <= start or vma.start >= end]
     unmap_region(m, unmapped, start, end)
@@ -357,6 +357,7 @@ def unmap_region(m: Machine, vmas: list[Vma], start: int, end: int) -> None:
 
 
 def exit_mmap(m: Machine, mm: Mm) -> None:
+    mlock.munlock_vmas(m, mm.vmas)
     vmas, mm.vmas = mm.vmas, []
     if vmas:
         unmap_region(m, vmas, 0, TASK_SIZE)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from errno import ENOMEM, EPERM
 
-from pyksm.oracle import memory, mmap
+from pyksm.oracle import memory, mlock, mmap
 from pyksm.oracle.pgtable import (
     DIRTY,
     PROTNONE,
@@ -46,12 +46,15 @@ def mprotect_fixup(
         return -EPERM, vma
     if prot == vma.prot:
         return 0, vma
-    flags = (prot, vma.mergeable, vma.sealed)
+    flags = vma.flags()._replace(prot=prot)
+    writable = prot & memory.PROT_WRITE and not vma.prot & memory.PROT_WRITE
     err, vma = mmap.vma_modify_flags(m, vma, prev, start, end, flags)
     if err:
         return err, vma
     vma.prot = prot
     change_protection(m, vma, start, end)
+    if writable and vma.locked and m.has("mprotect-populates-locked"):
+        mlock.populate_vma_page_range(m, vma, start, end)  # and no matter if that fails
     return 0, vma
 
 

@@ -31,7 +31,7 @@ def do_mseal(m: Machine, mm: Mm, start: int, end: int) -> int:
 def mseal_fixup(m: Machine, vma: Vma, prev: Vma | None, start: int, end: int) -> tuple[int, Vma]:
     if vma.sealed:
         return 0, vma
-    flags = (vma.prot, vma.mergeable, True)
+    flags = vma.flags()._replace(sealed=True)
     err, vma = mmap.vma_modify_flags(m, vma, prev, start, end, flags)
     if err:
         return err, vma

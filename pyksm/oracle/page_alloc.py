@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pyksm.oracle.structs import Machine, Page, Vma, fails
+from pyksm.oracle.structs import Machine, Page, Vma, event, fails
 
 
 def alloc_page(m: Machine, node: int, bound: bool = False) -> Page | None:
@@ -49,12 +49,16 @@ def put_page(m: Machine, page: Page) -> None:
 def free_page(m: Machine, page: Page) -> None:
     """The end of a page: off the LRU, its flags and mapping forgotten (free_pages_prepare())."""
     node = m.nodes[page.node]
-    for lru in (node.active, node.inactive, node.root):
+    if page.mlocked:
+        if not m.has("mlock-count"):
+            event(m, "Bad page state mlocked")
+        m.nr_mlock -= 1
+    for lru in (node.active, node.inactive, node.root, node.unevictable):
         lru.pop(page, None)
     page.anon_vma = page.stable_node = page.private = None
     page.ksm = page.locked = page.uptodate = page.error = page.dirty = page.writeback = False
     page.swapcache = page.reclaim = page.referenced = page.exclusive = False
-    page.workingset = False
+    page.workingset = page.mlocked = page.unevictable = False
     for batch in (m.lru_add_batch, m.activate_batch):  # its place there stays taken
         for i, other in enumerate(batch):
             if other is page:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from errno import EFAULT, ENOMEM
 
-from pyksm.oracle import interval_tree, ksm_rmap, memcontrol, mmap, swapfile
+from pyksm.oracle import interval_tree, ksm_rmap, memcontrol, mlock, mmap, swapfile
 from pyksm.oracle.page_alloc import put_page
 from pyksm.oracle.pgtable import (
     ACCESSED,
@@ -34,9 +35,10 @@ from pyksm.oracle.structs import (
 )
 from pyksm.oracle.swap import lru_cache_add
 
-SWAP_SUCCESS, SWAP_AGAIN, SWAP_FAIL = 0, 1, 2
+SWAP_SUCCESS, SWAP_AGAIN, SWAP_FAIL, SWAP_MLOCK = 0, 1, 2, 3
 
-TTU_UNMAP, TTU_MIGRATION = 0, 1  #: migration also ignores the accessed bit
+#: Migration ignores the accessed bit and locks; munlock only looks for locks.
+TTU_UNMAP, TTU_MIGRATION, TTU_MUNLOCK = 0, 1, 2
 
 GUP_PIN_COUNTING_BIAS = 1 << 10
 
@@ -180,6 +182,8 @@ def page_add_anon_rmap(m: Machine, page: Page, vma: Vma, address: int) -> None:
 
 def do_page_add_anon_rmap(m: Machine, page: Page, vma: Vma, address: int, exclusive: bool) -> None:
     page.mapcount += 1
+    if vma.locked and (page.anon or not m.has("swapin-misses-mlock")):
+        mlock.rmap_mlock(m, page)
     if page.ksm:
         return
     if exclusive:
@@ -196,6 +200,9 @@ def page_add_new_anon_rmap(m: Machine, page: Page, vma: Vma, address: int) -> No
     page.exclusive = m.has("anon-exclusive")
     memcontrol.newpage_charge(page)
     __page_set_anon_rmap(page, vma, address, exclusive=True)
+    if vma.locked:
+        mlock.mlock_new_page(m, page)
+        return
     lru_cache_add(m, page, active=not m.has("keep-young-once"))
 
 
@@ -220,10 +227,12 @@ def page_try_share_anon_rmap(page: Page) -> bool:
     return True
 
 
-def page_remove_rmap(m: Machine, page: Page) -> None:
+def page_remove_rmap(m: Machine, page: Page, vma: Vma) -> None:
     """The owner stays known after the last mapping: swapoff and swap-in look at it."""
     page.mapcount -= 1
     memcontrol.uncharge_page(m, page)
+    if page.mlocked:
+        mlock.rmap_munlock(m, page, vma)
 
 
 # --- from a page to an address
@@ -258,35 +267,45 @@ def page_lock_anon_vma_read(page: Page) -> AnonVma | None:
 # --- page_referenced
 
 
-def page_referenced(m: Machine, page: Page) -> int:
-    """How many ptes of the page were young; they no longer are. A KSM page without node: none."""
+@dataclass(slots=True)
+class Referenced:
+    """page_referenced_arg: what a walk has seen, and how many ptes are still to come."""
+
+    mapcount: int
+    young: int = 0
+    vm_locked: bool = False
+
+
+def page_referenced(m: Machine, page: Page) -> tuple[int, bool]:
+    """How many ptes of the page were young; they no longer are. A KSM page without node: none.
+    And whether a locked vma was met, which ends the walk."""
     if not page.mapcount or (page.ksm and page.stable_node is None):
-        return 0
+        return 0, False
+    seen = Referenced(page.mapcount)
     if page.ksm:
-        return ksm_rmap.page_referenced_ksm(m, page)
-    if not page.ksm and page_lock_anon_vma_read(page) is None:
-        return 0
-    referenced, mapcount = 0, page.mapcount
+        ksm_rmap.page_referenced_ksm(m, page, seen)
+    elif page_lock_anon_vma_read(page) is not None:
 
-    def look(page: Page, vma: Vma, address: int) -> int:
-        nonlocal referenced, mapcount
-        found = page_referenced_one(m, page, vma, address)
-        if found is not None:
-            referenced += found
-            mapcount -= 1
-        return SWAP_AGAIN if mapcount else SWAP_SUCCESS
+        def look(page: Page, vma: Vma, address: int) -> int:
+            page_referenced_one(m, page, vma, address, seen)
+            return SWAP_AGAIN if seen.mapcount else SWAP_SUCCESS
 
-    rmap_walk(m, page, look)
-    return referenced
+        rmap_walk(m, page, look)
+    return seen.young, seen.vm_locked
 
 
-def page_referenced_one(m: Machine, page: Page, vma: Vma, address: int) -> int | None:
-    """1 for a pte that was young, 0 for one that was not, None where the page is not mapped."""
+def page_referenced_one(m: Machine, page: Page, vma: Vma, address: int, seen: Referenced) -> None:
+    """Where the page is mapped: one to come the less. A lock that was missed is noted (5.18)."""
     m.counters["page_referenced_one"] += 1
     pte = page_check_address(page, vma, address)
     if pte is None:
-        return None
-    return int(ptep_clear_flush_young(vma, address, pte))
+        return
+    if vma.locked:
+        mlock.rmap_mlock(m, page)
+        seen.mapcount, seen.vm_locked = 0, True
+        return
+    seen.young += ptep_clear_flush_young(vma, address, pte)
+    seen.mapcount -= 1
 
 
 def ptep_clear_flush_young(vma: Vma, address: int, pte: int) -> bool:
@@ -327,6 +346,10 @@ def try_to_unmap_one(m: Machine, page: Page, vma: Vma, address: int, action: int
     pte = page_check_address(page, vma, address)
     if pte is None:
         return SWAP_AGAIN
+    if vma.locked and action != TTU_MIGRATION:
+        return _unmap_locked(m, page, vma)
+    if action == TTU_MUNLOCK:
+        return SWAP_AGAIN
     if action == TTU_UNMAP and _unmap_is_refused(m, vma, address, pte):
         return SWAP_FAIL
     if pte & DIRTY:
@@ -339,11 +362,31 @@ def try_to_unmap_one(m: Machine, page: Page, vma: Vma, address: int, action: int
         new_pte |= swp_soft_dirty(m)
     set_pte(vma.mm, address, new_pte)
     charged = page.charged
-    page_remove_rmap(m, page)
+    page_remove_rmap(m, page, vma)
     if action == TTU_MIGRATION:
         page.charged = charged  # it is not gone, only on its way
     put_page(m, page)
     return SWAP_AGAIN
+
+
+def _unmap_locked(m: Machine, page: Page, vma: Vma) -> int:
+    """A lock that was missed: now the page is marked. Before 4.4 (b87537d9e2fe) that took mmap_sem,
+    which whoever is munlocking has."""
+    if m.has("mlock-count"):
+        mlock.rmap_mlock(m, page)
+    elif m.has("mlock-under-pte-lock") or not vma.mm.writer:
+        mlock.mlock_vma_page(m, page)
+    else:
+        return SWAP_AGAIN
+    return SWAP_MLOCK
+
+
+def try_to_munlock(m: Machine, page: Page) -> None:
+    """Mark the page again if another locked vma maps it."""
+    if page.ksm:
+        ksm_rmap.try_to_unmap_ksm(m, page, TTU_MUNLOCK)
+    elif page_lock_anon_vma_read(page) is not None:
+        _unmap_walk(m, page, TTU_MUNLOCK)
 
 
 def _unmap_is_refused(m: Machine, vma: Vma, address: int, pte: int) -> bool:

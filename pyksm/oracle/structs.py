@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter, OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from pyksm.engine import Config
 from pyksm.oracle.rbtree import RbNode, RbRoot
@@ -82,6 +83,9 @@ class Page:
     active: bool = False
     charged: bool = False  #: PageCgroupUsed, see memcontrol.py
     memcg: bool = False  #: on the LRU lists that pressure scans, not on ``Node.root``
+    mlocked: bool = False  #: PageMlocked
+    unevictable: bool = False  #: PageUnevictable: on ``Node.unevictable``, or on the way there
+    mlock_count: int = 0  #: while unevictable: how many mappings lock it, or fewer
     agent: Mm | None = None  #: whose locked page it is, see mlock.py: then in no frame
     pins: int = 0  #: references that pin() took, a share of ``count``
 
@@ -115,6 +119,7 @@ class Node:
     active: OrderedDict[Page, None] = field(default_factory=OrderedDict)
     inactive: OrderedDict[Page, None] = field(default_factory=OrderedDict)
     root: OrderedDict[Page, None] = field(default_factory=OrderedDict)
+    unevictable: OrderedDict[Page, None] = field(default_factory=OrderedDict)  #: never scanned
     recent_scanned: int = 0  #: zone_reclaim_stat of the anonymous lists
     recent_rotated: int = 0
     anon_cost: int = 0  #: lruvec->anon_cost, see workingset.py
@@ -146,6 +151,15 @@ class AnonVmaChain:
     anon_vma: AnonVma
 
 
+class VmFlags(NamedTuple):
+    """What a vma is like, beside where it is: only equals are merged."""
+
+    prot: int
+    mergeable: bool
+    sealed: bool
+    locked: bool
+
+
 @dataclass(eq=False, slots=True)
 class Vma:
     """vm_area_struct of a private anonymous mapping."""
@@ -159,13 +173,14 @@ class Vma:
     softdirty: bool = True  #: VM_SOFTDIRTY: all of it counts as written since clear_refs
     mergeable: bool = False  #: VM_MERGEABLE
     sealed: bool = False  #: VM_SEALED
+    locked: bool = False  #: VM_LOCKED
     anon_vma: AnonVma | None = None
     written: bool = False  #: something was, here or where its pages come from
     chain: list[AnonVmaChain] = field(default_factory=list)  #: newest first
 
-    def flags(self) -> tuple[int, bool, bool]:
+    def flags(self) -> VmFlags:
         """vm_flags as far as merging compares them."""
-        return (self.prot, self.mergeable, self.sealed)
+        return VmFlags(self.prot, self.mergeable, self.sealed, self.locked)
 
 
 @dataclass(eq=False, slots=True)
@@ -183,6 +198,7 @@ class Mm:
     ksm_merging_pages: int = 0
     ksm_rmap_items: int = 0
     ksm_zero_pages: int = 0
+    writer: bool = False  #: a call holds mmap_sem for writing
     readers: int = 0  #: faults that hold mmap_sem at a schedule point
     has_pinned: bool = False  #: MMF_HAS_PINNED: it has once had a page pinned for I/O
     forked: bool = False
@@ -361,6 +377,7 @@ class Machine:
     # bookkeeping
     in_use: int = 0
     peak: int = 0
+    nr_mlock: int = 0  #: NR_MLOCK: frames that are marked as locked
     counters: Counter[str] = field(default_factory=Counter)
     vmstat: Counter[str] = field(default_factory=Counter)
     events: list[str] = field(default_factory=list)

@@ -15,21 +15,28 @@ def pagevec_size(m: Machine) -> int:
 
 def lru_list(m: Machine, page: Page) -> OrderedDict[Page, None]:
     node = m.nodes[page.node]
+    if page.unevictable:
+        return node.unevictable
     if not page.memcg:
         return node.root
     return node.active if page.active else node.inactive
 
 
 def lru_cache_add_lru(m: Machine, page: Page, active: bool) -> None:
-    """Onto the head of a list, at once: per-CPU batches are not modelled."""
+    """Onto the head of a list, at once: per-CPU batches are not modelled. A page that is locked
+    is none of those that are scanned; who has it off a list forgets its count."""
     page.lru, page.active, page.memcg = True, active, page.charged
+    if page.mlocked:
+        page.active = False
+        if not page.unevictable:
+            page.unevictable, page.mlock_count = True, 0
     lru_list(m, page)[page] = None
 
 
 def del_page_from_lru_list(m: Machine, page: Page) -> None:
     """Off its list; page.active still tells which one that was."""
     del lru_list(m, page)[page]
-    page.lru = False
+    page.lru = page.unevictable = False
 
 
 def has_batches(m: Machine) -> bool:
@@ -59,7 +66,7 @@ def _drain_added(m: Machine) -> None:
 
 def _drain_activated(m: Machine) -> None:
     for page in m.activate_batch:
-        if page is not None and page.lru and not page.active:
+        if page is not None and page.lru and not page.active and not page.unevictable:
             _activate(m, page)
     m.activate_batch.clear()
 
@@ -77,7 +84,7 @@ def leave_activate_batch(m: Machine, page: Page) -> None:
 
 
 def update_page_reclaim_stat(m: Machine, page: Page, rotated: bool) -> None:
-    if page.memcg:
+    if page.memcg and not page.unevictable:
         m.nodes[page.node].recent_scanned += 1
         m.nodes[page.node].recent_rotated += rotated
 
@@ -91,7 +98,7 @@ def _activate(m: Machine, page: Page) -> None:
 
 def activate_page(m: Machine, page: Page) -> None:
     """Only of a page on the LRU, so not of one that is still in a batch."""
-    if not page.lru or page.active:
+    if not page.lru or page.active or page.unevictable:
         return
     if not has_batches(m):
         _activate(m, page)
@@ -102,7 +109,9 @@ def activate_page(m: Machine, page: Page) -> None:
 
 
 def mark_page_accessed(m: Machine, page: Page) -> None:
-    if not page.active and page.referenced and page.lru:
+    if page.unevictable:
+        page.referenced = True
+    elif not page.active and page.referenced and page.lru:
         activate_page(m, page)
         page.referenced = False
     elif not page.active and page.referenced and page in m.lru_add_batch:
@@ -114,6 +123,8 @@ def mark_page_accessed(m: Machine, page: Page) -> None:
 
 def rotate_reclaimable_page(m: Machine, page: Page) -> None:
     """To the oldest end of the inactive list, now that its write has ended."""
+    if page.unevictable:
+        return
     if not page.locked and not page.dirty and not page.active and page.lru:
         lru_list(m, page).move_to_end(page, last=False)
 

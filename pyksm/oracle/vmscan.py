@@ -196,10 +196,22 @@ def isolate_lru_pages(m: Machine, node: Node, count: int, active: bool) -> list[
 def shrink_active_list(m: Machine, node: Node, count: int) -> None:
     """Deactivate; that a page was referenced only counts for executables."""
     for page in isolate_lru_pages(m, node, count, active=True):
-        node.recent_rotated += rmap.page_referenced(m, page) > 0
+        if page.mlocked:
+            putback_lru_page(m, page)
+            continue
+        node.recent_rotated += rmap.page_referenced(m, page)[0] > 0
         page.workingset = True
-        lru_cache_add_lru(m, page, active=False)
-        put_page(m, page)
+        _putback(m, page, active=False)
+
+
+def _putback(m: Machine, page: Page, active: bool) -> None:
+    """Straight to its list, but for one that has been locked meanwhile: that goes by the batch."""
+    if page.mlocked:
+        page.active = active
+        putback_lru_page(m, page)
+        return
+    lru_cache_add_lru(m, page, active)
+    put_page(m, page)
 
 
 def shrink_inactive_list(m: Machine, node: Node, count: int) -> int:
@@ -211,8 +223,7 @@ def shrink_inactive_list(m: Machine, node: Node, count: int) -> int:
     for page in kept:
         node.recent_rotated += page.active
         node.nonresident_age += page.active
-        lru_cache_add_lru(m, page, page.active)
-        put_page(m, page)
+        _putback(m, page, page.active)
     lru_note_cost(m, node, m.counters["swap_writepage"] - before, len(pages) - freed)
     return freed
 
@@ -232,20 +243,31 @@ def shrink_page_list(m: Machine, pages: list[Page]) -> list[Page]:
     kept = []
     for page in pages:
         lock_page(page)
-        if page.agent is not None and mlock.cull_mlocked(m, page):
+        if page.agent is not None and mlock.cull_agent_page(m, page):
             unlock_page(page)
             page.active = False
             put_page(m, page)
             continue
         if page.agent is not None:
             page.active = True
-        elif _reclaim(m, page):
+        elif not page.mlocked and _reclaim(m, page):
             free_page(m, page)
+            continue
+        if page.mlocked and page.locked:
+            cull_mlocked(m, page)
             continue
         if page.locked:
             unlock_page(page)
         kept.append(page)
     return kept
+
+
+def cull_mlocked(m: Machine, page: Page) -> None:
+    """A locked page goes where reclaim does not look, and needs no slot."""
+    if page.swapcache:
+        swapfile.try_to_free_swap(m, page)
+    unlock_page(page)
+    putback_lru_page(m, page)
 
 
 def _reclaim(m: Machine, page: Page) -> bool:
@@ -270,6 +292,8 @@ def _reclaim(m: Machine, page: Page) -> bool:
             return _activate(m, page)
     if page.mapcount and page.swapcache:
         unmapped = rmap.try_to_unmap(m, page, rmap.TTU_UNMAP)
+        if unmapped == rmap.SWAP_MLOCK:
+            return False  # it is marked now
         if unmapped == rmap.SWAP_FAIL:
             return _activate(m, page)
         if unmapped == rmap.SWAP_AGAIN:
@@ -281,8 +305,10 @@ def _reclaim(m: Machine, page: Page) -> bool:
 
 def page_check_references(m: Machine, page: Page) -> str:
     """One young pte is not enough for activation since b518154e59aa, but for another round."""
-    referenced_ptes = rmap.page_referenced(m, page)
+    referenced_ptes, vm_locked = rmap.page_referenced(m, page)
     referenced_page, page.referenced = page.referenced, False
+    if vm_locked:  # since 5.18 it is marked by now; before, try_to_unmap() has it to do
+        return "keep" if m.has("mlock-count") else "reclaim"
     if not referenced_ptes:
         return "reclaim"
     if not m.has("keep-young-once"):

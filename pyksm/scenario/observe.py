@@ -100,11 +100,13 @@ def region(pages: list[PageInfo], shape: Shape) -> dict[str, Any]:
 
 
 def raw(engine: Engine, world: World) -> dict[str, dict[str, list[int]]]:
-    """Every raw pte of every region: what engines are compared by beside observations."""
+    """Every raw pte of every region: what engines are compared by beside observations. One more
+    bit says that its page is marked as locked."""
     return {
         process.name: {
             region.name: [
-                page.pte for page in engine.pagemap(process.pid, region.addr, region.npages)
+                page.pte | page.mlocked << 64
+                for page in engine.pagemap(process.pid, region.addr, region.npages)
             ]
             for region in process.regions.values()
         }

@@ -370,6 +370,18 @@ def _mprotect(run: Run, statement: st.Mprotect) -> None:
     run.engine.mprotect(span.pid, span.addr, span.npages, PROT[statement.prot])
 
 
+@_does(st.Mlock)
+def _mlock(run: Run, statement: st.Mlock) -> None:
+    span = run.world.span(statement.process, statement.pages)
+    run.engine.mlock(span.pid, span.addr, span.npages)
+
+
+@_does(st.Munlock)
+def _munlock(run: Run, statement: st.Munlock) -> None:
+    span = run.world.span(statement.process, statement.pages)
+    run.engine.munlock(span.pid, span.addr, span.npages)
+
+
 @_does(st.Migrate)
 def _migrate(run: Run, statement: st.Migrate) -> Outcome:
     span = run.world.span(statement.process, statement.pages)

@@ -240,6 +240,24 @@ class Mprotect(Statement):
 
 
 @dataclass(frozen=True)
+class Mlock(Statement):
+    """Pages are brought in, and stay."""
+
+    op = "mlock"
+    process: str = word(PROCESS)
+    pages: Pages = word(PAGES)
+
+
+@dataclass(frozen=True)
+class Munlock(Statement):
+    """Pages need not stay any more."""
+
+    op = "munlock"
+    process: str = word(PROCESS)
+    pages: Pages = word(PAGES)
+
+
+@dataclass(frozen=True)
 class Migrate(Statement):
     """Resident pages move to a node."""
 
@@ -422,8 +440,8 @@ STATEMENTS: dict[str, type[Statement]] = {
     cls.op: cls
     for cls in (
         Machine, Spawn, Mmap, Write, Poke, Read, Fork, Exit, Munmap, Mremap, Madvise, Mprotect,
-        Migrate, Pin, Unpin, Swapon, Swapoff, Swapout, Ksm, Scan, Prctl, ClearRefs, Sleep,
-        Observe, Inject, Census, Rmap, At,
+        Mlock, Munlock, Migrate, Pin, Unpin, Swapon, Swapoff, Swapout, Ksm, Scan, Prctl, ClearRefs,
+        Sleep, Observe, Inject, Census, Rmap, At,
     )
 }  # fmt: skip
 

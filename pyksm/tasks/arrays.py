@@ -15,7 +15,7 @@ _KINDS = {
     for kind in (
         "SPAWN", "MMAP", "WRITE", "POKE", "READ", "FORK", "EXIT", "MUNMAP", "MREMAP", "MADVISE",
         "MPROTECT", "MIGRATE", "PIN", "UNPIN", "SWAPON", "SWAPOFF", "SWAPOUT", "KSM", "SCAN",
-        "PRCTL", "CLEAR_REFS", "SLEEP", "INJECT",
+        "PRCTL", "CLEAR_REFS", "SLEEP", "INJECT", "MLOCK", "MUNLOCK",
     )
 }  # fmt: skip
 #: Kinds whose calls say something of each page.

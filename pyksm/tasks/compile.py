@@ -284,6 +284,14 @@ def _mprotect(to: Resolver, statement: st.Mprotect) -> Op:
     return Op("MPROTECT", arg=PROT[statement.prot], **_range(span))
 
 
+def _mlock(to: Resolver, statement: st.Mlock) -> Op:
+    return Op("MLOCK", **_range(to.span(statement.process, statement.pages)))
+
+
+def _munlock(to: Resolver, statement: st.Munlock) -> Op:
+    return Op("MUNLOCK", **_range(to.span(statement.process, statement.pages)))
+
+
 def _migrate(to: Resolver, statement: st.Migrate) -> Op:
     span = to.span(statement.process, statement.pages)
     return Op("MIGRATE", arg=statement.node, **_range(span))
@@ -353,10 +361,10 @@ def _range(span: Span) -> dict[str, Any]:
 _MAKERS: dict[type[st.Statement], _Maker] = {
     st.Spawn: _spawn, st.Mmap: _mmap, st.Write: _write, st.Poke: _poke, st.Read: _read,
     st.Fork: _fork, st.Exit: _exit, st.Munmap: _munmap, st.Mremap: _mremap,
-    st.Madvise: _madvise, st.Mprotect: _mprotect, st.Migrate: _migrate, st.Pin: _pin,
-    st.Unpin: _unpin, st.Swapon: _swapon, st.Swapoff: _swapoff, st.Swapout: _swapout,
-    st.Ksm: _ksm, st.Scan: _scan, st.Prctl: _prctl, st.ClearRefs: _clear_refs,
-    st.Sleep: _sleep, st.Inject: _inject,
+    st.Madvise: _madvise, st.Mprotect: _mprotect, st.Mlock: _mlock, st.Munlock: _munlock,
+    st.Migrate: _migrate, st.Pin: _pin, st.Unpin: _unpin, st.Swapon: _swapon,
+    st.Swapoff: _swapoff, st.Swapout: _swapout, st.Ksm: _ksm, st.Scan: _scan, st.Prctl: _prctl,
+    st.ClearRefs: _clear_refs, st.Sleep: _sleep, st.Inject: _inject,
 }  # fmt: skip
 
 

@@ -123,6 +123,8 @@ _CALLS: dict[str, _Call] = {
     "MREMAP": _ranged(lambda engine, op, *where: engine.mremap(*where, op.to)),
     "MADVISE": _ranged(lambda engine, op, *where: engine.madvise(*where, op.arg)),
     "MPROTECT": _ranged(lambda engine, op, *where: engine.mprotect(*where, op.arg)),
+    "MLOCK": _ranged(lambda engine, op, *where: engine.mlock(*where)),
+    "MUNLOCK": _ranged(lambda engine, op, *where: engine.munlock(*where)),
     "PIN": _ranged(lambda engine, op, *where: engine.pin(*where, bool(op.arg))),
     "UNPIN": _ranged(lambda engine, op, *where: engine.unpin(*where)),
     "KSM": lambda engine, tables, op: engine.ksm_write(op.key, op.value),
