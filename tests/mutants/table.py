@@ -186,8 +186,8 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     Mutant(
         "memory.c",
-        "if (vm_swap_full(m))",
-        "if (!vm_swap_full(m))",
+        "return vm_swap_full(m) || vma->vm_flags & VM_LOCKED || page->flags & PG_mlocked;",
+        "return !vm_swap_full(m) || vma->vm_flags & VM_LOCKED || page->flags & PG_mlocked;",
         "slots are given up while there are plenty, and kept when they are few",
     ),
     Mutant(
@@ -632,6 +632,36 @@ MUTANTS: tuple[Mutant, ...] = (
         "swapcache_free(m, entry);",
         "swap_free(m, entry);",
         "the slot that a locked page was tried with is not given back",
+    ),
+    Mutant(
+        "mlock.c",
+        "if (page_mapcount(page) > 1)",
+        "if (0)",
+        "munlock does not ask who else has the page locked",
+    ),
+    Mutant(
+        "mlock.c",
+        "if (page->flags & PG_unevictable && page->mlock_count && --page->mlock_count)",
+        "if (0)",
+        "the first of those who have a page locked takes the mark with him",
+    ),
+    Mutant(
+        "mlock.c",
+        "bool write = vma->vm_flags & VM_WRITE;",
+        "bool write = false;",
+        "mlock is content with pages that are shared",
+    ),
+    Mutant(
+        "ksm_merge.c",
+        "mlock_vma_page(m, kpage);",
+        ";",
+        "a KSM page in the place of a locked page is not locked",
+    ),
+    Mutant(
+        "rmap.c",
+        "r->vm_locked = true;",
+        ";",
+        "page_referenced does not tell of a locked vma",
     ),
     # ---- what only the build with tasks has ----
     Mutant(
