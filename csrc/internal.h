@@ -385,11 +385,8 @@ void anon_vma_tree_init(struct anon_vma *av);
 /* rmap.c */
 enum ttu_flags { TTU_UNMAP, TTU_MIGRATION, TTU_MUNLOCK };
 enum { SWAP_SUCCESS, SWAP_AGAIN, SWAP_FAIL, SWAP_MLOCK };
-/* What page_referenced_one() tells whoever walks: how many ptes are still to be found, and whether that is needless. */
-struct referenced {
-	int mapcount;
-	bool vm_locked;
-};
+/* Beside the number of ptes: a VM_LOCKED vma maps the page. */
+#define REFERENCED_LOCKED (1 << 30)
 typedef int (*rmap_one_fn)(struct pyksm *m, struct page *page, struct vm_area_struct *vma,
 			   uint64_t addr, void *arg);
 int anon_vma_prepare(struct pyksm *m, struct vm_area_struct *vma);
@@ -441,9 +438,9 @@ void page_remove_rmap(struct pyksm *m, struct page *page, const struct vm_area_s
 #define GUP_PIN_COUNTING_BIAS 1024
 bool page_maybe_dma_pinned(const struct page *page);
 bool page_try_share_anon_rmap(struct page *page);
-int page_referenced(struct pyksm *m, struct page *page, bool locked, bool *vm_locked);
+int page_referenced(struct pyksm *m, struct page *page, bool locked);
 int page_referenced_one(struct pyksm *m, struct page *page, struct vm_area_struct *vma,
-			uint64_t addr, struct referenced *r);
+			uint64_t addr, int *mapcount);
 int try_to_unmap(struct pyksm *m, struct page *page, enum ttu_flags flags);
 int try_to_unmap_one(struct pyksm *m, struct page *page, struct vm_area_struct *vma, uint64_t addr,
 		     enum ttu_flags flags);
@@ -743,7 +740,6 @@ static inline uint32_t swapin_flags(const struct pyksm *m)
 
 /* lru.c */
 bool lru_has_batches(const struct pyksm *m);
-int page_lru(const struct page *page);
 void lru_add(struct pyksm *m, struct page *page); /* a page that comes from outside of reclaim */
 void __lru_add(struct pyksm *m, struct page *page); /* the same past the batch */
 bool lru_add_pending(const struct pyksm *m, const struct page *page);
@@ -825,7 +821,7 @@ int ksm_madvise(struct pyksm *m, struct vm_area_struct *vma, uint64_t start, uin
 		int advice, uint64_t *vm_flags);
 struct page *ksm_might_need_to_copy(struct pyksm *m, struct page *page, struct vm_area_struct *vma,
 				    uint64_t addr);
-int page_referenced_ksm(struct pyksm *m, struct page *page, struct referenced *r);
+int page_referenced_ksm(struct pyksm *m, struct page *page);
 int try_to_unmap_ksm(struct pyksm *m, struct page *page, enum ttu_flags flags);
 int rmap_walk_ksm(struct pyksm *m, struct page *page, rmap_one_fn one, void *arg);
 void ksm_migrate_page(struct pyksm *m, struct page *newpage, struct page *oldpage);

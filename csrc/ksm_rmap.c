@@ -142,29 +142,28 @@ static void walk_ksm_page(struct pyksm *m, struct page *page, ksm_walk_fn fn, vo
 	}
 }
 
-struct referenced_ksm {
-	struct referenced *r;
-	int referenced;
+struct referenced {
+	int mapcount, referenced;
 };
 
 static int referenced_one(struct pyksm *m, struct page *page, struct vm_area_struct *vma,
 			  uint64_t addr, void *arg, bool new_forks)
 {
-	struct referenced_ksm *k = arg;
+	struct referenced *r = arg;
 
-	k->referenced += page_referenced_one(m, page, vma, addr, k->r);
-	if (!k->r->mapcount)
+	r->referenced += page_referenced_one(m, page, vma, addr, &r->mapcount);
+	if (!r->mapcount)
 		return WALK_DONE;
 	return new_forks ? WALK_ON : NEXT_ITEM;
 }
 
-int page_referenced_ksm(struct pyksm *m, struct page *page, struct referenced *r)
+int page_referenced_ksm(struct pyksm *m, struct page *page)
 {
-	struct referenced_ksm k = { r, 0 };
+	struct referenced r = { page_mapcount(page), 0 };
 
 	COUNT(m, page_referenced_ksm);
-	walk_ksm_page(m, page, referenced_one, &k);
-	return k.referenced;
+	walk_ksm_page(m, page, referenced_one, &r);
+	return r.referenced;
 }
 
 struct unmap {

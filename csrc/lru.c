@@ -14,10 +14,11 @@ bool lru_has_batches(const struct pyksm *m)
 }
 
 /* ---- the lists ---- */
-int page_lru(const struct page *page)
+/* Of one that is not unevictable. */
+static int page_lru(const struct page *page)
 {
-	if ((page->flags & (PG_memcg | PG_unevictable)) != PG_memcg)
-		return page->flags & PG_unevictable ? LRU_UNEVICTABLE : LRU_ROOT;
+	if (!(page->flags & PG_memcg))
+		return LRU_ROOT;
 	return page->flags & PG_active ? LRU_ACTIVE_ANON : LRU_INACTIVE_ANON;
 }
 
@@ -27,8 +28,7 @@ static void add_page_to_lru_list(struct pyksm *m, struct page *page)
 	int lru = page_lru(page);
 
 	page->flags |= PG_lru;
-	if (lru != LRU_UNEVICTABLE)
-		list_add(&page->lru, &node->lru[lru]);
+	list_add(&page->lru, &node->lru[lru]);
 	node->nr_lru[lru]++;
 }
 
@@ -37,7 +37,7 @@ static void update_page_reclaim_stat(struct pyksm *m, const struct page *page)
 {
 	struct node *node = &m->node[page->nid];
 
-	if ((page->flags & (PG_memcg | PG_unevictable)) != PG_memcg)
+	if (!(page->flags & PG_memcg))
 		return;
 	node->recent_scanned++;
 	if (page->flags & PG_active)
@@ -45,12 +45,20 @@ static void update_page_reclaim_stat(struct pyksm *m, const struct page *page)
 }
 
 /* A page that is locked is not scanned. What its count was is lost, but for one that waited in a batch. */
-static RARELY void set_unevictable(struct page *page)
+static RARELY void add_unevictable(struct pyksm *m, struct page *page)
 {
 	if (!(page->flags & PG_unevictable))
 		page->mlock_count = 0;
-	page->flags |= PG_unevictable;
-	page->flags &= ~(uint32_t)PG_active;
+	page->flags |= PG_unevictable | PG_lru;
+	page->flags &= ~(uint32_t)(PG_active | PG_memcg);
+	m->node[page->nid].nr_lru[LRU_UNEVICTABLE]++;
+}
+
+static RARELY void del_unevictable(struct pyksm *m, struct page *page)
+{
+	m->node[page->nid].nr_lru[LRU_UNEVICTABLE]--;
+	INIT_LIST_HEAD(&page->lru);
+	page->flags &= ~(uint32_t)(PG_lru | PG_unevictable);
 }
 
 /* Back on its list, as the newest; now it is decided whose list that is. */
@@ -61,19 +69,20 @@ void lru_putback(struct pyksm *m, struct page *page)
 	else
 		page->flags &= ~(uint32_t)PG_memcg;
 	if (__builtin_expect(page->flags & PG_mlocked, 0))
-		set_unevictable(page);
-	add_page_to_lru_list(m, page);
+		add_unevictable(m, page);
+	else
+		add_page_to_lru_list(m, page);
 }
 
 void lru_del(struct pyksm *m, struct page *page)
 {
+	if (__builtin_expect(page->flags & PG_unevictable, 0)) {
+		del_unevictable(m, page);
+		return;
+	}
 	m->node[page->nid].nr_lru[page_lru(page)]--;
-	if (__builtin_expect(page->flags & PG_unevictable, 0))
-		INIT_LIST_HEAD(&page->lru);
-	else
-		list_del_init(&page->lru);
-	/* PG_active says where it came from */
-	page->flags &= ~(uint32_t)(PG_lru | PG_unevictable);
+	list_del_init(&page->lru);
+	page->flags &= ~(uint32_t)PG_lru; /* PG_active says where it came from */
 }
 
 static void __activate_page(struct pyksm *m, struct page *page)

@@ -134,9 +134,10 @@ void restore_mlock(struct pyksm *m, struct page *page, const struct vm_area_stru
 		mlock_vma_page(m, page);
 }
 
-/* A mapping of a marked page has gone. */
+/* A mapping of a marked page has gone, and with it perhaps its charge. */
 RARELY void rmap_munlock(struct pyksm *m, struct page *page, const struct vm_area_struct *vma)
 {
+	uncharge_page(m, page);
 	if (!has(m, FEAT_MLOCK_COUNT)) {
 		if (!page_mapped(page))
 			clear_page_mlock(m, page);

@@ -103,9 +103,13 @@ struct page *alloc_page_vma(struct pyksm *m, const struct vm_area_struct *vma)
 	return alloc_pages_node(m, bound ? vma->node : 0, bound);
 }
 
-/* Who maps it no more had to say so. Since 5.18 (b109b87050df) nobody minds. */
-static RARELY void free_mlocked_page(struct pyksm *m)
+/* Whoever mapped a locked page last had to say that it is no more. Since 5.18 (b109b87050df) nobody minds. */
+static RARELY void free_marked_page(struct pyksm *m, struct page *page)
 {
+	if (page->flags & PG_batched)
+		lru_batches_forget(m, page);
+	if (!(page->flags & PG_mlocked))
+		return;
 	if (!has(m, FEAT_MLOCK_COUNT))
 		event(m, "Bad page state mlocked");
 	m->nr_mlock--;
@@ -115,10 +119,8 @@ void free_page(struct pyksm *m, struct page *page)
 {
 	struct node *node = &m->node[page->nid];
 
-	if (__builtin_expect(page->flags & PG_mlocked, 0))
-		free_mlocked_page(m);
-	if (page->flags & PG_batched)
-		lru_batches_forget(m, page);
+	if (__builtin_expect(page->flags & (PG_batched | PG_mlocked), 0))
+		free_marked_page(m, page);
 	if (page->flags & PG_lru)
 		lru_del(m, page);
 	page_content_free(m, page);

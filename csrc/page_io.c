@@ -347,8 +347,7 @@ static void end_swap_bio_write(struct pyksm *m, struct page *page, bool failed)
 	if (!(page->flags & PG_reclaim))
 		return;
 	page->flags &= ~(uint32_t)PG_reclaim;
-	if ((page->flags & (PG_lru | PG_memcg | PG_active | PG_dirty | PG_unevictable)) ==
-	    (PG_lru | PG_memcg))
+	if ((page->flags & (PG_lru | PG_memcg | PG_active | PG_dirty)) == (PG_lru | PG_memcg))
 		list_move_tail(&page->lru, &m->node[page->nid].lru[LRU_INACTIVE_ANON]);
 }
 

@@ -406,9 +406,10 @@ void page_remove_rmap(struct pyksm *m, struct page *page, const struct vm_area_s
 {
 	assert(page->_mapcount >= 0);
 	page->_mapcount--; /* mapping stays: swap cache pages are looked up by it */
-	uncharge_page(m, page);
 	if (__builtin_expect(page->flags & PG_mlocked, 0))
 		rmap_munlock(m, page, vma);
+	else
+		uncharge_page(m, page);
 }
 
 bool page_maybe_dma_pinned(const struct page *page)
@@ -441,8 +442,9 @@ static inline void mmu_notifier(struct pyksm *m, uint64_t addr)
 	for ((avc) = anon_vma_interval_tree_first(m, av, (page)->index, (page)->index); (avc);     \
 	     (avc) = anon_vma_interval_tree_next(m, avc, (page)->index, (page)->index))
 
+/* Was its pte used? (*mapcount)--: there is one. A locked vma that maps it ends the walk: that is all there is to know. */
 int page_referenced_one(struct pyksm *m, struct page *page, struct vm_area_struct *vma,
-			uint64_t addr, struct referenced *r)
+			uint64_t addr, int *mapcount)
 {
 	pte_t *pte;
 	int young;
@@ -454,31 +456,30 @@ int page_referenced_one(struct pyksm *m, struct page *page, struct vm_area_struc
 	if (vma->vm_flags & VM_LOCKED) {
 		rmap_mlock(m, page, vma); /* a lock that was missed */
 		pte_unlock(m, vma->vm_mm, addr);
-		r->mapcount = 0; /* that is all there is to know */
-		r->vm_locked = true;
-		return 0;
+		*mapcount = 0;
+		return REFERENCED_LOCKED;
 	}
 	mmu_notifier(m, addr);
 	young = !!(*pte & _PAGE_ACCESSED);
 	*pte &= ~_PAGE_ACCESSED;
 	pte_unlock(m, vma->vm_mm, addr);
-	r->mapcount--;
+	(*mapcount)--;
 	return young;
 }
 
-static int page_referenced_anon(struct pyksm *m, struct page *page, struct referenced *r)
+static int page_referenced_anon(struct pyksm *m, struct page *page)
 {
 	struct anon_vma *av = page_lock_anon_vma_read(m, page);
 	struct anon_vma_chain *avc;
-	int referenced = 0;
+	int mapcount = page_mapcount(page), referenced = 0;
 
 	if (!av)
 		return 0;
 	for_each_vma_of_page(m, avc, av, page)
 	{
-		referenced +=
-			page_referenced_one(m, page, avc->vma, vma_address(page, avc->vma), r);
-		if (!r->mapcount)
+		referenced += page_referenced_one(m, page, avc->vma, vma_address(page, avc->vma),
+						  &mapcount);
+		if (!mapcount)
 			break;
 	}
 	anon_vma_unlock(m, av);
@@ -487,25 +488,20 @@ static int page_referenced_anon(struct pyksm *m, struct page *page, struct refer
 
 /*
  * How many ptes have used the page since they were last asked; they forget it now. A KSM page's items can only be
- * walked with the page locked: one that somebody else has locked counts as used. *vm_locked: a VM_LOCKED vma was met.
+ * walked with the page locked: one that somebody else has locked counts as used. And REFERENCED_LOCKED if a locked vma
+ * was met.
  */
-int page_referenced(struct pyksm *m, struct page *page, bool locked, bool *vm_locked)
+int page_referenced(struct pyksm *m, struct page *page, bool locked)
 {
-	struct referenced r = { page_mapcount(page), false };
 	int referenced;
 
-	*vm_locked = false;
 	if (!page_mapped(page) || !(page->mapping & ~PAGE_MAPPING_FLAGS))
 		return 0;
-	if (!PageKsm(page)) {
-		referenced = page_referenced_anon(m, page, &r);
-		*vm_locked = r.vm_locked;
-		return referenced;
-	}
+	if (!PageKsm(page))
+		return page_referenced_anon(m, page);
 	if (!locked && !trylock_page(m, page, PT_REFERENCED_TRYLOCK))
 		return 1;
-	referenced = page_referenced_ksm(m, page, &r);
-	*vm_locked = r.vm_locked;
+	referenced = page_referenced_ksm(m, page);
 	if (!locked)
 		unlock_page(m, page);
 	return referenced;

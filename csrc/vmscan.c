@@ -72,16 +72,16 @@ static bool writeback_puts_off(struct pyksm *m, struct page *page)
 /* What its ptes' having used it earns a page; they forget it. RECLAIM: nothing. */
 static enum verdict page_check_references(struct pyksm *m, struct page *page)
 {
-	bool before = page->flags & PG_referenced, vm_locked;
-	int ptes = page_referenced(m, page, true, &vm_locked);
+	int ptes = page_referenced(m, page, true);
+	bool before = page->flags & PG_referenced;
 
 	page->flags &= ~(uint32_t)PG_referenced;
-	/* At first to have try_to_unmap() find that out; since 5.18 the page has its mark back by now. */
-	if (vm_locked && has(m, FEAT_MLOCK_COUNT))
-		return page->flags & PG_mlocked ? UNEVICTABLE : ACTIVATE;
-	if (vm_locked)
-		return RECLAIM;
 	if (!ptes)
+		return RECLAIM;
+	/* At first to have try_to_unmap() find that out; since 5.18 the page has its mark back by now. */
+	if (ptes & REFERENCED_LOCKED && has(m, FEAT_MLOCK_COUNT))
+		return page->flags & PG_mlocked ? UNEVICTABLE : ACTIVATE;
+	if (ptes & REFERENCED_LOCKED)
 		return RECLAIM;
 	if (!has(m, FEAT_KEEP_YOUNG_ONCE))
 		return ACTIVATE;
@@ -294,14 +294,13 @@ static void shrink_active_list(struct pyksm *m, struct node *node, uint64_t k)
 	isolate_lru_pages(m, node, LRU_ACTIVE_ANON, k, &pages);
 	list_for_each_safe (pos, next, &pages) {
 		struct page *page = page_of_lru(pos);
-		bool vm_locked;
 
 		list_del_init(pos);
 		if (page->flags & PG_mlocked) {
 			putback_lru_page(m, page);
 			continue;
 		}
-		if (page_referenced(m, page, false, &vm_locked))
+		if (page_referenced(m, page, false) & ~REFERENCED_LOCKED)
 			node->recent_rotated++;
 		page->flags &= ~(uint32_t)PG_active;
 		page->flags |= PG_workingset;

@@ -659,8 +659,8 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     Mutant(
         "rmap.c",
-        "r->vm_locked = true;",
-        ";",
+        "return REFERENCED_LOCKED;",
+        "return 0;",
         "page_referenced does not tell of a locked vma",
     ),
     # ---- what only the build with tasks has ----
