@@ -424,8 +424,9 @@ static void note_begin(struct pyksm_judge *j, struct pyksm *m, struct pyksm_prog
 		unsettle_accesses(j, op, op->addr);
 	if (op->kind == PYKSM_OP_MREMAP)
 		unsettle_accesses(j, op, op->to);
-	/* Until 5.18 whoever puts a mark on a page, as ksmd does, does not look whether it still should be there. */
-	j->now.marks_raced |= j->nr_flights > 1 && !has(m, FEAT_MLOCK_COUNT);
+	/* Until 5.18 whoever puts a mark on a page, as ksmd does, does not look whether it still should be there.
+	 * Since then munlock first changes the vma and then comes by: who unmaps a page before that leaves the mark. */
+	j->now.marks_raced |= j->nr_flights > 1;
 	map_begin(j, f);
 }
 
@@ -562,7 +563,9 @@ static bool known_deadlock(const struct pyksm_judge *j, const struct pyksm *m,
 			   const struct pyksm_outcome *out)
 {
 	return !(j->flags & PYKSM_JUDGE_LAST_USER) && !has(m, FEAT_SWAPOFF_PER_MM) &&
-	       strstr(out->text, "__ksm_exit:mmap_sem") && strstr(out->text, "page lock of frame");
+	       (strstr(out->text, "__ksm_exit:mmap_sem") ||
+		strstr(out->text, "munlock_vma_pages_range:lock_page")) &&
+	       strstr(out->text, "page lock of frame");
 }
 
 static void check_outcome(struct pyksm_judge *j, const struct pyksm *m,

@@ -21,6 +21,7 @@ FINDINGS: dict[str, tuple[str, tuple[str, ...]]] = {
     "swapin-while-run-becomes-2": ("run-2", tuple(PROFILES)),
     "swapoff-trusts-a-failed-write": ("content", ("3.9", "4.19")),
     "swapoff-and-ksmd-wait-for-each-other": ("deadlock", ("3.9", "4.19", "4.19.0-unfixed")),
+    "swapoff-waits-for-a-page-of-its-own": ("deadlock", ("3.9", "4.19", "4.19.0-unfixed")),
     "a-child-that-ksm-does-not-know": ("run-2", ("6.12", "6.18")),
     "a-fault-that-blames-memory": ("errno", ("3.9", "4.19", "4.19.0-unfixed")),
     "a-pin-that-blames-memory": ("errno", tuple(PROFILES)),
