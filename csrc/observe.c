@@ -6,14 +6,13 @@
 static void observe_present(struct pyksm *m, pte_t pte, struct pyksm_page *ret)
 {
 	const struct page *page = pfn_to_page(m, pte_pfn(pte));
-	uint32_t flags = page->flags;
 
 	ret->state = pte & _PAGE_SPECIAL ? 'Z' : 'P';
 	ret->pfn = (int64_t)pte_pfn(pte);
 	ret->node = page->nid;
 	ret->ksm = PageKsm(page);
-	ret->swapcache = !!(flags & PG_swapcache);
-	ret->mlocked = !!(flags & PG_mlocked);
+	ret->swapcache = !!(page->flags & PG_swapcache);
+	ret->mlocked = !!(page->flags & PG_mlocked);
 	ret->mapcount = page_mapcount(page);
 }
 
