@@ -47,7 +47,8 @@ static inline void random_op(struct play *p, int task, int i)
 				     PYKSM_OP_MUNMAP,	PYKSM_OP_MREMAP,  PYKSM_OP_MADVISE,
 				     PYKSM_OP_MPROTECT, PYKSM_OP_MIGRATE, PYKSM_OP_SWAPON,
 				     PYKSM_OP_SWAPOFF,	PYKSM_OP_SWAPOUT, PYKSM_OP_KSM,
-				     PYKSM_OP_SCAN,	PYKSM_OP_PIN,	  PYKSM_OP_UNPIN };
+				     PYKSM_OP_SCAN,	PYKSM_OP_PIN,	  PYKSM_OP_UNPIN,
+				     PYKSM_OP_MLOCK,	PYKSM_OP_MUNLOCK };
 	static const int advice[] = { PYKSM_MADV_DONTNEED, PYKSM_MADV_MERGEABLE,
 				      PYKSM_MADV_UNMERGEABLE };
 	struct pyksm_op *op = &p->ops[task][i];

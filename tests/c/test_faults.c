@@ -25,6 +25,8 @@ enum step_kind {
 	READ,
 	MADVISE,
 	MPROTECT,
+	MLOCK,
+	MUNLOCK,
 	MREMAP,
 	MIGRATE,
 	SWAPON,
@@ -60,6 +62,7 @@ static const struct step program[] = {
 	{ WRITE, 2, 0, 6, 2, 0 },
 	{ FORK, 1, 0, 0, 0, 3 },
 	{ MPROTECT, 1, 0, 2, 2, PYKSM_PROT_READ },
+	{ MLOCK, 2, 0, 5, 3, 0 },
 	{ SCAN, 0, 0, 0, 0, 2 },
 	{ WRITE, 3, 0, 0, 1, 5 },
 	{ MREMAP, 3, 0, 4, 2, 1 },
@@ -74,6 +77,8 @@ static const struct step program[] = {
 	{ MUNMAP, 4, 0, 1, 2, 0 },
 	{ MADVISE, 4, 1, 0, 1, PYKSM_MADV_DONTNEED },
 	{ MADVISE, 1, 0, 4, 2, PYKSM_MADV_WILLNEED },
+	{ MLOCK, 3, 0, 1, 2, 0 },
+	{ MUNLOCK, 2, 0, 6, 1, 0 },
 	{ SWAPOFF, 0, 0, 0, 0, 0 },
 	{ SCAN, 0, 0, 0, 0, 3 },
 	{ MADVISE, 2, 0, 0, 3, PYKSM_MADV_UNMERGEABLE },
@@ -145,6 +150,10 @@ static int64_t carry_out(struct pyksm *m, const struct step *s)
 		return madvise_pages(m, s);
 	case MPROTECT:
 		return pyksm_mprotect(m, s->pid, addr, n, s->arg);
+	case MLOCK:
+		return pyksm_mlock(m, s->pid, addr, n);
+	case MUNLOCK:
+		return pyksm_munlock(m, s->pid, addr, n);
 	case MREMAP:
 		return pyksm_mremap(m, s->pid, addr, n, REGION(s->arg));
 	case MIGRATE:

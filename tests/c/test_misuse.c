@@ -76,6 +76,8 @@ static void calls_with_pid(struct pyksm *m, int pid, uint64_t addr)
 	EXPECT(pyksm_mmap(m, pid, 0, 1, -1), -ESRCH);
 	EXPECT(pyksm_munmap(m, pid, addr, 1), -ESRCH);
 	EXPECT(pyksm_mprotect(m, pid, addr, 1, PYKSM_PROT_READ), -ESRCH);
+	EXPECT(pyksm_mlock(m, pid, addr, 1), -ESRCH);
+	EXPECT(pyksm_munlock(m, pid, addr, 1), -ESRCH);
 	EXPECT(pyksm_mremap(m, pid, addr, 1, addr + (1ULL << 30)), -ESRCH);
 	EXPECT(pyksm_madvise(m, pid, addr, 1, PYKSM_MADV_DONTNEED), -ESRCH);
 	EXPECT(pyksm_write_pages(m, pid, addr, 1, data, status), -ESRCH);
@@ -100,6 +102,8 @@ static void calls_with_range(struct pyksm *m, int pid, uint64_t addr, uint64_t n
 
 	REFUSED(pyksm_munmap(m, pid, addr, npages));
 	REFUSED(pyksm_mprotect(m, pid, addr, npages, PYKSM_PROT_READ));
+	REFUSED(pyksm_mlock(m, pid, addr, npages));
+	REFUSED(pyksm_munlock(m, pid, addr, npages));
 	REFUSED(pyksm_mremap(m, pid, addr, npages, good + (1ULL << 30)));
 	REFUSED(pyksm_madvise(m, pid, addr, npages, PYKSM_MADV_MERGEABLE));
 	REFUSED(pyksm_write_pages(m, pid, addr, npages, data, NULL));
