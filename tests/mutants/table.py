@@ -315,7 +315,7 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     Mutant(
         "page_alloc.c",
-        "return bound ? NULL : take_other(m);",
+        "return bound ? no_page(m) : take_other(m);",
         "return take_other(m);",
         "memory bound to a full node is taken elsewhere",
     ),
