@@ -356,6 +356,16 @@ def _mprotect(run: _Run, statement: st.Mprotect) -> Reply:
     return run.on("mprotect", span, PROT[statement.prot])
 
 
+@_does(st.Mlock)
+def _mlock(run: _Run, statement: st.Mlock) -> Reply:
+    return run.on("mlock", run.world.span(statement.process, statement.pages))
+
+
+@_does(st.Munlock)
+def _munlock(run: _Run, statement: st.Munlock) -> Reply:
+    return run.on("munlock", run.world.span(statement.process, statement.pages))
+
+
 @_does(st.Migrate)
 def _migrate(run: _Run, statement: st.Migrate) -> _Outcome:
     span = run.world.span(statement.process, statement.pages)

@@ -31,6 +31,8 @@ enum process_op {
 	P_MREMAP,
 	P_MADVISE,
 	P_MPROTECT,
+	P_MLOCK,
+	P_MUNLOCK,
 	P_WRITE,
 	P_POKE,
 	P_READ,

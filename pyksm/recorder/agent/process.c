@@ -257,6 +257,12 @@ static int call(const struct request *request)
 	case P_MPROTECT:
 		failed = mprotect(addr, size, (int)request->arg);
 		break;
+	case P_MLOCK:
+		failed = mlock(addr, size);
+		break;
+	case P_MUNLOCK:
+		failed = munlock(addr, size);
+		break;
 	case P_PRCTL:
 		failed = prctl((int)request->addr, request->npages, request->arg, request->arg2, 0);
 		reply.value = failed;

@@ -11,6 +11,7 @@
  *   spawn P | fork P Q | exit P          processes by number
  *   mmap P ADDR N NODE (-1: any) | munmap P ADDR N | mremap P ADDR N TO
  *   madvise P ADDR N ADVICE | mprotect P ADDR N PROT | pin P ADDR N | unpin P ADDR N
+ *   mlock P ADDR N | munlock P ADDR N
  *   write P ADDR N VALUE STEP | poke P ADDR BYTE | read P ADDR N
  *   prctl P OPTION ARG2 ARG3 ARG4 | clear_refs P WHAT | sleep MILLISECONDS
  *   migrate P ADDR N NODE
@@ -151,6 +152,16 @@ static int do_madvise(void)
 static int do_mprotect(void)
 {
 	return in_process(P_MPROTECT, number(4), 0);
+}
+
+static int do_mlock(void)
+{
+	return in_process(P_MLOCK, 0, 0);
+}
+
+static int do_munlock(void)
+{
+	return in_process(P_MUNLOCK, 0, 0);
 }
 
 static int do_pin(void)
@@ -312,6 +323,8 @@ static const struct {
 	{ "mremap", do_mremap, false },
 	{ "madvise", do_madvise, false },
 	{ "mprotect", do_mprotect, false },
+	{ "mlock", do_mlock, false },
+	{ "munlock", do_munlock, false },
 	{ "pin", do_pin, false },
 	{ "unpin", do_unpin, false },
 	{ "write", do_write, false },
