@@ -197,10 +197,10 @@ static void check_ksm(struct pyksm_judge *j, struct pyksm *m, const struct pyksm
 	const struct pyksm_op *op = f->op;
 	bool mode = !strcmp(op->key, "merge_across_nodes") || !strcmp(op->key, "max_page_sharing");
 
-	if (mode && f->knob != (int64_t)op->value)
+	if (mode && f->knob != (int64_t)op->value && !f->rivalled)
 		check_trees_empty(j, m, op);
-	if (!strcmp(op->key, "run") && op->value == KSM_RUN_UNMERGE &&
-	    f->knob != KSM_RUN_UNMERGE && /* once more does nothing more */
+	if (!strcmp(op->key, "run") && op->value == KSM_RUN_UNMERGE && f->knob != KSM_RUN_UNMERGE &&
+	    !f->rivalled && /* once more does nothing more */
 	    (!f->raced || j->flags & PYKSM_JUDGE_SWAPIN_RACE)) {
 		j->now.unmerged = true;
 		look_for_ksm_ptes(j, m, p, op->line);
@@ -316,6 +316,13 @@ static bool brings_in(const struct pyksm_op *op)
 	       op->kind == PYKSM_OP_PIN || op->kind == PYKSM_OP_MLOCK;
 }
 
+/* What it changes it may find as it wants it, and do nothing. */
+static bool same_setting(const struct pyksm_op *one, const struct pyksm_op *other)
+{
+	return one->kind == PYKSM_OP_KSM && other->kind == PYKSM_OP_KSM &&
+	       !strcmp(one->key, other->key);
+}
+
 static void note_company(struct pyksm_judge *j, const struct pyksm_op *op)
 {
 	for (uint32_t i = 0; j->nr_flights > 1 && i < j->nr_flights; i++) {
@@ -323,8 +330,10 @@ static void note_company(struct pyksm_judge *j, const struct pyksm_op *op)
 
 		f->overlapped = true;
 		f->unmerges &= !changes_merging(op) && !changes_merging(f->op);
-		for (uint32_t k = 0; k < j->nr_flights; k++)
+		for (uint32_t k = 0; k < j->nr_flights; k++) {
 			f->raced |= brings_in(j->flight[k].op);
+			f->rivalled |= k != i && same_setting(f->op, j->flight[k].op);
+		}
 	}
 }
 

@@ -47,6 +47,7 @@ struct judge_flight {
 	bool overlapped; /* another one was under way at the same time */
 	bool unmerges; /* MADVISE: the range was mergeable and in memory, and stays so */
 	bool raced; /* KSM: pages came in at the same time */
+	bool rivalled; /* KSM: another call writes the same setting meanwhile */
 	bool shortage; /* SWAPOFF: there is no room for what is out */
 	int64_t knob; /* KSM: what the file held before */
 	uint32_t failed[PYKSM_NR_FAULT_KINDS]; /* as the machine counted them before */

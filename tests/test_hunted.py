@@ -44,6 +44,23 @@ HUNTED: dict[str, tuple[tuple[str, ...], str]] = {
           mremap P2 r1[1] r2
         """,
     ),
+    # Two write one setting: the second has nothing to change by then, and pages are merged again.
+    "a setting written twice": (
+        (),
+        """
+        machine agents=0
+        spawn P1
+        mmap P1 r0 2
+        write P1 r0 7
+        madvise P1 r0 mergeable
+        schedule t1@remove_all_stable_nodes:begin t0
+        task t0:
+          ksm merge_across_nodes=0
+        task t1:
+          ksm merge_across_nodes=0
+          scan 3
+        """,
+    ),
     # What is pinned while the range is dropped is dropped, too.
     "pinned on its way out": (
         (),
