@@ -387,13 +387,29 @@ static void check_saved(struct census *c, struct page *page, uint64_t pfn)
 		      (unsigned long long)pfn);
 }
 
-/* Not every page of a locked vma is marked, which reclaim will see to; but what is marked is in one. */
-static void check_mlocked(struct census *c, const struct page *page, uint64_t pfn)
+/* How often it is in mlock's batch. */
+static uint32_t batched_mlocks(const struct census *c, const struct page *page)
+{
+	const struct mlock_batch *batch = &c->m->mlock_batch;
+	uint32_t n = 0;
+
+	for (uint32_t i = 0; i < batch->nr; i++)
+		n += batch->entry[i].page == page;
+	return n;
+}
+
+/*
+ * Not every page of a locked vma is marked, which reclaim will see to; but what is marked is in one, and where it
+ * belongs, unless it still waits for that.
+ */
+static void check_mlocked(struct census *c, const struct page *page, uint64_t pfn, bool waits)
 {
 	bool mlocked = page->flags & PG_mlocked, unevictable = page->flags & PG_unevictable;
 
 	c->mlocked += mlocked;
 	c->unevictable[page->nid] += unevictable && page->flags & PG_lru;
+	if (waits)
+		return;
 	if (mlocked && !(c->marks[pfn] & FRAME_LOCKED))
 		wrong(c, "mlock", "page %llu is marked as locked, and no vma that maps it is",
 		      (unsigned long long)pfn);
@@ -406,7 +422,8 @@ static void check_frame(struct census *c, uint64_t pfn)
 {
 	struct page *page = pfn_to_page(c->m, pfn);
 	bool cached = page->flags & PG_swapcache;
-	int64_t refs = (int64_t)c->ptes[pfn] + cached + c->pins[pfn];
+	uint32_t mlocks = batched_mlocks(c, page);
+	int64_t refs = (int64_t)c->ptes[pfn] + cached + c->pins[pfn] + mlocks;
 
 	check_content_id(c, page, pfn);
 	if (page->flags & PG_buddy) {
@@ -420,7 +437,7 @@ static void check_frame(struct census *c, uint64_t pfn)
 	if (page_count(page) != refs)
 		wrong(c, "page-refcount", "page %llu has %d, counted %lld", (unsigned long long)pfn,
 		      page_count(page), (long long)refs);
-	if (!(page->flags & (PG_lru | PG_batched)) || (page->flags & PG_locked))
+	if ((!(page->flags & (PG_lru | PG_batched)) && !mlocks) || (page->flags & PG_locked))
 		wrong(c, "lru", "page %llu is %s", (unsigned long long)pfn,
 		      page->flags & PG_locked ? "locked" : "on no list");
 	/* Up to 5.7 one could end up mapped and nobody's: see memcontrol.c. */
@@ -431,7 +448,7 @@ static void check_frame(struct census *c, uint64_t pfn)
 	if (cached && swap_cache_pfn(&c->m->swap.info[page->private >> 57],
 				     page->private & ((1ULL << 57) - 1)) != pfn)
 		wrong(c, "swap-cache", "page %llu is not where it says", (unsigned long long)pfn);
-	check_mlocked(c, page, pfn);
+	check_mlocked(c, page, pfn, mlocks);
 	check_exclusive(c, page, pfn);
 	check_saved(c, page, pfn);
 	check_rmap(c, page, pfn);

@@ -484,6 +484,7 @@ struct mmu_gather {
 };
 void unmap_single_vma(struct pyksm *m, struct mmu_gather *tlb, struct vm_area_struct *vma,
 		      uint64_t start, uint64_t end);
+void lru_add_drain_before_zap(struct pyksm *m);
 void tlb_finish_mmu(struct pyksm *m, struct mmu_gather *tlb);
 
 /* mmap.c */
@@ -743,6 +744,7 @@ bool lru_has_batches(const struct pyksm *m);
 void lru_add(struct pyksm *m, struct page *page); /* a page that comes from outside of reclaim */
 void __lru_add(struct pyksm *m, struct page *page); /* the same past the batch */
 bool lru_add_pending(const struct pyksm *m, const struct page *page);
+uint32_t lru_batch_size(const struct pyksm *m);
 void lru_putback(struct pyksm *m, struct page *page);
 void lru_del(struct pyksm *m, struct page *page);
 void lru_add_drain(struct pyksm *m);
@@ -793,9 +795,16 @@ bool cull_agent_page(struct pyksm *m, struct page *page);
 void mlock_vma_page(struct pyksm *m, struct page *page);
 void munlock_vma_page(struct pyksm *m, struct page *page);
 void mlock_new_page(struct pyksm *m, struct page *page);
+void mlock_batch_run(struct pyksm *m);
+static inline void mlock_drain(struct pyksm *m)
+{
+	if (__builtin_expect(m->mlock_batch.nr != 0, 0))
+		mlock_batch_run(m);
+}
 void restore_mlock(struct pyksm *m, struct page *page, const struct vm_area_struct *vma);
 void rmap_mlock(struct pyksm *m, struct page *page, const struct vm_area_struct *vma);
 void rmap_munlock(struct pyksm *m, struct page *page, const struct vm_area_struct *vma);
+void migrated_mlock(struct pyksm *m, const struct vm_area_struct *vma);
 void munlock_vmas(struct pyksm *m, struct vm_area_struct *vma, uint64_t end);
 int do_mlock(struct pyksm *m, struct mm_struct *mm, uint64_t start, uint64_t len, bool on);
 int populate_vma_page_range(struct pyksm *m, struct vm_area_struct *vma, uint64_t start,

@@ -4,7 +4,8 @@
  *
  * A batch shows in two ways: a page in it is not on the LRU, so nothing activates it, and pages that were added
  * come to their list before those that were activated meanwhile. The kernel's batches hold references, ours do
- * not: who goes while he waits leaves his place empty. 3.9's rules do without batches.
+ * not: who goes while he waits leaves his place empty. 3.9's rules do without batches. The batch of mlock.c, of
+ * which references show, is drained with these.
  */
 #include "internal.h"
 
@@ -44,11 +45,10 @@ static void update_page_reclaim_stat(struct pyksm *m, const struct page *page)
 		node->recent_rotated++;
 }
 
-/* A page that is locked is not scanned. What its count was is lost, but for one that waited in a batch. */
+/* A page that is locked is not scanned. What its count was is lost. */
 static RARELY void add_unevictable(struct pyksm *m, struct page *page)
 {
-	if (!(page->flags & PG_unevictable))
-		page->mlock_count = 0;
+	page->mlock_count = 0;
 	page->flags |= PG_unevictable | PG_lru;
 	page->flags &= ~(uint32_t)(PG_active | PG_memcg);
 	m->node[page->nid].nr_lru[LRU_UNEVICTABLE]++;
@@ -120,13 +120,18 @@ static __attribute__((noinline)) void batch_drain(struct pyksm *m, struct lru_ba
 	}
 }
 
+uint32_t lru_batch_size(const struct pyksm *m)
+{
+	return has(m, FEAT_LRU_BATCH_31) ? 31 : 15;
+}
+
 /* The one that fills it takes all others along. */
 static EXPANDED void batch_add(struct pyksm *m, struct lru_batch *batch, struct page *page,
 			       lru_fn fn)
 {
 	page->flags |= PG_batched;
 	batch->pages[batch->nr++] = page;
-	if (batch->nr == (has(m, FEAT_LRU_BATCH_31) ? 31 : 15))
+	if (batch->nr == lru_batch_size(m))
 		batch_drain(m, batch, fn);
 }
 
@@ -158,6 +163,7 @@ void lru_add_drain(struct pyksm *m)
 {
 	batch_drain(m, &m->lru_add, __lru_add);
 	batch_drain(m, &m->lru_activate, __activate_page);
+	mlock_drain(m);
 }
 
 /* ---- what others ask for ---- */

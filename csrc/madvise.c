@@ -53,6 +53,7 @@ static void madvise_dontneed(struct pyksm *m, struct vm_area_struct *vma, uint64
 {
 	struct mmu_gather tlb = { NULL, 0, 0 };
 
+	lru_add_drain_before_zap(m);
 	unmap_single_vma(m, &tlb, vma, start, end);
 	tlb_finish_mmu(m, &tlb);
 }

@@ -234,7 +234,8 @@ static EXPANDED bool reuse_exclusive(struct pyksm *m, struct vm_area_struct *vma
 
 	if (page->flags & PG_anon_exclusive)
 		return true;
-	if (PageKsm(page))
+	/* Three: the pte, the swap cache, and one of the batches, of which the LRU's has none here. */
+	if (PageKsm(page) || page_count(page) + lru_add_pending(m, page) > 3)
 		return false;
 	if (!(page->flags & PG_lru))
 		lru_add_drain(m); /* the kernel's batch might hold the reference that is too many */

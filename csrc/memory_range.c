@@ -250,6 +250,13 @@ void unmap_single_vma(struct pyksm *m, struct mmu_gather *tlb, struct vm_area_st
 	}
 }
 
+/* What is locked is to be known as that when its mappings go. Nobody else minds: it is done at the end again. */
+void lru_add_drain_before_zap(struct pyksm *m)
+{
+	if (has(m, FEAT_MLOCK_COUNT))
+		lru_add_drain(m);
+}
+
 /* No processor can reach the zapped pages any more: now they may go. */
 void tlb_finish_mmu(struct pyksm *m, struct mmu_gather *tlb)
 {

@@ -77,6 +77,7 @@ static void restore_pte(struct pyksm *m, struct page *page, struct vm_area_struc
 	if (vma->vm_flags & VM_LOCKED && has(m, FEAT_MIGRATION_KEEPS_MLOCK) &&
 	    !has(m, FEAT_MLOCK_COUNT))
 		mlock_vma_page(m, page);
+	migrated_mlock(m, vma);
 }
 
 /* No look at the pte without its lock: mremap may be moving an entry here. */

@@ -8,7 +8,8 @@
  * locked vma counts itself in when it comes and out when it goes, as long as the page is on the list of those that
  * are not evictable, which therefore has no links.
  *
- * The kernel collects what is to be done to pages since then in a batch; here it is done at once.
+ * All but the setting of the mark has since then waited in a batch of the processor (2fbb0c10d1e8), with a reference
+ * to the page: to whoever counts references the page is in use until then, and who goes meanwhile is freed then.
  */
 #include "internal.h"
 
@@ -77,32 +78,76 @@ static void change_list(struct pyksm *m, struct page *page)
 	lru_putback(m, page);
 }
 
-/* (kernel: mlock_folio and __mlock_folio) Of a page that somebody has taken off the LRU nobody can count. */
-static void mlock_page(struct pyksm *m, struct page *page)
+/* Of a page that is off the LRU nobody can count; nor of one that has lost its mark meanwhile. */
+static void __mlock_page(struct pyksm *m, struct page *page)
 {
-	set_mlocked(m, page);
-	if (!(page->flags & PG_unevictable)) {
-		if (page->flags & PG_lru)
-			change_list(m, page);
-		else if (lru_add_pending(m, page))
-			page->flags |= PG_unevictable;
-		else
-			return;
-		page->mlock_count = 0;
-	}
-	page->mlock_count++;
+	bool mlocked = page->flags & PG_mlocked, unevictable = page->flags & PG_unevictable;
+
+	if (!(page->flags & PG_lru))
+		return;
+	if (mlocked != unevictable)
+		change_list(m, page);
+	if (mlocked)
+		page->mlock_count++;
+}
+
+static void __mlock_new_page(struct pyksm *m, struct page *page)
+{
+	lru_putback(m, page);
+	if (page->flags & PG_unevictable)
+		page->mlock_count = 1;
 }
 
 /* If the count is of fewer than there are, reclaim will put that right. */
-static void munlock_page(struct pyksm *m, struct page *page)
+static void __munlock_page(struct pyksm *m, struct page *page)
 {
 	if (page->flags & PG_unevictable && page->mlock_count && --page->mlock_count)
 		return;
 	clear_mlocked(m, page);
-	if ((page->flags & (PG_unevictable | PG_lru)) == (PG_unevictable | PG_lru))
+	if (page->flags & PG_unevictable)
 		change_list(m, page);
-	else
-		page->flags &= ~(uint32_t)PG_unevictable;
+}
+
+/* All references go when everything has been done. */
+void mlock_batch_run(struct pyksm *m)
+{
+	static void (*const run[])(struct pyksm *m, struct page *page) = {
+		[MLOCK_LISTED] = __mlock_page,
+		[MLOCK_NEW] = __mlock_new_page,
+		[MLOCK_UNLOCK] = __munlock_page,
+	};
+	struct mlock_batch *batch = &m->mlock_batch;
+	uint32_t n = batch->nr;
+
+	batch->nr = 0;
+	for (uint32_t i = 0; i < n; i++)
+		run[batch->entry[i].kind](m, batch->entry[i].page);
+	for (uint32_t i = 0; i < n; i++)
+		put_page(m, batch->entry[i].page);
+}
+
+/* The one that fills it takes all others along. */
+static void batch_add(struct pyksm *m, struct page *page, enum mlock_kind kind)
+{
+	struct mlock_batch *batch = &m->mlock_batch;
+
+	get_page(page);
+	batch->entry[batch->nr].page = page;
+	batch->entry[batch->nr++].kind = kind;
+	if (batch->nr == lru_batch_size(m))
+		mlock_batch_run(m);
+}
+
+static void mlock_page(struct pyksm *m, struct page *page)
+{
+	set_mlocked(m, page);
+	batch_add(m, page, MLOCK_LISTED);
+}
+
+/* Whether the mark goes will be seen when its turn comes. */
+static void munlock_page(struct pyksm *m, struct page *page)
+{
+	batch_add(m, page, MLOCK_UNLOCK);
 }
 
 /* ---- for the rmap ---- */
@@ -110,12 +155,10 @@ static void munlock_page(struct pyksm *m, struct page *page)
 RARELY void mlock_new_page(struct pyksm *m, struct page *page)
 {
 	set_mlocked(m, page);
-	if (!has(m, FEAT_MLOCK_COUNT)) {
+	if (has(m, FEAT_MLOCK_COUNT))
+		batch_add(m, page, MLOCK_NEW);
+	else
 		lru_add(m, page);
-		return;
-	}
-	lru_putback(m, page);
-	page->mlock_count = 1;
 }
 
 /* While mlock is at the vma's pages itself, another mapping or a walk is not to count them once more. */
@@ -134,16 +177,23 @@ void restore_mlock(struct pyksm *m, struct page *page, const struct vm_area_stru
 		mlock_vma_page(m, page);
 }
 
-/* A mapping of a marked page has gone, and with it perhaps its charge. */
+/* A mapping has gone, of a marked page or from a locked vma, and with it perhaps its charge. */
 RARELY void rmap_munlock(struct pyksm *m, struct page *page, const struct vm_area_struct *vma)
 {
 	uncharge_page(m, page);
 	if (!has(m, FEAT_MLOCK_COUNT)) {
-		if (!page_mapped(page))
+		if (page->flags & PG_mlocked && !page_mapped(page))
 			clear_page_mlock(m, page);
 	} else if (vma->vm_flags & VM_LOCKED) {
 		munlock_page(m, page);
 	}
+}
+
+/* Migration cannot have references left over from its walks. */
+void migrated_mlock(struct pyksm *m, const struct vm_area_struct *vma)
+{
+	if (has(m, FEAT_MLOCK_COUNT) && vma->vm_flags & VM_LOCKED)
+		mlock_drain(m);
 }
 
 /* ---- ranges ---- */

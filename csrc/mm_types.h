@@ -47,8 +47,7 @@ enum page_flag {
 	PG_batched = 1 << 16, /* in a batch of lru.c */
 	PG_anon_exclusive = 1 << 15, /* one process's for certain: 6c287605fd56, 5.19 */
 	PG_agent = 1 << 18, /* an agent's own, see mlock.c: in no frame, mapped by no pte of ours */
-	PG_unevictable =
-		1 << 19, /* on LRU_UNEVICTABLE or on the way there; mlock_count says how often */
+	PG_unevictable = 1 << 19, /* on LRU_UNEVICTABLE; mlock_count says how often */
 };
 
 /* Low bits of page->mapping, as on Linux: 01 anonymous, 11 KSM (the rest may be NULL then). */
@@ -98,6 +97,16 @@ struct node {
 #define MAX_LRU_BATCH 31
 struct lru_batch {
 	struct page *pages[MAX_LRU_BATCH]; /* NULL: has gone */
+	uint32_t nr;
+};
+
+/* What is to be done to pages for being locked or not, see mlock.c. Each entry has a reference of its own. */
+enum mlock_kind { MLOCK_LISTED, MLOCK_NEW, MLOCK_UNLOCK };
+struct mlock_batch {
+	struct {
+		struct page *page;
+		enum mlock_kind kind;
+	} entry[MAX_LRU_BATCH];
 	uint32_t nr;
 };
 
@@ -441,6 +450,7 @@ struct pyksm {
 	struct pyksm_feature_set features; /* of enum feature */
 	uint64_t clock; /* ms */
 	struct lru_batch lru_add, lru_activate;
+	struct mlock_batch mlock_batch;
 	uint32_t max_swapfiles;
 	struct node node[MAX_NODES];
 	struct page *mem_map;

@@ -588,6 +588,7 @@ static void unmap_region(struct pyksm *m, struct mm_struct *mm, struct vm_area_s
 	if (last->vm_next)
 		last->vm_next->vm_prev = first->vm_prev;
 	last->vm_next = NULL;
+	lru_add_drain_before_zap(m);
 	for (vma = first; vma; vma = vma->vm_next)
 		unmap_single_vma(m, &tlb, vma, vma->vm_start, vma->vm_end);
 	for (vma = first; vma; vma = vma->vm_next)
@@ -615,6 +616,7 @@ int do_munmap(struct pyksm *m, struct mm_struct *mm, uint64_t start, uint64_t le
 void exit_mmap(struct pyksm *m, struct mm_struct *mm)
 {
 	munlock_vmas(m, mm->mmap, TASK_SIZE);
+	lru_add_drain_before_zap(m);
 	if (mm->mmap)
 		unmap_region(m, mm, mm->mmap, TASK_SIZE);
 	free_pgd(m, mm);

@@ -406,7 +406,7 @@ void page_remove_rmap(struct pyksm *m, struct page *page, const struct vm_area_s
 {
 	assert(page->_mapcount >= 0);
 	page->_mapcount--; /* mapping stays: swap cache pages are looked up by it */
-	if (__builtin_expect(page->flags & PG_mlocked, 0))
+	if (__builtin_expect(page->flags & PG_mlocked || vma->vm_flags & VM_LOCKED, 0))
 		rmap_munlock(m, page, vma);
 	else
 		uncharge_page(m, page);
@@ -586,8 +586,10 @@ static EXPANDED int unmap_pte(struct pyksm *m, struct page *page, struct vm_area
 		return ret;
 	charged = page->flags & PG_charged;
 	page_remove_rmap(m, page, vma);
-	if (flags == TTU_MIGRATION)
+	if (flags == TTU_MIGRATION) {
 		page->flags |= charged; /* it is not gone, only on its way */
+		migrated_mlock(m, vma);
+	}
 	put_page(m, page);
 	return SWAP_AGAIN;
 }

@@ -256,6 +256,13 @@ static uint64_t isolate_lru_pages(struct pyksm *m, struct node *node, int lru, u
 	return taken;
 }
 
+/* That a turn drains the LRU's batches is enough, but what is found locked comes into batches meanwhile. */
+static void drain_before_isolation(struct pyksm *m)
+{
+	if (has(m, FEAT_MLOCK_COUNT))
+		lru_add_drain(m);
+}
+
 /* Those of the list that stay because they are in use. */
 static uint64_t count_active(const struct list_head *pages)
 {
@@ -273,6 +280,7 @@ static uint64_t shrink_inactive_list(struct pyksm *m, struct node *node, uint64_
 	uint64_t taken, written, reclaimed, active;
 	struct list_head pages;
 
+	drain_before_isolation(m);
 	taken = isolate_lru_pages(m, node, LRU_INACTIVE_ANON, k, &pages);
 	written = COUNTED(m, swap_writepage);
 	reclaimed = shrink_page_list(m, &pages);
@@ -291,6 +299,7 @@ static void shrink_active_list(struct pyksm *m, struct node *node, uint64_t k)
 {
 	struct list_head pages, *pos, *next;
 
+	drain_before_isolation(m);
 	isolate_lru_pages(m, node, LRU_ACTIVE_ANON, k, &pages);
 	list_for_each_safe (pos, next, &pages) {
 		struct page *page = page_of_lru(pos);

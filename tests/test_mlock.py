@@ -30,6 +30,7 @@ SIZE = 64
 BASE = 1 << 32
 RW = PROT_READ | PROT_WRITE
 PROFILES = ("3.9", "4.19", "6.1", "6.12", "6.18")
+COUNTING = ("6.1", "6.12", "6.18")
 
 Make = Callable[..., Engine]
 
@@ -270,10 +271,75 @@ def test_ksm_hands_a_lock_over(make: Make, profile: str) -> None:
     m.swapout([])
     assert states(m, a, 1) + states(m, b, 1) == "PP"
     fill(m, b, 8)
+    assert (page(m, a).mlocked, page(m, b).mlocked) == (profile in COUNTING, True)
+    m.ksm_scan(1)
     assert (page(m, a).mlocked, page(m, b).mlocked) == (False, True)
     m.swapout([])
     assert states(m, a, 1) + states(m, b, 1) == "SP"
     assert m.events() == []
+
+
+# ---- the batch (5.18) ----
+
+
+@pytest.mark.parametrize("profile", COUNTING)
+def test_batch_keeps_ksm_from_a_page(make: Make, profile: str) -> None:
+    """Replaced in a locked vma, the page is still referred to when the child's turn comes."""
+    m = make(profile)
+    parent = m.spawn()
+    m.mmap(parent, 2, BASE)
+    m.madvise(parent, BASE, 2, MADV_MERGEABLE)
+    m.mlock(parent, BASE, 2)
+    m.fork(parent)
+    m.ksm_scan(2)
+    assert m.ksm_read("pages_volatile") == 1
+    m.ksm_scan(1)
+    assert m.ksm_read("pages_volatile") == 0
+
+
+@pytest.mark.parametrize("profile", COUNTING)
+def test_batch_frees_when_drained(make: Make, profile: str) -> None:
+    """Who is replaced in a locked vma goes when the next scan begins."""
+    m = make(profile)
+    pids = process(m, 7), process(m, 7)
+    m.mlock(pids[0], BASE, 1)
+    for pid in pids:
+        m.madvise(pid, BASE, 1, MADV_MERGEABLE)
+    free = m.free_frames()
+    m.ksm_scan(2)
+    assert [page(m, pid).mapcount for pid in pids] == [2, 2]
+    assert m.free_frames() == free
+    assert m.census() == []
+    m.ksm_scan(1)
+    assert m.free_frames() == free + 1
+
+
+@pytest.mark.parametrize(("profile", "copies"), [("6.1", 7), ("6.12", 15), ("6.18", 15)])
+def test_batch_is_drained_when_full(make: Make, profile: str, copies: int) -> None:
+    """Two entries a copy: the last one's new page fills it, its old page comes into the next."""
+    m = make(profile)
+    parent = process(m, *range(1, copies + 2))
+    m.mlock(parent, BASE, copies + 1)
+    child = m.fork(parent)
+    fill(m, parent, *range(100, 100 + copies))
+    assert all(page(m, child, i).mlocked for i in range(copies + 1))
+    fill(m, parent, *range(100, 100 + copies + 1))
+    assert [page(m, child, i).mlocked for i in range(copies + 1)] == [False] * copies + [True]
+    m.exit(parent)
+    assert not page(m, child, copies).mlocked
+
+
+@pytest.mark.parametrize("profile", COUNTING)
+def test_nothing_is_left_in_the_batch(make: Make, profile: str) -> None:
+    m = make(profile)
+    free = m.free_frames()
+    pid = process(m, 7, 7)
+    m.madvise(pid, BASE, 2, MADV_MERGEABLE)
+    m.mlock(pid, BASE, 2)
+    m.ksm_scan(2)
+    m.ksm_write("run", 2)
+    m.exit(pid)
+    assert m.free_frames() == free
 
 
 # ---- what moves and comes back ----

@@ -109,6 +109,7 @@ def _pages(m: Machine, tally: _Tally) -> Iterator[str]:
         if page.mapcount != mapcount:
             yield f"page-mapcount: frame {pfn} says {page.mapcount}, {mapcount} ptes map it"
         wanted = mapcount + page.pins + (m.swap_cache.get(page.private or (-1, 0)) is page)
+        wanted += sum(page is other for _, other in m.mlock_batch)
         if page.count != wanted:
             yield f"page-refcount: frame {pfn} has {page.count} references, not {wanted}"
         if free[pfn] != (0 if page.count else 1):
@@ -145,12 +146,14 @@ def _saved(m: Machine, tally: _Tally) -> Iterator[str]:
 
 def _lru(m: Machine, tally: _Tally) -> Iterator[str]:
     listed: Counter[Page] = Counter()
+    waiting = {page for _, page in m.mlock_batch}
     for node in m.nodes:
         for lru in (node.active, node.inactive, node.root, node.unevictable):
             for page in lru:
                 listed[page] += 1
                 locked = lru is node.unevictable
-                right = page.node == node.nid and page.mlocked == page.unevictable == locked
+                right = page.node == node.nid and page.unevictable == locked
+                right = right and (page.mlocked == locked or page in waiting)
                 if not locked:
                     right = right and page.memcg == (lru is not node.root)
                 if page.memcg and not locked:
@@ -158,6 +161,7 @@ def _lru(m: Machine, tally: _Tally) -> Iterator[str]:
                 if not right or not page.lru:
                     yield f"lru: frame {page.pfn} is on the wrong list"
     listed.update(page for page in m.lru_add_batch if page is not None)
+    listed.update(page for kind, page in m.mlock_batch if kind == "new")
     for page in m.pages.values():
         if page.count and listed[page] != 1:
             yield f"lru: frame {page.pfn} is on {listed[page]} lists"
@@ -166,8 +170,9 @@ def _lru(m: Machine, tally: _Tally) -> Iterator[str]:
 def _mlock(m: Machine, tally: _Tally) -> Iterator[str]:
     """What is marked as locked is in a locked vma, though not all that is in one is marked."""
     marked = [page for page in m.pages.values() if page.mlocked]
+    waiting = {page for _, page in m.mlock_batch}
     for page in marked:
-        if page not in tally.locked:
+        if page not in tally.locked and page not in waiting:
             yield f"mlock: frame {page.pfn} is marked as locked, and no vma that maps it is"
     if len(marked) != m.nr_mlock:
         yield f"mlock: {len(marked)} pages are marked as locked, not {m.nr_mlock}"

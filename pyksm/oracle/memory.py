@@ -194,7 +194,8 @@ def _wp_can_reuse(m: Machine, vma: Vma, page: Page) -> bool:
 
 def _reuse_by_refcount(m: Machine, vma: Vma, page: Page) -> bool:
     """wp_can_reuse_anon_folio(): no reference but this mapping's, once it is out of swap cache."""
-    if page.ksm or page.count > 3:
+    batched = page in m.lru_add_batch  # which has no reference here
+    if page.ksm or page.count + batched > 3:
         return False
     if not page.lru:
         lru_add_drain(m)
@@ -516,6 +517,11 @@ class MmuGather:
     def __init__(self) -> None:
         self.pages: list[Page] = []
 
+    def begin(self, m: Machine) -> None:
+        """What is locked is to be known as that when its mappings go."""
+        if m.has("mlock-count"):
+            lru_add_drain(m)
+
     def finish(self, m: Machine) -> None:
         """tlb_finish_mmu()"""
         lru_add_drain(m)
@@ -526,6 +532,7 @@ class MmuGather:
 
 def zap_page_range(m: Machine, vma: Vma, start: int, end: int) -> None:
     tlb = MmuGather()
+    tlb.begin(m)
     unmap_single_vma(m, tlb, vma, start, end)
     tlb.finish(m)
 

@@ -303,3 +303,4 @@ def _map_again(m: Machine, page: Page, vma: Vma, address: int, swp_pte: int) -> 
     rmap.do_page_add_anon_rmap(m, page, vma, address, exclusive)
     if vma.locked and m.has("migration-keeps-mlock") and not m.has("mlock-count"):
         mlock.mlock_vma_page(m, page)
+    mlock.migrated_mlock(m, vma)

@@ -2,8 +2,8 @@
 
 A page of a locked vma is marked, and then on a list that reclaim does not scan. Until 5.18 there is
 only the mark: whoever unlocks one mapping looks at the others. Since then every mapping of a locked
-vma counts itself in and out (``Page.mlock_count``), as long as the page is on that list; what the
-kernel collects to do later is done at once here. Wherever a mark is missing, reclaim finds out.
+vma counts itself in and out (``Page.mlock_count``), as long as the page is on that list: not at
+once but when the batch of swap.py is drained. Wherever a mark is missing, reclaim finds out.
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ from pyksm.oracle.swap import (
     lru_cache_add,
     lru_cache_add_lru,
     mark_page_accessed,
+    mlock_batch_add,
+    mlock_page_drain,
     putback_lru_page,
     update_page_reclaim_stat,
 )
@@ -87,34 +89,15 @@ def munlock_vmas(m: Machine, vmas: list[Vma]) -> None:
 # --- from 5.18 on
 
 
-def _change_list(m: Machine, page: Page) -> None:
-    active = page.active
-    del_page_from_lru_list(m, page)
-    lru_cache_add_lru(m, page, active)
-
-
 def mlock_folio(m: Machine, page: Page) -> None:
-    """One more mapping locks it. Who has it off the LRU has nothing to count on."""
+    """One more mapping locks it: the mark at once, the rest later."""
     _set_mlocked(m, page)
-    if not page.unevictable:
-        if page.lru:
-            _change_list(m, page)
-        elif page not in m.lru_add_batch:
-            return
-        page.unevictable, page.mlock_count = True, 0
-    page.mlock_count += 1
+    mlock_batch_add(m, "mlock", page)
 
 
 def munlock_folio(m: Machine, page: Page) -> None:
-    """One less. If that was the last that is known of, it is not locked: see what reclaim says."""
-    if page.unevictable and page.mlock_count:
-        page.mlock_count -= 1
-        if page.mlock_count:
-            return
-    _clear_mlocked(m, page)
-    if page.unevictable and page.lru:
-        _change_list(m, page)
-    page.unevictable = False
+    """One less. Whether the mark goes with it will be seen later."""
+    mlock_batch_add(m, "munlock", page)
 
 
 def mlock_vma_pages_range(m: Machine, vma: Vma, start: int, end: int) -> None:
@@ -131,8 +114,7 @@ def mlock_vma_pages_range(m: Machine, vma: Vma, start: int, end: int) -> None:
 def mlock_new_page(m: Machine, page: Page) -> None:
     _set_mlocked(m, page)
     if m.has("mlock-count"):
-        lru_cache_add_lru(m, page, active=False)
-        page.mlock_count = 1
+        mlock_batch_add(m, "new", page)
     else:
         lru_cache_add(m, page, active=False)
 
@@ -144,14 +126,20 @@ def rmap_mlock(m: Machine, page: Page) -> None:
 
 
 def rmap_munlock(m: Machine, page: Page, vma: Vma) -> None:
-    """A mapping of a marked page has gone; before 5.18 with the last one the mark goes (3.7)."""
+    """A mapping has gone; before 5.18 with the last one of a marked page the mark goes (3.7)."""
     if m.has("mlock-count"):
         if vma.locked:
             munlock_folio(m, page)
-    elif not page.mapcount:
+    elif page.mlocked and not page.mapcount:
         _clear_mlocked(m, page)
         if isolate_lru_page(m, page):
             putback_lru_page(m, page)
+
+
+def migrated_mlock(m: Machine, vma: Vma) -> None:
+    """Migration, which cannot have references left over from its walks, has the batch drained."""
+    if vma.locked and m.has("mlock-count"):
+        mlock_page_drain(m)
 
 
 # --- the calls

@@ -349,6 +349,7 @@ def do_munmap(m: Machine, mm: Mm, start: int, end: int) -> int:
 def unmap_region(m: Machine, vmas: list[Vma], start: int, end: int) -> None:
     """All ptes first, then the anon_vmas, and only then are the pages let go."""
     tlb = memory.MmuGather()
+    tlb.begin(m)
     for vma in vmas:
         memory.unmap_single_vma(m, tlb, vma, start, end)
     for vma in vmas:
@@ -359,6 +360,7 @@ def unmap_region(m: Machine, vmas: list[Vma], start: int, end: int) -> None:
 def exit_mmap(m: Machine, mm: Mm) -> None:
     mlock.munlock_vmas(m, mm.vmas)
     vmas, mm.vmas = mm.vmas, []
+    memory.MmuGather().begin(m)
     if vmas:
         unmap_region(m, vmas, 0, TASK_SIZE)
     mm.tables.clear()

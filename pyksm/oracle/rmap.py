@@ -231,7 +231,7 @@ def page_remove_rmap(m: Machine, page: Page, vma: Vma) -> None:
     """The owner stays known after the last mapping: swapoff and swap-in look at it."""
     page.mapcount -= 1
     memcontrol.uncharge_page(m, page)
-    if page.mlocked:
+    if page.mlocked or vma.locked:
         mlock.rmap_munlock(m, page, vma)
 
 
@@ -365,6 +365,7 @@ def try_to_unmap_one(m: Machine, page: Page, vma: Vma, address: int, action: int
     page_remove_rmap(m, page, vma)
     if action == TTU_MIGRATION:
         page.charged = charged  # it is not gone, only on its way
+        mlock.migrated_mlock(m, vma)
     put_page(m, page)
     return SWAP_AGAIN
 

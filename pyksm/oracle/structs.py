@@ -84,7 +84,7 @@ class Page:
     charged: bool = False  #: PageCgroupUsed, see memcontrol.py
     memcg: bool = False  #: on the LRU lists that pressure scans, not on ``Node.root``
     mlocked: bool = False  #: PageMlocked
-    unevictable: bool = False  #: PageUnevictable: on ``Node.unevictable``, or on the way there
+    unevictable: bool = False  #: PageUnevictable: on ``Node.unevictable``
     mlock_count: int = 0  #: while unevictable: how many mappings lock it, or fewer
     agent: Mm | None = None  #: whose locked page it is, see mlock.py: then in no frame
     pins: int = 0  #: references that pin() took, a share of ``count``
@@ -373,6 +373,7 @@ class Machine:
     writes: list[Write] = field(default_factory=list)
     lru_add_batch: list[Page | None] = field(default_factory=list)  #: see swap.py
     activate_batch: list[Page | None] = field(default_factory=list)
+    mlock_batch: list[tuple[str, Page]] = field(default_factory=list)  #: see mlock.py
     just_read: Page | None = None  #: page that this visit of try_to_unuse read, see unuse_pte
     # bookkeeping
     in_use: int = 0

@@ -23,13 +23,12 @@ def lru_list(m: Machine, page: Page) -> OrderedDict[Page, None]:
 
 
 def lru_cache_add_lru(m: Machine, page: Page, active: bool) -> None:
-    """Onto the head of a list, at once: per-CPU batches are not modelled. A page that is locked
-    is none of those that are scanned; who has it off a list forgets its count."""
+    """Onto the head of a list, at once. A page that is locked is none of those that are scanned;
+    who has it off a list forgets its count."""
     page.lru, page.active, page.memcg = True, active, page.charged
     if page.mlocked:
         page.active = False
-        if not page.unevictable:
-            page.unevictable, page.mlock_count = True, 0
+        page.unevictable, page.mlock_count = True, 0
     lru_list(m, page)[page] = None
 
 
@@ -74,6 +73,63 @@ def _drain_activated(m: Machine) -> None:
 def lru_add_drain(m: Machine) -> None:
     _drain_added(m)
     _drain_activated(m)
+    mlock_page_drain(m)
+
+
+# --- mlock's batch: since 5.18 (2fbb0c10d1e8) with a reference for each entry
+
+
+def mlock_batch_add(m: Machine, kind: str, page: Page) -> None:
+    get_page(page)
+    m.mlock_batch.append((kind, page))
+    if len(m.mlock_batch) == pagevec_size(m):
+        mlock_page_drain(m)
+
+
+def mlock_page_drain(m: Machine) -> None:
+    """Do what has been put off. Only then do the references go, and with them who has gone."""
+    batch, m.mlock_batch = m.mlock_batch, []
+    for kind, page in batch:
+        _PUT_OFF[kind](m, page)
+    for _, page in batch:
+        put_page(m, page)
+
+
+def _change_list(m: Machine, page: Page) -> None:
+    active = page.active
+    del_page_from_lru_list(m, page)
+    lru_cache_add_lru(m, page, active)
+
+
+def _mlock_page(m: Machine, page: Page) -> None:
+    """One more mapping locks it. Who has it off the LRU has nothing to count on."""
+    if not page.lru:
+        return
+    if page.mlocked != page.unevictable:
+        _change_list(m, page)
+    if page.mlocked:
+        page.mlock_count += 1
+
+
+def _mlock_new_page(m: Machine, page: Page) -> None:
+    lru_cache_add_lru(m, page, active=False)
+    if page.unevictable:
+        page.mlock_count = 1
+
+
+def _munlock_page(m: Machine, page: Page) -> None:
+    """One less. If that was the last that is known of, it is not locked: see what reclaim says."""
+    if page.unevictable and page.mlock_count:
+        page.mlock_count -= 1
+        if page.mlock_count:
+            return
+    m.nr_mlock -= page.mlocked
+    page.mlocked = False
+    if page.unevictable:
+        _change_list(m, page)
+
+
+_PUT_OFF = {"mlock": _mlock_page, "new": _mlock_new_page, "munlock": _munlock_page}
 
 
 def leave_activate_batch(m: Machine, page: Page) -> None:
@@ -117,6 +173,8 @@ def mark_page_accessed(m: Machine, page: Page) -> None:
     elif not page.active and page.referenced and page in m.lru_add_batch:
         page.active = True  # __lru_cache_activate_page()
         page.referenced = False
+    elif not page.active and page.referenced and ("new", page) in m.mlock_batch:
+        page.referenced = False  # that function looks for it in the LRU's batch, in vain
     else:
         page.referenced = True
 

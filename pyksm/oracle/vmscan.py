@@ -184,6 +184,8 @@ def inactive_anon_is_low(m: Machine, node: Node) -> bool:
 
 def isolate_lru_pages(m: Machine, node: Node, count: int, active: bool) -> list[Page]:
     """The oldest pages of a list, off the LRU and with a reference each, oldest first."""
+    if m.has("mlock-count"):  # who was found to be locked is in batches
+        lru_add_drain(m)
     lru = node.active if active else node.inactive
     pages = list(lru)[:count]
     node.recent_scanned += len(pages)
