@@ -744,7 +744,10 @@ bool lru_has_batches(const struct pyksm *m);
 void lru_add(struct pyksm *m, struct page *page); /* a page that comes from outside of reclaim */
 void __lru_add(struct pyksm *m, struct page *page); /* the same past the batch */
 bool lru_add_pending(const struct pyksm *m, const struct page *page);
-uint32_t lru_batch_size(const struct pyksm *m);
+static inline uint32_t lru_batch_size(const struct pyksm *m)
+{
+	return has(m, FEAT_LRU_BATCH_31) ? 31 : 15;
+}
 void lru_putback(struct pyksm *m, struct page *page);
 void lru_del(struct pyksm *m, struct page *page);
 void lru_add_drain(struct pyksm *m);

@@ -120,11 +120,6 @@ static __attribute__((noinline)) void batch_drain(struct pyksm *m, struct lru_ba
 	}
 }
 
-uint32_t lru_batch_size(const struct pyksm *m)
-{
-	return has(m, FEAT_LRU_BATCH_31) ? 31 : 15;
-}
-
 /* The one that fills it takes all others along. */
 static EXPANDED void batch_add(struct pyksm *m, struct lru_batch *batch, struct page *page,
 			       lru_fn fn)

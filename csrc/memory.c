@@ -227,6 +227,12 @@ static bool reuse_by_refcount(const struct page *page)
 	return !PageKsm(page) && page_count(page) == 1;
 }
 
+/* More than the pte, the swap cache and a batch have: it is not worth draining. The LRU's batch has none here. */
+static inline bool has_many_references(const struct pyksm *m, const struct page *page)
+{
+	return page_count(page) >= 3 && page_count(page) + lru_add_pending(m, page) > 3;
+}
+
 /* From 5.19 (6c287605fd56): a page marked as ours; else it must be, once the swap cache has let go of it. */
 static EXPANDED bool reuse_exclusive(struct pyksm *m, struct vm_area_struct *vma, struct page *page)
 {
@@ -234,8 +240,7 @@ static EXPANDED bool reuse_exclusive(struct pyksm *m, struct vm_area_struct *vma
 
 	if (page->flags & PG_anon_exclusive)
 		return true;
-	/* Three: the pte, the swap cache, and one of the batches, of which the LRU's has none here. */
-	if (PageKsm(page) || page_count(page) + lru_add_pending(m, page) > 3)
+	if (PageKsm(page) || has_many_references(m, page))
 		return false;
 	if (!(page->flags & PG_lru))
 		lru_add_drain(m); /* the kernel's batch might hold the reference that is too many */

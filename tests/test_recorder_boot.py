@@ -46,6 +46,43 @@ SAMPLE = (
 #: Of docs/findings.md, what one process after the other can bring about, and this kernel has.
 FINDINGS = ("moved-page-without-a-place",)
 
+#: What only shows by the references that mlock's batch holds, and what waits in it at all.
+LOCKED = {
+    "replaced-and-referred-to": """
+        spawn P1
+        mmap P1 r0 2
+        madvise P1 r0 mergeable
+        mlock P1 r0
+        fork P1 P2
+        scan 2
+        observe passed-over
+        scan 1
+        observe merged
+    """,
+    "locked-by-both-and-moved": """
+        machine nodes=2
+        swapon S1 150
+        spawn P1
+        mmap P1 r0 24
+        write P1 r0 7
+        madvise P1 r0 mergeable
+        mlock P1 r0
+        fork P1 P2
+        mlock P2 r0[0:20]
+        scan 2
+        observe half
+        write P2 r0[0:18] 9
+        migrate P1 r0[4:12] 1
+        munlock P1 r0[2:9]
+        swapout P1 r0
+        observe stays
+        munlock P2 r0
+        scan 2
+        swapout P2 r0
+        observe out
+    """,
+}
+
 #: Other people's tests that this kernel has the features and the guest the memory nodes for.
 APPLY = {
     peer.name: peer
@@ -77,6 +114,7 @@ def answers(image: str) -> dict[str, dict[str, Any]]:
         texts = {name: packed()["scenarios"][name]["text"] for name in SAMPLE}
         texts |= {f"peers/{name}": peer_text(name) for name in APPLY}
         texts |= {f"findings/{name}": finding_text(name) for name in FINDINGS}
+        texts |= {f"locked/{name}": text for name, text in LOCKED.items()}
         return {name: guest.recorder.record(parse(text, name)) for name, text in texts.items()}
 
 
@@ -112,6 +150,12 @@ def test_as_the_core_answers(name: str, answers: dict[str, dict[str, Any]]) -> N
 def test_findings_are_the_kernels(name: str, answers: dict[str, dict[str, Any]]) -> None:
     """What the judge calls wrong in the model is so in the kernel."""
     found = check.against(parse(finding_text(name), name), "core", answers[f"findings/{name}"])
+    assert not found, "\n".join(map(str, found[:10]))
+
+
+@pytest.mark.parametrize("name", LOCKED)
+def test_locks_are_the_kernels(name: str, answers: dict[str, dict[str, Any]]) -> None:
+    found = check.against(parse(LOCKED[name], name), "core", answers[f"locked/{name}"])
     assert not found, "\n".join(map(str, found[:10]))
 
 

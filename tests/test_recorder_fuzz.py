@@ -121,6 +121,7 @@ def test_programs() -> None:
         assert not any(str(each) == "ksm run=1" for each in program.body)
     used = {each.op for program in programs for each in program.body}
     assert used >= {"swapoff", "scan", "fork", "migrate", "pin", "mremap", "ksm", "swapout"}
+    assert used >= {"mlock", "munlock"}
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@
 
 Swap areas mostly hold everything (a full one leaves to timing what stays in the swap cache, see
 the recordings' README), and together stay below the 320 free pages at which 4.11 to 6.12 begin to
-set slots aside for each CPU. ksmd runs in ``scan`` only.
+set slots aside for each CPU. ksmd runs in ``scan`` only. One program in three locks memory.
 """
 
 from __future__ import annotations
@@ -36,8 +36,9 @@ def program(seed: int, length: int = 45) -> st.Scenario:
     names = Names(nodes=machine.nodes)
     body = _opening(choose, names)
     wanted = choose.integer(length // 2, length * 3 // 2)
+    table = _LOCKING if seed % 3 == 2 else _TABLE
     while len(body) < wanted:
-        statement = _TABLE[choose.integer(0, len(_TABLE) - 1)](choose, names)
+        statement = table[choose.integer(0, len(table) - 1)](choose, names)
         if statement is not None:
             body.append(_tamed(statement, choose, names))
         if choose.integer(1, 100) <= 12:
@@ -98,3 +99,5 @@ _TABLE: tuple[generate.Maker, ...] = (
     _setting,
     _setting,
 )
+#: Of seeds that booted programs and others of ours are not of: those stay what they were.
+_LOCKING = (*_TABLE, *[generate._mlock] * 6, *[generate._munlock] * 3)
