@@ -323,14 +323,14 @@ static bool same_setting(const struct pyksm_op *one, const struct pyksm_op *othe
 	       !strcmp(one->key, other->key);
 }
 
-static void note_company(struct pyksm_judge *j, const struct pyksm_op *op)
+static void note_company(struct pyksm_judge *j)
 {
 	for (uint32_t i = 0; j->nr_flights > 1 && i < j->nr_flights; i++) {
 		struct judge_flight *f = &j->flight[i];
 
 		f->overlapped = true;
-		f->unmerges &= !changes_merging(op) && !changes_merging(f->op);
 		for (uint32_t k = 0; k < j->nr_flights; k++) {
+			f->unmerges &= !changes_merging(j->flight[k].op);
 			f->raced |= brings_in(j->flight[k].op);
 			f->rivalled |= k != i && same_setting(f->op, j->flight[k].op);
 		}
@@ -427,7 +427,7 @@ static void note_begin(struct pyksm_judge *j, struct pyksm *m, struct pyksm_prog
 	}
 	note_before(j, m, p, f);
 	j->nr_flights++;
-	note_company(j, op);
+	note_company(j);
 	if (op->kind == PYKSM_OP_MUNMAP || op->kind == PYKSM_OP_MREMAP ||
 	    op->kind == PYKSM_OP_MPROTECT)
 		unsettle_accesses(j, op, op->addr);

@@ -496,8 +496,16 @@ static void guard(struct pyksm_judge *j, const struct pyksm_op *op, bool half)
 	guard_children(j, op);
 }
 
+/* Even one that fails has cleared the place that it was to go to. */
+static bool goes_to(const struct pyksm_op *op, const struct judge_cell *cell)
+{
+	return op->kind == PYKSM_OP_MREMAP && op->process == cell->process &&
+	       cell->vpn - (op->to >> PAGE_SHIFT) < op->npages;
+}
+
 /* A page that comes to be meets what is under way at its address. */
-static void meet_others(struct pyksm_judge *j, int32_t process, uint64_t vpn)
+static void meet_others(struct pyksm_judge *j, const struct pyksm_op *by, int32_t process,
+			uint64_t vpn)
 {
 	for (uint32_t i = 0; i < j->nr_flights; i++) {
 		const struct judge_flight *f = &j->flight[i];
@@ -505,6 +513,8 @@ static void meet_others(struct pyksm_judge *j, int32_t process, uint64_t vpn)
 		struct judge_cell *cell = find_cell(&j->now, process, vpn);
 		struct judge_value value = { 0, f->tag, IN_FLIGHT };
 
+		if (cell && op != by && goes_to(op, cell))
+			cell->met = true;
 		if (!cell || !covers(op, cell))
 			continue;
 		if (op->kind == PYKSM_OP_WRITE)
@@ -574,7 +584,7 @@ static void mmap_begins(struct pyksm_judge *j, const struct judge_flight *f)
 		if (!make_cell(j, op->process, vpn, f->tag))
 			return;
 		add_value(j, op->process, vpn, (struct judge_value){ 0, f->tag, IN_FLIGHT });
-		meet_others(j, op->process, vpn);
+		meet_others(j, op, op->process, vpn);
 	}
 }
 
@@ -616,7 +626,7 @@ static void mremap_begins(struct pyksm_judge *j, const struct judge_flight *f)
 		if (!new)
 			return;
 		new->guarded = new->unsure = true;
-		meet_others(j, op->process, to + i);
+		meet_others(j, op, op->process, to + i);
 		old = find_cell(&j->now, op->process, first_page(op) + i);
 		if (!old) { /* nobody knows what comes from there, if anything does */
 			add_value(j, op->process, to + i,

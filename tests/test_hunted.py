@@ -44,6 +44,39 @@ HUNTED: dict[str, tuple[tuple[str, ...], str]] = {
           mremap P2 r1[1] r2
         """,
     ),
+    # The same where ksmd has begun before.
+    "ksmd is at work when a child unmerges": (
+        ("4.19", "6.18"),
+        """
+        machine nodes=2 agents=0
+        spawn P1
+        mmap P1 r0 2 node=1
+        write P1 r0 7
+        madvise P1 r0 mergeable
+        schedule t0@ksm_scan_thread:ksm_thread_mutex#2 t1@vma_adjust:anon_vma_lock t0
+        task t0:
+          fork P1 P3
+          scan 2
+        task t1:
+          madvise P3 r0[1] unmergeable
+          poke P3 r0[1] 0 0
+        """,
+    ),
+    # An mremap from nowhere clears where it was to go to, which has been mapped meanwhile.
+    "cleared by an mremap that fails": (
+        ("4.19", "6.1"),
+        """
+        machine agents=0
+        spawn P1
+        schedule t1@syscall:mmap_sem#2 t0@syscall:mmap_sem#2 t1
+        task t0:
+          mmap P1 r1 1
+          fork P1 P2
+        task t1:
+          mremap P1 r1[0] r2
+          mremap P1 r2 r1[0]
+        """,
+    ),
     # Two write one setting: the second has nothing to change by then, and pages are merged again.
     "a setting written twice": (
         (),
