@@ -372,6 +372,8 @@ int populate_vma_page_range(struct pyksm *m, struct vm_area_struct *vma, uint64_
 
 	for (uint64_t addr = start; addr < end && !err; addr += PAGE_SIZE)
 		err = populate_page(m, vma, addr, write);
+	if (has(m, FEAT_MLOCK_COUNT))
+		lru_add_drain(m);
 	return err;
 }
 

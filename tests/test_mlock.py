@@ -330,6 +330,20 @@ def test_batch_is_drained_when_full(make: Make, profile: str, copies: int) -> No
 
 
 @pytest.mark.parametrize("profile", COUNTING)
+def test_faulting_in_ends_with_a_drain(make: Make, profile: str) -> None:
+    """The page that came from swap and was copied has lost its mark: its slot is worth keeping."""
+    m = make(profile)
+    area = m.swapon(16)
+    parent = process(m, 7)
+    m.swapout([])
+    child = m.fork(parent)
+    m.mlock(child, BASE, 1)
+    m.read_pages(parent, BASE, 1)
+    assert page(m, parent).swapcache
+    assert m.swap_count(area, 0) == 0
+
+
+@pytest.mark.parametrize("profile", COUNTING)
 def test_nothing_is_left_in_the_batch(make: Make, profile: str) -> None:
     m = make(profile)
     free = m.free_frames()

@@ -205,8 +205,16 @@ def mm_populate(m: Machine, mm: Mm, start: int, end: int) -> int:
 
 
 def populate_vma_page_range(m: Machine, vma: Vma, start: int, end: int) -> int:
-    """Fault everything in, by a write where that is allowed (so that a page is the process's own).
-    The errors are mlock's."""
+    """Fault everything in; what has come into batches by that is not left there (5.18)."""
+    err = _populate(m, vma, start, end)
+    if m.has("mlock-count"):
+        lru_add_drain(m)
+    return err
+
+
+def _populate(m: Machine, vma: Vma, start: int, end: int) -> int:
+    """By a write where that is allowed (so that a page is the process's own). The errors are
+    mlock's."""
     if not vma.prot:
         return -ENOMEM
     write = bool(vma.prot & PROT_WRITE)
