@@ -617,9 +617,15 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     Mutant(
         "lru.c",
-        "if (batch->nr == (has(m, FEAT_LRU_BATCH_31) ? 31 : 15))",
-        "if (batch->nr == (has(m, FEAT_LRU_BATCH_31) ? 31 : 14))",
+        "if (batch->nr == lru_batch_size(m))",
+        "if (batch->nr + 1 == lru_batch_size(m))",
         "batches of 14 pages instead of 15, on their way to the LRU",
+    ),
+    Mutant(
+        "mlock.c",
+        "batch_add(m, page, MLOCK_UNLOCK);",
+        "__munlock_page(m, page);",
+        "munlock does not wait for the batch",
     ),
     Mutant(
         "mlock.c",
