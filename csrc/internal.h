@@ -497,6 +497,11 @@ struct vm_area_struct *vma_merge(struct pyksm *m, struct mm_struct *mm, struct v
 int split_vma(struct pyksm *m, struct vm_area_struct *vma, uint64_t addr, bool new_below);
 int vma_modify(struct pyksm *m, struct vm_area_struct **vma, struct vm_area_struct *prev,
 	       uint64_t start, uint64_t end, uint64_t flags);
+typedef int (*vma_fixup_fn)(struct pyksm *m, struct vm_area_struct *vma,
+			    struct vm_area_struct **prev, uint64_t start, uint64_t end,
+			    uint64_t flags);
+int fixup_range(struct pyksm *m, struct mm_struct *mm, uint64_t start, uint64_t len, uint64_t flags,
+		vma_fixup_fn fixup);
 int vma_modify_flags(struct pyksm *m, struct vm_area_struct **vma, struct vm_area_struct *prev,
 		     uint64_t start, uint64_t end, uint64_t flags);
 void vma_link(struct mm_struct *mm, struct vm_area_struct *vma);

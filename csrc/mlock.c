@@ -271,8 +271,9 @@ static void mlock_vma_pages_range(struct pyksm *m, struct vm_area_struct *vma, u
 }
 
 static int mlock_fixup(struct pyksm *m, struct vm_area_struct *vma, struct vm_area_struct **prev,
-		       uint64_t start, uint64_t end, uint64_t flags)
+		       uint64_t start, uint64_t end, uint64_t locked)
 {
+	uint64_t flags = (vma->vm_flags & ~VM_LOCKED) | locked;
 	int err = 0;
 
 	if (flags != vma->vm_flags) {
@@ -291,26 +292,7 @@ static int mlock_fixup(struct pyksm *m, struct vm_area_struct *vma, struct vm_ar
 /* -ENOMEM: a hole, or no memory to split a vma; what came before stays done. (kernel: apply_vma_lock_flags) */
 int do_mlock(struct pyksm *m, struct mm_struct *mm, uint64_t start, uint64_t len, bool on)
 {
-	uint64_t end = start + len, stop;
-	struct vm_area_struct *vma = find_vma(mm, start), *prev;
-	int err;
-
-	if (!vma || vma->vm_start > start)
-		return -ENOMEM;
-	prev = start > vma->vm_start ? vma : vma->vm_prev;
-	for (;;) {
-		stop = vma->vm_end < end ? vma->vm_end : end;
-		err = mlock_fixup(m, vma, &prev, start, stop,
-				  (vma->vm_flags & ~VM_LOCKED) | (on ? VM_LOCKED : 0));
-		if (err)
-			return err;
-		start = stop > prev->vm_end ? stop : prev->vm_end;
-		if (start >= end)
-			return 0;
-		vma = prev->vm_next;
-		if (!vma || vma->vm_start != start)
-			return -ENOMEM;
-	}
+	return fixup_range(m, mm, start, len, on ? VM_LOCKED : 0, mlock_fixup);
 }
 
 /* ---- faulting in (kernel: mm/gup.c) ---- */

@@ -375,6 +375,34 @@ struct vm_area_struct *vma_merge(struct pyksm *m, struct mm_struct *mm, struct v
 	return err ? NULL : area;
 }
 
+/*
+ * Each vma's part of a range in turn, as mprotect(2) and mlock(2) go. fixup leaves in *prev the vma that holds what it
+ * has done. -ENOMEM: a hole, what came before it stays changed; or fixup's error.
+ */
+int fixup_range(struct pyksm *m, struct mm_struct *mm, uint64_t start, uint64_t len, uint64_t flags,
+		vma_fixup_fn fixup)
+{
+	uint64_t end = start + len, stop;
+	struct vm_area_struct *vma = find_vma(mm, start), *prev;
+	int err;
+
+	if (!vma || vma->vm_start > start)
+		return -ENOMEM;
+	prev = start > vma->vm_start ? vma : vma->vm_prev;
+	for (;;) {
+		stop = vma->vm_end < end ? vma->vm_end : end;
+		err = fixup(m, vma, &prev, start, stop, flags);
+		if (err)
+			return err;
+		start = stop > prev->vm_end ? stop : prev->vm_end;
+		if (start >= end)
+			return 0;
+		vma = prev->vm_next;
+		if (!vma || vma->vm_start != start)
+			return -ENOMEM;
+	}
+}
+
 /* Split vma at addr; the new one is the lower part (new_below) or the upper. */
 int split_vma(struct pyksm *m, struct vm_area_struct *vma, uint64_t addr, bool new_below)
 {

@@ -65,23 +65,5 @@ static int mprotect_fixup(struct pyksm *m, struct vm_area_struct *vma,
 
 int do_mprotect(struct pyksm *m, struct mm_struct *mm, uint64_t start, uint64_t len, uint64_t flags)
 {
-	uint64_t end = start + len, stop;
-	struct vm_area_struct *vma = find_vma(mm, start), *prev;
-	int err;
-
-	if (!vma || vma->vm_start > start)
-		return -ENOMEM;
-	prev = start > vma->vm_start ? vma : vma->vm_prev;
-	for (;;) {
-		stop = vma->vm_end < end ? vma->vm_end : end;
-		err = mprotect_fixup(m, vma, &prev, start, stop, flags);
-		if (err)
-			return err;
-		start = stop > prev->vm_end ? stop : prev->vm_end;
-		if (start >= end)
-			return 0;
-		vma = prev->vm_next;
-		if (!vma || vma->vm_start != start)
-			return -ENOMEM; /* a hole: what came before it stays changed */
-	}
+	return fixup_range(m, mm, start, len, flags, mprotect_fixup);
 }

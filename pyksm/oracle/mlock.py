@@ -158,23 +158,9 @@ def _mapped(m: Machine, vma: Vma, start: int, end: int) -> list[Page]:
 
 def do_mlock(m: Machine, mm: Mm, start: int, end: int, on: bool) -> int:
     """Lock or unlock; vmas before a hole or a failure stay so."""
-    vma, prev = mmap.find_vma_prev(mm, start)
-    if vma is None or vma.start > start:
-        return -ENOMEM
-    if start > vma.start:
-        prev = vma
-    while True:
-        upto = min(vma.end, end)
-        err, prev = mlock_fixup(m, vma, prev, start, upto, on)
-        if err:
-            return err
-        start = max(upto, prev.end)
-        if start >= end:
-            return 0
-        following = mmap.vma_next(prev)
-        if following is None or following.start != start:
-            return -ENOMEM
-        vma = following
+    return mmap.fixup_range(
+        mm, start, end, lambda vma, prev, low, high: mlock_fixup(m, vma, prev, low, high, on)
+    )
 
 
 def mlock_fixup(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left
+from collections.abc import Callable
 from dataclasses import replace
 from errno import EEXIST, ENOMEM, EPERM
 
@@ -52,6 +53,32 @@ def find_vma_prev(mm: Mm, address: int) -> tuple[Vma | None, Vma | None]:
     if vma is None:
         return None, mm.vmas[-1] if mm.vmas else None
     return vma, vma_prev(vma)
+
+
+#: What is done to one vma's part of a range: (vma, the one before, start, end) to (err, the vma
+#: that is previous from now on).
+Fixup = Callable[[Vma, Vma | None, int, int], tuple[int, Vma]]
+
+
+def fixup_range(mm: Mm, start: int, end: int, fixup: Fixup) -> int:
+    """Vma by vma, as mprotect and mlock go; a hole or an error ends it, what came before stays."""
+    vma, prev = find_vma_prev(mm, start)
+    if vma is None or vma.start > start:
+        return -ENOMEM
+    if start > vma.start:
+        prev = vma
+    while True:
+        upto = min(vma.end, end)
+        err, prev = fixup(vma, prev, start, upto)
+        if err:
+            return err
+        start = max(upto, prev.end)
+        if start >= end:
+            return 0
+        following = vma_next(prev)
+        if following is None or following.start != start:
+            return -ENOMEM
+        vma = following
 
 
 def find_vma_links(mm: Mm, start: int, end: int) -> tuple[bool, Vma | None]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from errno import ENOMEM, EPERM
+from errno import EPERM
 
 from pyksm.oracle import memory, mlock, mmap
 from pyksm.oracle.pgtable import (
@@ -19,23 +19,9 @@ from pyksm.oracle.structs import PAGE_SHIFT, Machine, Mm, Vma
 
 def sys_mprotect(m: Machine, mm: Mm, start: int, end: int, prot: int) -> int:
     """Vmas before a hole or a failure keep their new protection."""
-    vma, prev = mmap.find_vma_prev(mm, start)
-    if vma is None or vma.start > start:
-        return -ENOMEM
-    if start > vma.start:
-        prev = vma
-    while True:
-        upto = min(vma.end, end)
-        err, prev = mprotect_fixup(m, vma, prev, start, upto, prot)
-        if err:
-            return err
-        start = max(upto, prev.end)
-        if start >= end:
-            return 0
-        following = mmap.vma_next(prev)
-        if following is None or following.start != start:
-            return -ENOMEM
-        vma = following
+    return mmap.fixup_range(
+        mm, start, end, lambda vma, prev, low, high: mprotect_fixup(m, vma, prev, low, high, prot)
+    )
 
 
 def mprotect_fixup(
