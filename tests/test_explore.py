@@ -215,3 +215,8 @@ def test_a_scenario_without_tasks_has_one_order(
     told = Ran(capsys, "explore", str(file), "--bug", "ksm-zero-page-rss", "--out", str(out))
     assert told.status == 1
     assert Ran(capsys, "run", str(out)).status == 1
+
+
+def test_a_hunt_without_a_bug_has_all_to_choose_from() -> None:
+    """No theme and no scene is for bugs alone: what hunts are clean of is what they look for."""
+    assert {*small.THEMES, *small.SCENES, small.LOCKED, small.VMAS} == set(small.themes())

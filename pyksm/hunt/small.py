@@ -78,10 +78,10 @@ def seeded(seed: int, profile: str | None = None, bugs: Sequence[Bug] = ()) -> s
 
 
 def themes(bugs: Sequence[Bug] = ()) -> Sequence[Theme]:
-    """What to choose from. With bugs scenes too, and half of it what their rows speak of: mostly
+    """What to choose from: all there is. With bugs half of it is what their rows speak of: mostly
     vmas, where these are about them."""
     if not bugs:
-        return (LOCKED,)
+        return (*THEMES, *SCENES, VMAS, LOCKED)
     rows = [f"{bug.name} {bug.kind} {bug.place}" for bug in bugs]
     known = (*THEMES, *SCENES)
     about = [
