@@ -48,11 +48,22 @@ def machine(
     theme = theme or Theme()
     heads = [st.Machine(profile=profile)] if profile else machines_with(bugs)
     head = choose.pick(heads)
+    if not bugs:
+        head = _mended(head)
     nodes = 2 if _chance(choose, theme.nodes) else 1
     frames = choose.integer(3, 9) if _chance(choose, theme.scarce) else 64
     policies = policies_of(effective(head.profile or DEFAULT, head.on, head.off))
     policy = policies[-1] if _chance(choose, 8) else POLICIES[0]
     return replace(head, nodes=nodes, frames=frames, agents=0, policy=policy)
+
+
+def _mended(head: st.Machine) -> st.Machine:
+    """Without what 4.19 has of the museum unasked (anonvma-double-reuse, CVE-2022-42703): scenes
+    of vmas find it within seconds, and nothing else after that."""
+    had = effective(head.profile or DEFAULT, head.on, head.off)
+    if "anon-vma-reuse" in had and "anon-vma-active-vmas" not in had:
+        return replace(head, on=(*head.on, "anon-vma-active-vmas"))
+    return head
 
 
 def machines_with(bugs: Sequence[Bug]) -> list[st.Machine]:
