@@ -11,6 +11,7 @@ kept in a file, a line of JSON each, and the next call goes on behind it: the ta
 from __future__ import annotations
 
 import json
+import resource
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -26,9 +27,16 @@ from pyksm.hunt.hunt import hunt
 FAR = 10**15
 
 
+def processor() -> float:
+    """Seconds of processor time of this process and of the ones it has waited for."""
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(each.ru_utime + each.ru_stime for each in used)
+
+
 def ran(profile: str, seed: int, seconds: float, jobs: int) -> dict[str, Any]:
     """One hunt. ``seed`` counts from the profile's first."""
     first = list(PROFILES).index(profile) * FAR + seed
+    before = processor()
     made = hunt(profile=profile, seconds=seconds, seed=first, jobs=jobs, shrink=False)
     found = made.hunted
     return {
@@ -38,6 +46,7 @@ def ran(profile: str, seed: int, seconds: float, jobs: int) -> dict[str, Any]:
         "schedules": made.schedules,
         "steps": made.steps,
         "seconds": made.seconds,
+        "processor": processor() - before,
         "jobs": jobs,
         "found": None if found is None else {"seed": found.seed, "wrong": str(found.found.wrong)},
     }
@@ -69,7 +78,7 @@ def lines(results: Sequence[dict[str, Any]]) -> Iterator[str]:
             continue
         sums = [f"{sum(each[name] for each in mine):,}" for name in ("scenarios", "schedules")]
         steps = sum(each["steps"] for each in mine) / 1e6
-        minutes = sum(each["seconds"] * each["jobs"] for each in mine) / 60
+        minutes = sum(each["processor"] for each in mine) / 60
         found = "; ".join(each["found"]["wrong"] for each in mine if each["found"]) or "nothing"
         yield (
             f"| {profile} | {sums[0]} | {sums[1]} | {steps:,.0f} million | {minutes:.1f} min "
