@@ -446,6 +446,24 @@ def test_pageout_takes_what_nobody_else_maps(make: Make) -> None:
         old.madvise(pid, BASE, 1, MADV_PAGEOUT)
 
 
+@pytest.mark.parametrize("wait", [True, False])
+@pytest.mark.parametrize("profile", ["6.1", "6.12", "6.18"])
+def test_pressure_goes_by_what_is_on_the_lists(make: Make, profile: str, wait: bool) -> None:
+    """Three pages that MADV_PAGEOUT has written wait in the batch, so two active ones are too many
+    for the empty inactive list, and go too. (Booted 6.1.192 and 6.12.117 answer so.)"""
+    m = make(profile)
+    pid = process(m, 1, 2, 3, 4, 5)
+    m.swapout([(pid, BASE, 5)])  # there is nowhere to: that makes them active
+    assert states(m, pid, 5) == "PPPPP"
+    m.swapon(16)
+    if not wait:
+        m.madvise(pid, BASE + 2 * PAGE, 3, MADV_PAGEOUT)
+        m.ksm_scan(1)  # drains
+    m.swapout([(pid, BASE + 2 * PAGE, 3)])
+    assert states(m, pid, 5) == ("SSSSS" if wait else "PPSSS")
+    assert m.swapcached() == 0
+
+
 def test_pageout_of_what_cannot_be_read(make: Make) -> None:
     m = make("6.18")
     pid = process(m, 1)

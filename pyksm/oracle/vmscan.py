@@ -37,7 +37,7 @@ def swapout(m: Machine, ranges: list[Range]) -> None:
     while idle < IDLE_TURNS and not _is_out(m, ranges):
         before = _progress(m)
         _clear_young(m)
-        try_to_free_mem_cgroup_pages(m)
+        _turn(m)
         page_io.complete_writes(m)
         idle = 0 if _progress(m) != before else idle + 1
 
@@ -90,13 +90,24 @@ class ScanControl:
     skipped_deactivate: bool = False
 
 
-def try_to_free_mem_cgroup_pages(m: Machine) -> None:
-    """One call. Where it freed nothing, active pages that it had to leave alone may be why: once
-    more, and now deactivated they are (b91ac374346b)."""
-    lru_add_drain(m)
+def _turn(m: Machine) -> None:
+    """One call, by a caller that drains where it would be, or has been, in vain. (On the recorded
+    4.19.0 somebody always has.)"""
+    lists = any(node.inactive or node.active for node in m.nodes)
+    if not lists or not m.has("keep-young-once"):
+        lru_add_drain(m)
+    if try_to_free_mem_cgroup_pages(m) == 0:
+        lru_add_drain(m)
+
+
+def try_to_free_mem_cgroup_pages(m: Machine) -> int:
+    """How many pages it freed. Where it freed none, active ones that it had to leave alone may be
+    why: once more, and now deactivated they are (b91ac374346b)."""
     sc = ScanControl()
-    if not _descend(m, sc) and sc.skipped_deactivate and m.has("keep-young-once"):
-        _descend(m, ScanControl(force_deactivate=True))
+    freed = _descend(m, sc)
+    if freed == 0 and sc.skipped_deactivate and m.has("keep-young-once"):
+        freed = _descend(m, ScanControl(force_deactivate=True))
+    return freed
 
 
 def _descend(m: Machine, sc: ScanControl) -> int:
@@ -184,8 +195,7 @@ def inactive_anon_is_low(m: Machine, node: Node) -> bool:
 
 def isolate_lru_pages(m: Machine, node: Node, count: int, active: bool) -> list[Page]:
     """The oldest pages of a list, off the LRU and with a reference each, oldest first."""
-    if m.has("mlock-count"):  # who was found to be locked is in batches
-        lru_add_drain(m)
+    lru_add_drain(m)  # only now: how long the lists are has been looked at before
     lru = node.active if active else node.inactive
     pages = list(lru)[:count]
     node.recent_scanned += len(pages)

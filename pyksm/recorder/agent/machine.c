@@ -247,6 +247,8 @@ int machine_swapout(const struct span *spans, unsigned named, unsigned all)
 
 	for (unsigned k = 0; k < named; k++)
 		page_out(&spans[k]);
+	/* Pressure that finds them still being written takes others in their place. */
+	wait_for_writes();
 	while (fruitless < 16) {
 		uint64_t wanted = facts_resident(spans, named ? named : all);
 		uint64_t now[3] = { facts_resident(spans, all), facts_swapcached(),
