@@ -821,6 +821,7 @@ int mm_populate(struct pyksm *m, struct mm_struct *mm, uint64_t start, uint64_t 
 
 /* migrate.c */
 struct page *migration_entry_page(const struct pyksm *m, pte_t pte);
+struct page *migration_entry_to_page(struct pyksm *m, swp_entry_t entry);
 void migration_entry_wait(struct pyksm *m, struct mm_struct *mm, uint64_t addr);
 void remove_migration_ptes(struct pyksm *m, struct page *old, struct page *new);
 int do_move_pages(struct pyksm *m, struct mm_struct *mm, uint64_t addr, uint64_t npages, int node,

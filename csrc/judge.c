@@ -230,7 +230,7 @@ static void check_unmerged(struct pyksm_judge *j, struct pyksm *m, const struct 
 		if (!pte_present(pte) || pte & _PAGE_SPECIAL ||
 		    !PageKsm(pfn_to_page(m, pte_pfn(pte))))
 			continue;
-		if (pte & _PAGE_PROTNONE && has(m, FEAT_BREAK_SKIPS_PROT_NONE))
+		if (pte & _PAGE_PROTNONE && passes_over(j, m))
 			continue;
 		judge_wrong(j, 7, op->line, "unmergeable",
 			    "process %d maps KSM page %llu at 0x%llx after MADV_UNMERGEABLE",
@@ -536,6 +536,8 @@ static void check_event(struct pyksm_judge *j, const struct pyksm *m, const char
 		judge_wrong(j, 9, 0, "lock-order", "%s", event);
 	else if (!strncmp(event, "BUG: soft lockup", 16))
 		judge_wrong(j, 9, 0, "livelock", "%s", event);
+	else if (!strncmp(event, "BUG: a migration entry", 22) && entry_is_astray(j, m))
+		return;
 	else if (!strncmp(event, "BUG: ", 5))
 		judge_wrong(j, 5, 0, "oops", "%s", event);
 	else if (!strncmp(event, "nr_swap_pages", 13))
@@ -595,7 +597,8 @@ int pyksm_judge_finish(struct pyksm_judge *j, struct pyksm *m, struct pyksm_prog
 		check_event(j, m, m->events[i]);
 	if (out)
 		check_outcome(j, m, out);
-	if (m->dead && (!out || out->end == PYKSM_END_DONE) && !j->now.nr_wrong)
+	if (m->dead && (!out || out->end == PYKSM_END_DONE) && !j->now.nr_wrong &&
+	    !entry_is_astray(j, m))
 		judge_wrong(j, 5, 0, "oops", "%s", m->oops);
 	if (!m->dead && !j->nr_flights) {
 		look_at_contents(j, m, p);

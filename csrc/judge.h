@@ -145,6 +145,8 @@ void look_at_census(struct pyksm_judge *j, struct pyksm *m, uint32_t line);
 void look_for_half_ksm(struct pyksm_judge *j, struct pyksm *m);
 void look_at_rest(struct pyksm_judge *j, struct pyksm *m);
 bool userfault_excuses(const struct pyksm_judge *j, const struct pyksm *m);
+bool passes_over(const struct pyksm_judge *j, const struct pyksm *m);
+bool entry_is_astray(const struct pyksm_judge *j, const struct pyksm *m);
 bool any_ksm_pte(const struct pyksm *m);
 
 #endif

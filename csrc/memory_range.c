@@ -4,8 +4,8 @@
 
 /* ---- fork ---- */
 /* What comes back when the migration is over must be writable in neither, nor known to be one's alone. */
-static RARELY void copy_non_swap_entry(const struct pyksm *m, struct mm_struct *dst,
-				       swp_entry_t entry, pte_t *src_pte)
+static RARELY void copy_non_swap_entry(struct pyksm *m, struct mm_struct *dst, swp_entry_t entry,
+				       pte_t *src_pte)
 {
 	pte_t marks = has(m, FEAT_SOFT_DIRTY) ? *src_pte & swp_soft_dirty(m) : 0;
 	enum migration_kind kind;
@@ -13,6 +13,7 @@ static RARELY void copy_non_swap_entry(const struct pyksm *m, struct mm_struct *
 
 	if (!is_migration_entry(m, entry, &kind))
 		return;
+	migration_entry_to_page(m, entry);
 	if (!bugged(m, BUG_RSS_LEAK_ACROSS_MIGRATION))
 		dst->anon_rss++; /* which it goes on to be: 9f9f1acd713d */
 	if (kind == MIGRATION_READ)
@@ -194,12 +195,14 @@ static void gather(struct pyksm *m, struct mmu_gather *tlb, struct page *page)
 }
 
 /* A page on its way is the migration's, and counts here no more (9f9f1acd713d). Others are counted nowhere. */
-static RARELY void zap_non_swap_entry(const struct pyksm *m, struct mm_struct *mm,
-				      swp_entry_t entry)
+static RARELY void zap_non_swap_entry(struct pyksm *m, struct mm_struct *mm, swp_entry_t entry)
 {
 	enum migration_kind kind;
 
-	if (is_migration_entry(m, entry, &kind) && !bugged(m, BUG_RSS_LEAK_ACROSS_MIGRATION))
+	if (!is_migration_entry(m, entry, &kind))
+		return;
+	migration_entry_to_page(m, entry);
+	if (!bugged(m, BUG_RSS_LEAK_ACROSS_MIGRATION))
 		mm->anon_rss--;
 }
 

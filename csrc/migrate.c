@@ -17,6 +17,19 @@ struct page *migration_entry_page(const struct pyksm *m, pte_t pte)
 	return pfn_to_page(m, migration_entry_pfn(entry));
 }
 
+/* Who meets such an entry relies on it that its page is locked as long as it stands (BUG_ON(!PageLocked)). */
+struct page *migration_entry_to_page(struct pyksm *m, swp_entry_t entry)
+{
+	struct page *page = pfn_to_page(m, migration_entry_pfn(entry));
+
+#ifdef PYKSM_TASKS
+	if (!(page->flags & PG_locked))
+		oops(m, "a migration entry stands for frame %llu, which is not locked",
+		     (unsigned long long)migration_entry_pfn(entry));
+#endif
+	return page;
+}
+
 /*
  * Until the page that was at addr can be seen where it has gone: it is locked as long. Until 5.17 (ffa65753c431)
  * whoever waited had a reference to it, of which its migration might fail. mmap_sem is held, so the table stays.
@@ -30,8 +43,8 @@ void migration_entry_wait(struct pyksm *m, struct mm_struct *mm, uint64_t addr)
 	if (!pte)
 		return;
 	pte_lock(m, mm, addr, PT_MIGRATION_WAIT_PTL);
-	page = migration_entry_page(m, *pte);
-	assert(!page || in_task(m)); /* else nobody migrates it, and the wait is for ever */
+	page = migration_entry_page(m, *pte) ? migration_entry_to_page(m, pte_to_swp_entry(m, *pte))
+					     : NULL;
 	if (page && !page_count(page))
 		page = NULL;
 	if (page && hold)

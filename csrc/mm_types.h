@@ -460,6 +460,8 @@ struct pyksm {
 	int64_t in_use, peak;
 	uint64_t memory_denied; /* how often there was no page, or no place in the swap cache */
 	uint64_t oom_leaked; /* faults that came to VM_FAULT_OOM with memory enough */
+	uint64_t
+		entries_astray; /* migration entries for KSM pages moved to where no rmap_item says */
 	int64_t nr_mlock; /* NR_MLOCK: frames with PG_mlocked */
 	struct pool pool[NR_POOLS];
 	struct process *procs;

@@ -41,6 +41,14 @@ static void unlock_ptes(struct pyksm *m, const struct mm_struct *mm, uint64_t fr
 	pte_unlock(m, mm, from);
 }
 
+/* Where break_ksm() has passed a page over, see follow_page(), nothing finds the entry any more. */
+static void note_entry_astray(struct pyksm *m, pte_t pte)
+{
+	const struct page *page = migration_entry_page(m, pte);
+
+	m->entries_astray += page && PageKsm(page);
+}
+
 /* ptes move as they are, swap entries too: no count changes, and page->index stays right. */
 static int move_page_tables(struct pyksm *m, struct vm_area_struct *vma, uint64_t from, uint64_t to,
 			    uint64_t len)
@@ -59,6 +67,8 @@ static int move_page_tables(struct pyksm *m, struct vm_area_struct *vma, uint64_
 		lock_ptes(m, mm, addr, to + (addr - from));
 		if (!pte_none(*src)) {
 			COUNT(m, move_pte);
+			if (in_task(m))
+				note_entry_astray(m, *src);
 			*dst = move_soft_dirty_pte(m, *src);
 			*src = 0;
 		}

@@ -211,6 +211,8 @@ enum pyksm_judge_flags {
 	PYKSM_JUDGE_UNKNOWN_CHILD = 128,
 	/* so does a fault that lays it on memory that its slot was free for a moment */
 	PYKSM_JUDGE_LEAKED_OOM = 256,
+	/* so does a KSM page that unmerging passes over for want of access, and what comes of moving it */
+	PYKSM_JUDGE_PASSED_OVER = 512,
 };
 
 struct pyksm_wrong {

@@ -59,6 +59,7 @@ def flags(
         | lib.PYKSM_JUDGE_LAST_USER
         | lib.PYKSM_JUDGE_UNKNOWN_CHILD
         | lib.PYKSM_JUDGE_LEAKED_OOM
+        | lib.PYKSM_JUDGE_PASSED_OVER
     )
     return (
         (lib.PYKSM_JUDGE_EACH if each else 0)
