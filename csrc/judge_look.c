@@ -547,6 +547,7 @@ static void check_all_gone(struct pyksm_judge *j, struct pyksm *m)
 	}
 	if (m->dead)
 		return;
+	lru_add_drain(m); /* mlock's batch has references */
 	if (quiet_census(j, m, false) > 0)
 		each_line(j, 0, ", when all have exited");
 	if (m->in_use)

@@ -256,14 +256,15 @@ void unmap_single_vma(struct pyksm *m, struct mmu_gather *tlb, struct vm_area_st
 /* What is locked is to be known as that when its mappings go. Nobody else minds: it is done at the end again. */
 void lru_add_drain_before_zap(struct pyksm *m)
 {
-	if (has(m, FEAT_MLOCK_COUNT))
+	if (has(m, FEAT_MLOCK_COUNT) && !has(m, FEAT_ZAP_LEAVES_BATCHES))
 		lru_add_drain(m);
 }
 
 /* No processor can reach the zapped pages any more: now they may go. */
 void tlb_finish_mmu(struct pyksm *m, struct mmu_gather *tlb)
 {
-	lru_add_drain(m);
+	if (!has(m, FEAT_ZAP_LEAVES_BATCHES))
+		lru_add_drain(m);
 	for (size_t i = 0; i < tlb->nr; i++) {
 		free_swap_cache(m, tlb->pages[i]);
 		put_page(m, tlb->pages[i]);

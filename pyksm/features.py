@@ -398,6 +398,10 @@ FEATURES: tuple[Feature, ...] = (
         "of them that was found in use lately",
     ),
     Feature(
+        "zap-leaves-batches", "reclaim", "6.14", ("1aa43598c03b",),
+        "munmap, exit and MADV_DONTNEED leave pages in the LRU's batches where they are",
+    ),
+    Feature(
         "lru-batch-31", "reclaim", "6.9", (),
         "31 pages wait for the LRU together, not 15",
     ),

@@ -202,8 +202,10 @@ def test_a_child_has_no_locks(make: Make, profile: str) -> None:
     m.swapout([])
     assert states(m, parent, 2) == "PP"
     m.munmap(parent, BASE, 1)
+    m.spawn()  # drains where munmap does not
     assert not page(m, child).mlocked
     m.exit(parent)
+    m.spawn()
     assert not page(m, child, 1).mlocked
     m.swapout([])
     assert states(m, child, 2) == "SS"
@@ -326,6 +328,7 @@ def test_batch_is_drained_when_full(make: Make, profile: str, copies: int) -> No
     fill(m, parent, *range(100, 100 + copies + 1))
     assert [page(m, child, i).mlocked for i in range(copies + 1)] == [False] * copies + [True]
     m.exit(parent)
+    m.spawn()
     assert not page(m, child, copies).mlocked
 
 
@@ -353,7 +356,30 @@ def test_nothing_is_left_in_the_batch(make: Make, profile: str) -> None:
     m.ksm_scan(2)
     m.ksm_write("run", 2)
     m.exit(pid)
+    m.spawn()
     assert m.free_frames() == free
+
+
+@pytest.mark.parametrize("by", ["munmap", "dontneed", "exit"])
+@pytest.mark.parametrize("profile", COUNTING)
+def test_who_zaps_drains_until_6_13(make: Make, profile: str, by: str) -> None:
+    """The page that a copy has replaced loses its mark then; on a running 6.18.44 it keeps it."""
+    m = make(profile)
+    other = process(m, 3, 4)
+    parent = process(m, 1)
+    m.mlock(parent, BASE, 1)
+    child = m.fork(parent)
+    fill(m, parent, 2)
+    assert page(m, child).mlocked
+    if by == "munmap":
+        m.munmap(other, BASE, 1)
+    elif by == "dontneed":
+        m.madvise(other, BASE, 1, MADV_DONTNEED)
+    else:
+        m.exit(other)
+    assert page(m, child).mlocked == (profile == "6.18")
+    m.mlock(parent, BASE, 1)
+    assert not page(m, child).mlocked
 
 
 # ---- what moves and comes back ----

@@ -519,12 +519,13 @@ class MmuGather:
 
     def begin(self, m: Machine) -> None:
         """What is locked is to be known as that when its mappings go."""
-        if m.has("mlock-count"):
+        if m.has("mlock-count") and not m.has("zap-leaves-batches"):
             lru_add_drain(m)
 
     def finish(self, m: Machine) -> None:
         """tlb_finish_mmu()"""
-        lru_add_drain(m)
+        if not m.has("zap-leaves-batches"):
+            lru_add_drain(m)
         for page in self.pages:
             swap_state.free_page_and_swap_cache(m, page)
         self.pages.clear()
