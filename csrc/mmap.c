@@ -275,10 +275,10 @@ static void swallow(struct pyksm *m, struct vm_area_struct *vma)
 
 /*
  * Move the border between vma and its successor, or let vma swallow successors that end by end. copied: the vma that
- * what comes in is from, where that is neither.
+ * what comes in is from, where that is neither. flags: what vma is to have then.
  */
 static int vma_move_end(struct pyksm *m, struct vm_area_struct *vma, uint64_t start, uint64_t end,
-			uint64_t pgoff, struct vm_area_struct *copied)
+			uint64_t pgoff, struct vm_area_struct *copied, uint64_t flags)
 {
 	struct mm_struct *mm = vma->vm_mm;
 	struct vm_area_struct *next = vma->vm_next;
@@ -323,6 +323,9 @@ static int vma_move_end(struct pyksm *m, struct vm_area_struct *vma, uint64_t st
 		vma->vm_start = start;
 		vma->vm_end = border;
 		vma->vm_pgoff = pgoff;
+		/* Until 4.9 the caller alone sets them: walks come to the new pages before that (e86f15ee64d8). */
+		if (has(m, FEAT_MERGE_HANDS_FLAGS_OVER))
+			vma->vm_flags = flags;
 		if (remove)
 			vma_unlink(mm, next);
 		put_in_trees(vma);
@@ -363,15 +366,18 @@ struct vm_area_struct *vma_merge(struct pyksm *m, struct mm_struct *mm, struct v
 	    can_vma_merge(m, prev, flags, src, node)) {
 		if (before && are_anon_vmas_compatible(prev, next))
 			end = next->vm_end;
-		err = vma_move_end(m, prev, prev->vm_start, end, prev->vm_pgoff, copied);
+		err = vma_move_end(m, prev, prev->vm_start, end, prev->vm_pgoff, copied,
+				   prev->vm_flags);
 		return err ? NULL : prev;
 	}
 	if (!before)
 		return NULL;
 	if (prev && addr < prev->vm_end)
-		err = vma_move_end(m, prev, prev->vm_start, addr, prev->vm_pgoff, NULL);
+		err = vma_move_end(m, prev, prev->vm_start, addr, prev->vm_pgoff, NULL,
+				   prev->vm_flags);
 	else
-		err = vma_move_end(m, area, addr, next->vm_end, next->vm_pgoff - pglen, copied);
+		err = vma_move_end(m, area, addr, next->vm_end, next->vm_pgoff - pglen, copied,
+				   next->vm_flags);
 	return err ? NULL : area;
 }
 

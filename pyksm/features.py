@@ -126,6 +126,11 @@ FEATURES: tuple[Feature, ...] = (
         needs=("anon-vma-reuse",),
     ),
     Feature(
+        "merge-hands-flags-over", "rmap", "4.9", ("e86f15ee64d8",),
+        "a range that becomes part of the vma behind it has that one's flags before an rmap walk "
+        "can see it",
+    ),
+    Feature(
         "migrate-swapcache-entries", "rmap", "4.4", (),
         "migrating a page that is in the swap cache leaves migration entries, not swap entries",
     ),

@@ -23,7 +23,7 @@ from pyksm.engine import (
 from pyksm.errors import MachineError
 from pyksm.hunt.explore import Bounds, explore
 from pyksm.hunt.judge import judge
-from pyksm.scenario import engines, parse
+from pyksm.scenario import engines, parse, run
 
 PAGE = 4096
 SIZE = 64
@@ -493,6 +493,35 @@ def test_a_page_that_cannot_be_read(make: Make, profile: str) -> None:
 
 
 # ---- tasks ----
+
+
+@pytest.mark.parametrize("handed", [True, False])
+@pytest.mark.parametrize("profile", ["4.19", "6.1", "6.18"])
+def test_a_merge_hands_its_flags_over(profile: str, handed: bool) -> None:
+    """Reclaim comes to the page behind one that is being unlocked while their vmas are made one.
+    Until 4.9 (e86f15ee64d8) it finds that one locked, and marks it for good."""
+    scenario = parse(
+        f"""
+        machine profile={profile} {"" if handed else "without=merge-hands-flags-over"} agents=0
+        swapon S1 16
+        spawn P1
+        mmap P1 r0 2
+        write P1 r0 7
+        mlock P1 r0[0]
+        schedule a@unlink_anon_vmas:anon_vma_lock b a
+        task a:
+          munlock P1 r0[0]
+        task b:
+          swapout P1 r0[1]
+        join
+        swapout *
+        observe
+        """
+    )
+    observed = run(scenario, "core")["results"][-1]["observation"]
+    marked = profile == "4.19" and not handed
+    assert observed["processes"]["P1"]["r0"]["state"] == ("SP" if marked else "SS")
+
 
 #: Reclaim, ksmd and a child, each beside a process that locks what it has.
 RACES = {
