@@ -352,6 +352,21 @@ static void unsettle_accesses(struct pyksm_judge *j, const struct pyksm_op *op, 
 	}
 }
 
+/* Who is on the way to be mergeable when run becomes 2: unmerging may come by too early for them. */
+static uint64_t becoming_mergeable(const struct pyksm_judge *j)
+{
+	uint64_t who = 0;
+
+	for (uint32_t k = 0; k < j->nr_flights; k++) {
+		const struct pyksm_op *op = j->flight[k].op;
+
+		if ((op->kind == PYKSM_OP_MADVISE && op->arg == PYKSM_MADV_MERGEABLE) ||
+		    (op->kind == PYKSM_OP_PRCTL && op->arg))
+			who |= process_bit(op->process);
+	}
+	return who;
+}
+
 static void note_before(struct pyksm_judge *j, struct pyksm *m, const struct pyksm_program *p,
 			struct judge_flight *f)
 {
@@ -372,7 +387,7 @@ static void note_before(struct pyksm_judge *j, struct pyksm *m, const struct pyk
 		if (!strcmp(op->key, "run")) {
 			j->now.unmerged &= op->value == KSM_RUN_UNMERGE;
 			if (m->ksm.run != KSM_RUN_UNMERGE)
-				j->now.tainted = 0;
+				j->now.tainted = becoming_mergeable(j);
 		}
 	} else if (op->kind == PYKSM_OP_SCAN) {
 		j->now.unmerged = false;

@@ -10,6 +10,26 @@ from pyksm.scenario import parse
 
 #: Why it looked wrong, the profiles it was seen with (none: each), and the scenario.
 HUNTED: dict[str, tuple[tuple[str, ...], str]] = {
+    # Who was about to become mergeable when run became 2: its page has become a KSM page through a
+    # child that was mergeable before.
+    "about to be mergeable": (
+        ("6.12", "6.18"),
+        """
+        machine agents=0
+        spawn P2
+        mmap P2 r0 2
+        write P2 r0 7
+        fork P2 P3
+        fork P3 P4
+        schedule t2@__ksm_enter:mmlist_lock#2 t0
+        task t0:
+          ksm run=2
+        task t2:
+          prctl P4 memory_merge 1
+          scan 3
+          madvise P2 r0 mergeable
+        """,
+    ),
     # The page is away and has come back while the read is under way, whose fault was in between.
     "moved away and back": (
         ("4.19", "6.1"),
