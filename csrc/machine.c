@@ -247,7 +247,8 @@ int pyksm_spawn(struct pyksm *m)
 	else
 		pid_is_taken(m);
 	mlock_spawn(m);
-	lru_add_drain(m); /* an agent begins by locking its memory, which does that */
+	if (pid > 0)
+		lru_add_drain(m); /* an agent begins by locking its memory, which does that */
 	return pid;
 }
 
@@ -277,7 +278,8 @@ int pyksm_fork(struct pyksm *m, int pid)
 	if (!mm)
 		return leave_mm(m, parent, -ENOMEM);
 	err = fork_into(m, mm, parent);
-	lru_add_drain(m);
+	if (err > 0)
+		lru_add_drain(m);
 	return err;
 }
 
