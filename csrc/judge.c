@@ -362,7 +362,7 @@ static uint64_t becoming_mergeable(const struct pyksm_judge *j)
 
 		if ((op->kind == PYKSM_OP_MADVISE && op->arg == PYKSM_MADV_MERGEABLE) ||
 		    (op->kind == PYKSM_OP_PRCTL && op->arg))
-			who |= process_bit(op->process);
+			who |= family_bits(j, op->process);
 	}
 	return who;
 }

@@ -121,6 +121,7 @@ bool judge_contents_init(struct pyksm_judge *j);
 void map_begin(struct pyksm_judge *j, struct judge_flight *f);
 void map_end(struct pyksm_judge *j, struct judge_flight *f);
 void flight_release(struct judge_flight *f);
+uint64_t family_bits(const struct pyksm_judge *j, int32_t process);
 struct judge_cell *find_cell(struct judge_state *s, int32_t process, uint64_t vpn);
 uint32_t find_content(const struct pyksm_judge *j, const unsigned char *bytes);
 bool set_has(const struct judge_set *set, uint32_t content);

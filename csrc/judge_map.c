@@ -694,15 +694,29 @@ static void mremap_ends(struct pyksm_judge *j, const struct judge_flight *f)
 	}
 }
 
+/* The process, and who is being forked from it: what comes now may be for them too. */
+uint64_t family_bits(const struct pyksm_judge *j, int32_t process)
+{
+	uint64_t bits = process_bit(process);
+
+	for (uint32_t k = 0; k < j->nr_flights; k++) {
+		const struct pyksm_op *op = j->flight[k].op;
+
+		if (op->kind == PYKSM_OP_FORK && op->process == process)
+			bits |= process_bit(op->child);
+	}
+	return bits;
+}
+
 /* It becomes mergeable with what it has: unmerging may have passed by. */
 static void taint(struct pyksm_judge *j, const struct pyksm_op *op)
 {
-	j->now.tainted |= process_bit(op->process);
+	j->now.tainted |= family_bits(j, op->process);
 }
 
 static void veil(struct pyksm_judge *j, const struct pyksm_op *op)
 {
-	j->now.veiled |= process_bit(op->process);
+	j->now.veiled |= family_bits(j, op->process);
 }
 
 void map_begin(struct pyksm_judge *j, struct judge_flight *f)
