@@ -129,10 +129,6 @@ bool set_has(const struct judge_set *set, uint32_t content);
 void describe_set(const struct pyksm_judge *j, const struct judge_set *set, char *buf, size_t len);
 void describe_content(const struct pyksm_judge *j, const unsigned char *bytes, char *buf,
 		      size_t len);
-static inline uint64_t process_bit(int32_t process)
-{
-	return process >= 0 && process < 64 ? 1ULL << process : 0;
-}
 static inline bool cell_sure(const struct judge_cell *cell)
 {
 	return cell && cell->there && !cell->going && !cell->guarded;

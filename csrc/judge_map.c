@@ -408,6 +408,11 @@ static void read_begins(struct pyksm_judge *j, struct judge_flight *f)
 		f->seen[cell->vpn - first_page(op)] = cell->set;
 }
 
+static uint64_t process_bit(int32_t process)
+{
+	return process >= 0 && process < 64 ? 1ULL << process : 0;
+}
+
 static void fork_begins(struct pyksm_judge *j, const struct pyksm_op *op)
 {
 	struct judge_state *s = &j->now;
