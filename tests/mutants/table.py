@@ -150,6 +150,19 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     Mutant(
         "vmscan.c",
+        "if (nothing_to_scan(m) || !has(m, FEAT_KEEP_YOUNG_ONCE))",
+        "",
+        "reclaim drains the batches before it looks at the lists' lengths",
+    ),
+    Mutant(
+        "memory_range.c",
+        "if (!has(m, FEAT_ZAP_LEAVES_BATCHES))",
+        "",
+        "zapped pages are freed with the batches drained first, as until 6.13",
+        after="void tlb_finish_mmu",
+    ),
+    Mutant(
+        "vmscan.c",
         "	if (may_be_disturbed(m))",
         "	if (false)",
         "pages that come back behind what swapout has seen stay in",
