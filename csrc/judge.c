@@ -549,6 +549,8 @@ static void check_event(struct pyksm_judge *j, const struct pyksm *m, const char
 {
 	if (!strncmp(event, "BUG: lock order", 15))
 		judge_wrong(j, 9, 0, "lock-order", "%s", event);
+	else if (known_livelock(j, m, event))
+		return;
 	else if (!strncmp(event, "BUG: soft lockup", 16))
 		judge_wrong(j, 9, 0, "livelock", "%s", event);
 	else if (!strncmp(event, "BUG: a migration entry", 22) && entry_is_astray(j, m))
@@ -599,7 +601,7 @@ static void check_outcome(struct pyksm_judge *j, const struct pyksm *m,
 {
 	if (out->end == PYKSM_END_DEADLOCK && !known_deadlock(j, m, out))
 		judge_wrong(j, 9, 0, "deadlock", "%s", out->text);
-	else if (out->end == PYKSM_END_LIVELOCK)
+	else if (out->end == PYKSM_END_LIVELOCK && !known_livelock(j, m, out->text))
 		judge_wrong(j, 9, 0, "livelock", "%s", out->text);
 }
 
@@ -613,7 +615,7 @@ int pyksm_judge_finish(struct pyksm_judge *j, struct pyksm *m, struct pyksm_prog
 	if (out)
 		check_outcome(j, m, out);
 	if (m->dead && (!out || out->end == PYKSM_END_DONE) && !j->now.nr_wrong &&
-	    !entry_is_astray(j, m))
+	    !known_oops(j, m))
 		judge_wrong(j, 5, 0, "oops", "%s", m->oops);
 	if (!m->dead && !j->nr_flights) {
 		look_at_contents(j, m, p);

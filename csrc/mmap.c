@@ -326,6 +326,8 @@ static int vma_move_end(struct pyksm *m, struct vm_area_struct *vma, uint64_t st
 		/* Until 4.9 the caller alone sets them: walks come to the new pages before that (e86f15ee64d8). */
 		if (has(m, FEAT_MERGE_HANDS_FLAGS_OVER))
 			vma->vm_flags = flags;
+		else
+			m->flags_late += vma->vm_flags != flags;
 		if (remove)
 			vma_unlink(mm, next);
 		put_in_trees(vma);

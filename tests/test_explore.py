@@ -217,6 +217,13 @@ def test_a_scenario_without_tasks_has_one_order(
     assert Ran(capsys, "run", str(out)).status == 1
 
 
+def test_a_scenario_may_join_no_tasks(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """As one that is shrunk may."""
+    file = tmp_path / "joined.ksm"
+    file.write_text("spawn A\njoin\nmmap A r 1\n")
+    assert Ran(capsys, "explore", str(file)).status == 0
+
+
 def test_a_hunt_without_a_bug_has_all_to_choose_from() -> None:
     """No theme and no scene is for bugs alone: what hunts are clean of is what they look for."""
     assert {*small.THEMES, *small.SCENES, small.LOCKED, small.VMAS} == set(small.themes())

@@ -19,6 +19,7 @@ FINDINGS: dict[str, tuple[str, tuple[str, ...]]] = {
     "moved-page-without-a-place": ("ksm-rmap", tuple(each for each in PROFILES if each != "3.9")),
     "no-access-and-passed-over": ("run-2", ("6.1",)),
     "migration-entry-astray": ("oops", ("6.1",)),
+    "a-pte-of-its-neighbour": ("livelock", ("3.9",)),
     "item-of-a-node-that-is-gone": ("ksm-rmap", ("3.9",)),
     "swapin-while-run-becomes-2": ("run-2", tuple(PROFILES)),
     "swapoff-trusts-a-failed-write": ("content", ("3.9", "4.19")),

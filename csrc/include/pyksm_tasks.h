@@ -213,6 +213,8 @@ enum pyksm_judge_flags {
 	PYKSM_JUDGE_LEAKED_OOM = 256,
 	/* so does a KSM page that unmerging passes over for want of access, and what comes of moving it */
 	PYKSM_JUDGE_PASSED_OVER = 512,
+	/* so does a fault that has no end, on a pte which came back while its vma was being taken in */
+	PYKSM_JUDGE_LATE_FLAGS = 1024,
 };
 
 struct pyksm_wrong {

@@ -14,7 +14,7 @@ from typing import Any
 
 from pyksm.errors import InputError
 from pyksm.scenario import engines
-from pyksm.scenario.statements import Scenario
+from pyksm.scenario.statements import Scenario, Statement, parts
 from pyksm.tasks.arrays import Arrays, Ops
 from pyksm.tasks.compile import Program, Resolver, compiled
 from pyksm.tasks.core import ffi, lib
@@ -60,6 +60,7 @@ def flags(
         | lib.PYKSM_JUDGE_UNKNOWN_CHILD
         | lib.PYKSM_JUDGE_LEAKED_OOM
         | lib.PYKSM_JUDGE_PASSED_OVER
+        | lib.PYKSM_JUDGE_LATE_FLAGS
     )
     return (
         (lib.PYKSM_JUDGE_EACH if each else 0)
@@ -99,7 +100,7 @@ def program_of(scenario: Scenario) -> Program:
     if groups:
         return compiled(scenario, len(groups) - 1)
     resolver = Resolver()
-    steps = resolver.steps(scenario.body)
+    steps = resolver.steps([each for each in parts(scenario.body) if isinstance(each, Statement)])
     processes, areas = tuple(resolver.processes), tuple(resolver.areas)
     return Program((), steps, (), (), None, processes, areas)
 
