@@ -551,8 +551,10 @@ static void may_be_inherited(struct pyksm_judge *j, int32_t process, uint64_t vp
 
 		if (fork->kind == PYKSM_OP_FORK && fork->process == process)
 			cell = make_cell(j, fork->child, vpn, tag);
-		if (cell)
-			cell->guarded = cell->unsure = cell->set.any = true;
+		if (!cell)
+			continue;
+		cell->guarded = cell->unsure = true;
+		add_value(j, fork->child, vpn, (struct judge_value){ NO_CONTENT, 0, j->now.clock });
 	}
 }
 
@@ -646,15 +648,17 @@ static void mremap_begins(struct pyksm_judge *j, const struct judge_flight *f)
 }
 
 /* It holds what came while it moved, and nothing of what was there before. */
-static void arrive(struct judge_cell *cell, const struct judge_cell *old,
-		   const struct judge_flight *f, uint64_t now)
+static void arrive(struct pyksm_judge *j, struct judge_cell *cell, const struct judge_cell *old,
+		   const struct judge_flight *f)
 {
-	settle(&cell->set, f, now);
+	settle(&cell->set, f, j->now.clock);
 	cell->there = old && old->there;
 	cell->guarded = !old || old->guarded || cell->met;
 	cell->unsure = !old || old->unsure || cell->met;
 	cell->soft = old && old->soft;
-	cell->set.any |= f->overlapped; /* a write may have gone to what was there before */
+	if (f->overlapped) /* a write may have gone to what was there before */
+		add_value(j, cell->process, cell->vpn,
+			  (struct judge_value){ NO_CONTENT, 0, j->now.clock });
 }
 
 /* What mremap could not unmap is there, and empty; and so it is in a child that is being made. */
@@ -682,9 +686,8 @@ static void mremap_ends(struct pyksm_judge *j, const struct judge_flight *f)
 
 	for_each_cell (&j->now, cell, op->process, to, op->npages)
 		if (!half)
-			arrive(cell,
-			       find_cell(&j->now, op->process, cell->vpn - to + first_page(op)), f,
-			       j->now.clock);
+			arrive(j, cell,
+			       find_cell(&j->now, op->process, cell->vpn - to + first_page(op)), f);
 	going(j, op, -1);
 	if (!half) {
 		remove_cells(&j->now, op->process, first_page(op), op->npages);

@@ -50,6 +50,23 @@ HUNTED: dict[str, tuple[tuple[str, ...], str]] = {
         ksm run=2
         """,
     ),
+    # It was moved to where another move under way takes it from, and was written there; the child
+    # that is made then has it where that one takes it to.
+    "moved on while it is written": (
+        ("4.19", "6.18"),
+        """
+        machine agents=0
+        spawn P1
+        mmap P1 r0 1
+        schedule t0@syscall:mmap_sem t1@syscall:mmap_sem t0@syscall:mmap_sem t1
+        task t0:
+          mremap P1 r0[0] r1
+          write P1 r1[0] 7
+          fork P1 P2
+        task t1:
+          mremap P1 r1 r2
+        """,
+    ),
     # The page is away and has come back while the read is under way, whose fault was in between.
     "moved away and back": (
         ("4.19", "6.1"),
