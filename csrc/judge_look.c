@@ -59,6 +59,12 @@ static void check_content(struct pyksm_judge *j, const struct judge_cell *cell,
 		    cell->process, got, (unsigned long long)cell->vpn << PAGE_SHIFT, expected);
 }
 
+/* clear_refs has come by a migration entry for a page that may be written: docs/findings.md. */
+static bool untracked(const struct pyksm_judge *j, const struct pyksm *m)
+{
+	return m->entries_cleared && !(j->flags & PYKSM_JUDGE_CLEARED_ENTRY);
+}
+
 /* Soft-dirty: written and never cleared. Merging forgets it, and until 5.19 swapoff does. */
 static void check_soft(struct pyksm_judge *j, const struct pyksm *m, const struct mm_struct *mm,
 		       const struct judge_cell *cell)
@@ -69,7 +75,7 @@ static void check_soft(struct pyksm_judge *j, const struct pyksm *m, const struc
 	bool soft;
 
 	if (!has(m, FEAT_SWAPOFF_SOFT_DIRTY) || !cell->soft || j->now.scanned || !pte ||
-	    pte_none(*pte) || !vma || vma->vm_flags & VM_SOFTDIRTY)
+	    pte_none(*pte) || !vma || vma->vm_flags & VM_SOFTDIRTY || untracked(j, m))
 		return;
 	soft = *pte & (pte_present(*pte) ? _PAGE_SOFT_DIRTY : swp_soft_dirty(m));
 	if (!soft && !is_swapin_error_entry(m, pte_to_swp_entry(m, *pte)))

@@ -461,6 +461,7 @@ struct pyksm {
 	uint64_t memory_denied; /* how often there was no page, or no place in the swap cache */
 	uint64_t flags_late; /* vmas taken in by one of other flags: walks see those for a moment */
 	uint64_t oom_leaked; /* faults that came to VM_FAULT_OOM with memory enough */
+	uint64_t entries_cleared; /* migration entries for writable pages that clear_refs came by */
 	uint64_t entries_astray; /* migration entries for KSM pages, moved where no item says */
 	int64_t nr_mlock; /* NR_MLOCK: frames with PG_mlocked */
 	struct pool pool[NR_POOLS];

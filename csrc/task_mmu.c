@@ -2,12 +2,24 @@
 /* /proc/PID/clear_refs: who wants to know what is used, or written, from now on (kernel: fs/proc/task_mmu.c). */
 #include "internal.h"
 
-static void clear_soft_dirty(const struct pyksm *m, pte_t *pte)
+/* A migration entry stays one for a page that may be written: no write will fault (docs/findings.md). */
+static void note_entry_cleared(struct pyksm *m, pte_t pte)
 {
-	if (pte_present(*pte))
+	enum migration_kind kind;
+
+	m->entries_cleared += is_migration_entry(m, pte_to_swp_entry(m, pte), &kind) &&
+			      kind == MIGRATION_WRITE;
+}
+
+static void clear_soft_dirty(struct pyksm *m, pte_t *pte)
+{
+	if (pte_present(*pte)) {
 		*pte &= ~(_PAGE_RW | _PAGE_SOFT_DIRTY); /* the next write has to fault */
-	else if (!pte_none(*pte))
+	} else if (!pte_none(*pte)) {
+		if (in_task(m))
+			note_entry_cleared(m, *pte);
 		*pte &= ~swp_soft_dirty(m);
+	}
 }
 
 static void clear_young(const struct pyksm *m, pte_t *pte)

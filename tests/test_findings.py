@@ -20,6 +20,7 @@ FINDINGS: dict[str, tuple[str, tuple[str, ...]]] = {
     "no-access-and-passed-over": ("run-2", ("6.1",)),
     "migration-entry-astray": ("oops", ("6.1",)),
     "a-pte-of-its-neighbour": ("livelock", ("3.9",)),
+    "cleared-while-it-moves": ("soft-dirty", ("6.12", "6.18")),
     "item-of-a-node-that-is-gone": ("ksm-rmap", ("3.9",)),
     "swapin-while-run-becomes-2": ("run-2", tuple(PROFILES)),
     "swapoff-trusts-a-failed-write": ("content", ("3.9", "4.19")),

@@ -8,6 +8,7 @@ else be skipped.
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -19,6 +20,7 @@ from typing import Any
 
 import pytest
 from peers import PEERS, Peer
+from races.boot import console
 from recordings import held_against, packed
 from scn import SCENARIOS, Answer
 
@@ -160,6 +162,21 @@ def test_findings_are_the_kernels(name: str, answers: dict[str, dict[str, Any]])
     """What the judge calls wrong in the model is so in the kernel."""
     found = check.against(parse(finding_text(name), name), "core", answers[f"findings/{name}"])
     assert not found, "\n".join(map(str, found[:10]))
+
+
+def test_a_migration_entry_goes_astray(image: str) -> None:
+    """What hunting found in the model stops this kernel. It is a race, though: it may miss."""
+    said = console(image, "migration-entry-astray", 60)
+    if "kernel BUG" not in said:
+        assert "race: " in said, said[-2000:]
+        pytest.skip("60 seconds were not enough for this race")
+    assert "migration_entry" in said
+
+
+def test_clear_refs_beside_migration(image: str) -> None:
+    """No write is lost here: migration makes the pte of a dirty page soft-dirty, until 6.12."""
+    said = console(image, "cleared-while-it-moves", 5)
+    assert re.search(r"race: \d+ rounds, [1-9]\d+ pages moved, 0 written pages not", said), said
 
 
 @pytest.mark.parametrize("name", BATCHED)

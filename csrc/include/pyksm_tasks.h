@@ -215,6 +215,8 @@ enum pyksm_judge_flags {
 	PYKSM_JUDGE_PASSED_OVER = 512,
 	/* so does a fault that has no end, on a pte which came back while its vma was being taken in */
 	PYKSM_JUDGE_LATE_FLAGS = 1024,
+	/* so does a write that is not tracked, because clear_refs found its page on its way to another frame */
+	PYKSM_JUDGE_CLEARED_ENTRY = 2048,
 };
 
 struct pyksm_wrong {

@@ -61,6 +61,7 @@ def flags(
         | lib.PYKSM_JUDGE_LEAKED_OOM
         | lib.PYKSM_JUDGE_PASSED_OVER
         | lib.PYKSM_JUDGE_LATE_FLAGS
+        | lib.PYKSM_JUDGE_CLEARED_ENTRY
     )
     return (
         (lib.PYKSM_JUDGE_EACH if each else 0)

@@ -1,0 +1,67 @@
+"""Races among the findings, tried on a booted kernel: ``boot.py KERNEL RACE [SECONDS [apart]]``.
+
+KERNEL is a Debian package of a kernel, RACE the name of a program here, which becomes the init of a
+guest with two processors and two memory nodes (qemu without KVM, a host thread each). Shows what
+the guest's console said. docs/findings.md says what is to be expected.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from pyksm.recorder import package
+from pyksm.recorder.guest import QEMU
+
+HERE = Path(__file__).parent
+NODE_MIB = 256
+BOOT_SECONDS = 120
+
+
+def console(kernel: str, race: str, seconds: int, *arguments: str) -> str:
+    """What the guest said until it ended: by itself, by a panic, or after ``seconds`` and some."""
+    with tempfile.TemporaryDirectory() as directory:
+        where = Path(directory)
+        compile_ = ("gcc", "-O1", "-Wall", "-Wextra", "-D_GNU_SOURCE", "-static", "-pthread")
+        program = where / "init"
+        subprocess.run((*compile_, str(HERE / f"{race}.c"), "-o", str(program)), check=True)
+        read = package.read([kernel])
+        files = [(name, 0o040755, b"") for name in ("dev", "proc", "sys")]
+        files.append(("init", 0o100755, program.read_bytes()))
+        (where / "kernel").write_bytes(read.image)
+        (where / "initrd").write_bytes(package.cpio(files, [("dev/console", 5, 1)]))
+        said = where / "console"
+        given = " ".join((str(seconds), *arguments))
+        process = subprocess.Popen(_command(where, said, given))
+        try:
+            with contextlib.suppress(subprocess.TimeoutExpired):  # it will say no more
+                process.wait(BOOT_SECONDS + seconds)
+        finally:
+            process.kill()
+            process.wait()
+        return said.read_text("utf-8", "replace")
+
+
+def _command(where: Path, said: Path, given: str) -> Sequence[str]:
+    command = [QEMU, "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"]
+    command += ["-machine", "pc,mem-merge=off", "-accel", "tcg,thread=multi", "-smp", "2"]
+    command += ["-m", str(2 * NODE_MIB)]
+    for node, cpus in enumerate((",cpus=0-1", "")):
+        command += ["-object", f"memory-backend-ram,id=m{node},size={NODE_MIB}M"]
+        command += ["-numa", f"node,nodeid={node},memdev=m{node}{cpus}"]
+    command += ["-kernel", str(where / "kernel"), "-initrd", str(where / "initrd")]
+    options = "console=ttyS0 panic=-1 oops=panic quiet loglevel=4 mitigations=off"
+    command += ["-append", f"{options} -- {given}", "-serial", f"file:{said}"]
+    return command
+
+
+def main(kernel: str, race: str, seconds: str = "60", *arguments: str) -> None:
+    print(console(kernel, race, int(seconds), *arguments), end="")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
