@@ -67,22 +67,22 @@ def lines(results: Sequence[dict[str, Any]]) -> Iterator[str]:
     yield (
         "Scenarios at random, some schedules of each, judged as `pyksm hunt` does without `--bug`. "
         "What [findings.md](findings.md) tells of is left out. Processor time is that of all "
-        "processes that hunted."
+        "processes that hunted, and of nothing else that ran meanwhile."
     )
     yield ""
-    yield "| profile | scenarios | schedules | steps | processor time | found |"
-    yield "| --- | --- | --- | --- | --- | --- |"
+    yield "| profile | scenarios | schedules | steps | time | processor time | found |"
+    yield "| --- | --- | --- | --- | --- | --- | --- |"
     for profile in PROFILES:
         mine = [each for each in results if each["profile"] == profile]
         if not mine:
             continue
         sums = [f"{sum(each[name] for each in mine):,}" for name in ("scenarios", "schedules")]
         steps = sum(each["steps"] for each in mine) / 1e6
-        minutes = sum(each["processor"] for each in mine) / 60
+        took, used = (sum(each[of] for each in mine) / 60 for of in ("seconds", "processor"))
         found = "; ".join(each["found"]["wrong"] for each in mine if each["found"]) or "nothing"
         yield (
-            f"| {profile} | {sums[0]} | {sums[1]} | {steps:,.0f} million | {minutes:.1f} min "
-            f"| {found} |"
+            f"| {profile} | {sums[0]} | {sums[1]} | {steps:,.0f} million | {took:.1f} min "
+            f"| {used:.1f} min | {found} |"
         )
 
 
