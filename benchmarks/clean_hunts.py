@@ -84,6 +84,12 @@ def lines(results: Sequence[dict[str, Any]]) -> Iterator[str]:
             f"| {profile} | {sums[0]} | {sums[1]} | {steps:,.0f} million | {took:.1f} min "
             f"| {used:.1f} min | {found} |"
         )
+    if any(each["found"] for each in results):
+        yield ""
+        yield (
+            "Each of what was found ended one hunt, and the next went on behind it. It was Linux's "
+            "([findings.md](findings.md)) or a mistake of the judge (`tests/test_hunted.py`)."
+        )
 
 
 @click.command(help=__doc__, context_settings={"help_option_names": ["-h", "--help"]})
