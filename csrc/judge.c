@@ -547,14 +547,12 @@ void judge_swapoff_ended(struct pyksm_judge *j, struct pyksm *m, const struct py
 /* ---- the end ---- */
 static void check_event(struct pyksm_judge *j, const struct pyksm *m, const char *event)
 {
+	if (known_oops(j, m, event))
+		return;
 	if (!strncmp(event, "BUG: lock order", 15))
 		judge_wrong(j, 9, 0, "lock-order", "%s", event);
-	else if (known_livelock(j, m, event))
-		return;
 	else if (!strncmp(event, "BUG: soft lockup", 16))
 		judge_wrong(j, 9, 0, "livelock", "%s", event);
-	else if (!strncmp(event, "BUG: a migration entry", 22) && entry_is_astray(j, m))
-		return;
 	else if (!strncmp(event, "BUG: ", 5))
 		judge_wrong(j, 5, 0, "oops", "%s", event);
 	else if (!strncmp(event, "nr_swap_pages", 13))
@@ -601,7 +599,7 @@ static void check_outcome(struct pyksm_judge *j, const struct pyksm *m,
 {
 	if (out->end == PYKSM_END_DEADLOCK && !known_deadlock(j, m, out))
 		judge_wrong(j, 9, 0, "deadlock", "%s", out->text);
-	else if (out->end == PYKSM_END_LIVELOCK && !known_livelock(j, m, out->text))
+	else if (out->end == PYKSM_END_LIVELOCK && !known_oops(j, m, out->text))
 		judge_wrong(j, 9, 0, "livelock", "%s", out->text);
 }
 
@@ -615,7 +613,7 @@ int pyksm_judge_finish(struct pyksm_judge *j, struct pyksm *m, struct pyksm_prog
 	if (out)
 		check_outcome(j, m, out);
 	if (m->dead && (!out || out->end == PYKSM_END_DONE) && !j->now.nr_wrong &&
-	    !known_oops(j, m))
+	    !known_oops(j, m, m->oops))
 		judge_wrong(j, 5, 0, "oops", "%s", m->oops);
 	if (!m->dead && !j->nr_flights) {
 		look_at_contents(j, m, p);

@@ -148,8 +148,7 @@ void look_at_rest(struct pyksm_judge *j, struct pyksm *m);
 bool userfault_excuses(const struct pyksm_judge *j, const struct pyksm *m);
 bool passes_over(const struct pyksm_judge *j, const struct pyksm *m);
 bool entry_is_astray(const struct pyksm_judge *j, const struct pyksm *m);
-bool known_livelock(const struct pyksm_judge *j, const struct pyksm *m, const char *text);
-bool known_oops(const struct pyksm_judge *j, const struct pyksm *m);
+bool known_oops(const struct pyksm_judge *j, const struct pyksm *m, const char *text);
 bool any_ksm_pte(const struct pyksm *m);
 
 #endif

@@ -221,16 +221,17 @@ bool entry_is_astray(const struct pyksm_judge *j, const struct pyksm *m)
 }
 
 /* Until 4.9 a walk may restore a pte with the protection of a vma that its own is part of by now: docs/findings.md. */
-bool known_livelock(const struct pyksm_judge *j, const struct pyksm *m, const char *text)
+static bool known_livelock(const struct pyksm_judge *j, const struct pyksm *m, const char *text)
 {
 	return !(j->flags & PYKSM_JUDGE_LATE_FLAGS) && m->flags_late &&
 	       strstr(text, "handle_pte_fault:pte_lock");
 }
 
-/* What the machine has died of. */
-bool known_oops(const struct pyksm_judge *j, const struct pyksm *m)
+/* An event, or what the machine or a task has ended with. */
+bool known_oops(const struct pyksm_judge *j, const struct pyksm *m, const char *text)
 {
-	return entry_is_astray(j, m) || known_livelock(j, m, m->oops);
+	return known_livelock(j, m, text) ||
+	       (entry_is_astray(j, m) && !strncmp(text, "BUG: a migration entry", 22));
 }
 
 void look_for_ksm_ptes(struct pyksm_judge *j, struct pyksm *m, const struct pyksm_program *p,
@@ -597,6 +598,6 @@ void look_at_rest(struct pyksm_judge *j, struct pyksm *m)
 	}
 	if (!m->dead)
 		check_all_gone(j, m);
-	if (m->dead && !known_oops(j, m))
+	if (m->dead && !known_oops(j, m, m->oops))
 		judge_wrong(j, 5, 0, "oops", "%s, when all is over", m->oops);
 }
