@@ -104,7 +104,7 @@ class Guest:
         ours, theirs = socket.socketpair()
         with theirs:
             command = _command(qemu, self.options, image, initrd, disks, self._console, theirs)
-            self._process = _start(command, [*self._memory, theirs.fileno()])
+            self._process = start(command, [*self._memory, theirs.fileno()])
         fd = ours.detach()
         self._link = Link(fd, fd, self._why_dead)
         self.recorder = Recorder(
@@ -143,6 +143,21 @@ def _initramfs(kernel: package.Kernel) -> bytes:
     return package.cpio(files, [("dev/console", 5, 1)])
 
 
+def machine_arguments(qemu: str, accel: str, nodes: int, processors: int = 1) -> list[str]:
+    """qemu and the guest's machine: memory nodes, all processors on the first one."""
+    command = [qemu, "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"]
+    # mem-merge: qemu would offer the guest's memory to this machine's KSM.
+    command += ["-machine", "pc,mem-merge=off", "-accel", accel, "-smp", str(processors)]
+    if accel == "kvm":
+        command += ["-cpu", "host,arch-capabilities=off"]
+    command += ["-m", str(nodes * NODE_MIB)]
+    for node in range(nodes):
+        command += ["-object", f"memory-backend-ram,id=m{node},size={NODE_MIB}M"]
+        cpus = f",cpus=0-{processors - 1}" if node == 0 else ""
+        command += ["-numa", f"node,nodeid={node},memdev=m{node}{cpus}"]
+    return command
+
+
 def _command(
     qemu: str,
     options: Options,
@@ -156,16 +171,7 @@ def _command(
         return f"/proc/self/fd/{fd}"
 
     accel = accelerator(options.accel)
-    command = [qemu, "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"]
-    # mem-merge: qemu would offer the guest's memory to this machine's KSM.
-    command += ["-machine", "pc,mem-merge=off", "-accel", accel, "-smp", "1"]
-    if accel == "kvm":
-        command += ["-cpu", "host,arch-capabilities=off"]
-    command += ["-m", str(options.nodes * NODE_MIB)]
-    for node in range(options.nodes):
-        command += ["-object", f"memory-backend-ram,id=m{node},size={NODE_MIB}M"]
-        cpus = ",cpus=0" if node == 0 else ""
-        command += ["-numa", f"node,nodeid={node},memdev=m{node}{cpus}"]
+    command = machine_arguments(qemu, accel, options.nodes)
     command += ["-kernel", inherited(image), "-initrd", inherited(initrd)]
     command += ["-append", "console=ttyS0 panic=-1 quiet loglevel=4 nokaslr mitigations=off"]
     command += ["-serial", f"file:{inherited(console)}"]
@@ -182,7 +188,8 @@ def _command(
 _PR_SET_PDEATHSIG = 1
 
 
-def _start(command: list[str], fds: list[int]) -> subprocess.Popen[bytes]:
+def start(command: list[str], fds: Sequence[int] = ()) -> subprocess.Popen[bytes]:
+    """qemu, which does not outlive this process."""
     libc = ctypes.CDLL(None, use_errno=True)  # loaded here: the child may not
 
     def die_with_parent() -> None:

@@ -11,14 +11,12 @@ import contextlib
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
 from pathlib import Path
 
 from pyksm.recorder import package
-from pyksm.recorder.guest import QEMU
+from pyksm.recorder.guest import QEMU, machine_arguments, start
 
 HERE = Path(__file__).parent
-NODE_MIB = 256
 BOOT_SECONDS = 120
 
 
@@ -26,7 +24,7 @@ def console(kernel: str, race: str, seconds: int, *arguments: str) -> str:
     """What the guest said until it ended: by itself, by a panic, or after ``seconds`` and some."""
     with tempfile.TemporaryDirectory() as directory:
         where = Path(directory)
-        compile_ = ("gcc", "-O1", "-Wall", "-Wextra", "-D_GNU_SOURCE", "-static", "-pthread")
+        compile_ = ("cc", "-O1", "-Wall", "-Wextra", "-D_GNU_SOURCE", "-static", "-pthread")
         program = where / "init"
         subprocess.run((*compile_, str(HERE / f"{race}.c"), "-o", str(program)), check=True)
         read = package.read([kernel])
@@ -36,7 +34,7 @@ def console(kernel: str, race: str, seconds: int, *arguments: str) -> str:
         (where / "initrd").write_bytes(package.cpio(files, [("dev/console", 5, 1)]))
         said = where / "console"
         given = " ".join((str(seconds), *arguments))
-        process = subprocess.Popen(_command(where, said, given))
+        process = start(_command(where, said, given))
         try:
             with contextlib.suppress(subprocess.TimeoutExpired):  # it will say no more
                 process.wait(BOOT_SECONDS + seconds)
@@ -46,13 +44,8 @@ def console(kernel: str, race: str, seconds: int, *arguments: str) -> str:
         return said.read_text("utf-8", "replace")
 
 
-def _command(where: Path, said: Path, given: str) -> Sequence[str]:
-    command = [QEMU, "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"]
-    command += ["-machine", "pc,mem-merge=off", "-accel", "tcg,thread=multi", "-smp", "2"]
-    command += ["-m", str(2 * NODE_MIB)]
-    for node, cpus in enumerate((",cpus=0-1", "")):
-        command += ["-object", f"memory-backend-ram,id=m{node},size={NODE_MIB}M"]
-        command += ["-numa", f"node,nodeid={node},memdev=m{node}{cpus}"]
+def _command(where: Path, said: Path, given: str) -> list[str]:
+    command = machine_arguments(QEMU, "tcg,thread=multi", nodes=2, processors=2)
     command += ["-kernel", str(where / "kernel"), "-initrd", str(where / "initrd")]
     options = "console=ttyS0 panic=-1 oops=panic quiet loglevel=4 mitigations=off"
     command += ["-append", f"{options} -- {given}", "-serial", f"file:{said}"]
