@@ -66,8 +66,8 @@ def lines(results: Sequence[dict[str, Any]]) -> Iterator[str]:
     yield ""
     yield (
         "Scenarios at random, some schedules of each, judged as `pyksm hunt` does without `--bug`. "
-        "What [findings.md](findings.md) tells of is left out. Processor time is that of all "
-        "processes that hunted, and of nothing else that ran meanwhile."
+        "What [findings.md](findings.md) tells of is left out. Time is by the clock, whatever else "
+        "ran; processor time is that of all processes that hunted."
     )
     yield ""
     yield "| profile | scenarios | schedules | steps | time | processor time | found |"
@@ -87,8 +87,9 @@ def lines(results: Sequence[dict[str, Any]]) -> Iterator[str]:
     if any(each["found"] for each in results):
         yield ""
         yield (
-            "Each of what was found ended one hunt, and the next went on behind it. It was Linux's "
-            "([findings.md](findings.md)) or a mistake of the judge (`tests/test_hunted.py`)."
+            "What was found ended one hunt, and the next went on behind it. What has been decided "
+            "on since is Linux's ([findings.md](findings.md)) or a mistake of the judge "
+            "(`tests/test_hunted.py`)."
         )
 
 
