@@ -1,7 +1,7 @@
 """The mutants: at least one for every file of the core.
 
 A mutant is a mistake that somebody could make. One that survives points at something that neither
-the rows nor the random programs look at.
+the rows, the corners nor the direct programs look at.
 """
 
 from __future__ import annotations
