@@ -164,6 +164,25 @@ def test_findings_are_the_kernels(name: str, answers: dict[str, dict[str, Any]])
     assert not found, "\n".join(map(str, found[:10]))
 
 
+def back_as_ksm_pages(said: str) -> int:
+    found = re.search(r"race: (\d+) rounds, (\d+) pages out, (\d+) back as KSM pages", said)
+    assert found, said[-2000:]
+    rounds, out, back = map(int, found.groups())
+    assert "not merged" not in said
+    assert out == 2 * rounds > 0
+    return back
+
+
+def test_no_ksm_page_comes_back_after_run_2(image: str) -> None:
+    assert back_as_ksm_pages(console(image, "swapin-while-run-becomes-2", 5, "apart")) == 0
+
+
+def test_a_ksm_page_comes_back_while_run_becomes_2(image: str) -> None:
+    """What exploring found in the model: the fault does not wait for the write. A race as well."""
+    if not back_as_ksm_pages(console(image, "swapin-while-run-becomes-2", 60)):
+        pytest.skip("60 seconds were not enough for this race")
+
+
 def test_a_migration_entry_goes_astray(image: str) -> None:
     """What hunting found in the model stops this kernel. It is a race, though: it may miss."""
     said = console(image, "migration-entry-astray", 60)

@@ -8,6 +8,7 @@ the guest's console said. docs/findings.md says what is to be expected.
 from __future__ import annotations
 
 import contextlib
+import struct
 import subprocess
 import sys
 import tempfile
@@ -28,10 +29,13 @@ def console(kernel: str, race: str, seconds: int, *arguments: str) -> str:
         program = where / "init"
         subprocess.run((*compile_, str(HERE / f"{race}.c"), "-o", str(program)), check=True)
         read = package.read([kernel])
-        files = [(name, 0o040755, b"") for name in ("dev", "proc", "sys")]
+        files = [(name, 0o040755, b"") for name in ("dev", "proc", "sys", "modules")]
         files.append(("init", 0o100755, program.read_bytes()))
+        for index, (name, module) in enumerate(read.modules):  # in the order in which they load
+            files.append((f"modules/{index:02}-{name}.ko", 0o100644, module))
         (where / "kernel").write_bytes(read.image)
         (where / "initrd").write_bytes(package.cpio(files, [("dev/console", 5, 1)]))
+        (where / "swap").write_bytes(swap_area(4096))
         said = where / "console"
         given = " ".join((str(seconds), *arguments))
         process = start(_command(where, said, given))
@@ -44,9 +48,19 @@ def console(kernel: str, race: str, seconds: int, *arguments: str) -> str:
         return said.read_text("utf-8", "replace")
 
 
+def swap_area(pages: int) -> bytes:
+    """A swap area as mkswap leaves it: version 1, and its last page."""
+    header = bytearray(4096)
+    struct.pack_into("<II", header, 1024, 1, pages - 1)
+    header[-10:] = b"SWAPSPACE2"
+    return bytes(header).ljust(pages * 4096, b"\0")
+
+
 def _command(where: Path, said: Path, given: str) -> list[str]:
     command = machine_arguments(QEMU, "tcg,thread=multi", nodes=2, processors=2)
     command += ["-kernel", str(where / "kernel"), "-initrd", str(where / "initrd")]
+    command += ["-drive", f"file={where / 'swap'},format=raw,if=none,id=swap,cache=unsafe"]
+    command += ["-device", "virtio-blk-pci,drive=swap"]
     options = "console=ttyS0 panic=-1 oops=panic quiet loglevel=4 mitigations=off"
     command += ["-append", f"{options} -- {given}", "-serial", f"file:{said}"]
     return command

@@ -3,6 +3,7 @@
 #ifndef PYKSM_RACE_GUEST_H
 #define PYKSM_RACE_GUEST_H
 
+#include <dirent.h>
 #include <fcntl.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -12,7 +13,9 @@
 #include <sys/mount.h>
 #include <sys/reboot.h>
 #include <sys/stat.h>
+#include <sys/swap.h>
 #include <sys/syscall.h>
+#include <sys/uio.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -60,6 +63,33 @@ static inline long get(const char *path)
 		perror(path);
 	close(fd);
 	return atol(text);
+}
+
+/* The drivers of the disk, in order, and the disk as a swap area; devices come a moment later. */
+static inline void swap_on(void)
+{
+	struct dirent **name;
+	int names = scandir("/modules", &name, NULL, alphasort);
+
+	mount("devtmpfs", "/dev", "devtmpfs", 0, NULL);
+	for (int i = 0; i < names; i++) {
+		char path[300];
+		int fd;
+
+		snprintf(path, sizeof(path), "/modules/%s", name[i]->d_name);
+		fd = name[i]->d_name[0] == '.' ? -1 : open(path, O_RDONLY);
+		if (fd >= 0 && syscall(SYS_finit_module, fd, "", 0))
+			perror(path);
+	}
+	for (int i = 0; i < 100 && swapon("/dev/vda", 0); i++)
+		usleep(50000);
+	put("/proc/sys/vm/page-cluster", "0");
+}
+
+static inline void empty_swap(void)
+{
+	if (swapoff("/dev/vda") || swapon("/dev/vda", 0))
+		perror("swap");
 }
 
 static inline char *map(size_t pages)
