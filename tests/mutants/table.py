@@ -660,6 +660,12 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     Mutant(
         "mlock.c",
+        "if (batch->nr == lru_batch_size(m))",
+        "if (batch->nr == lru_batch_size(m) - 1)",
+        "mlock's batch is drained one early",
+    ),
+    Mutant(
+        "mlock.c",
         "if (page->flags & PG_unevictable && page->mlock_count && --page->mlock_count)",
         "if (0)",
         "the first of those who have a page locked takes the mark with him",
