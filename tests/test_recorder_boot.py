@@ -94,6 +94,23 @@ BATCHED = {
     """,
 }
 
+#: The order of pages hangs on what reclaim has seen: of this scenario alone, not of one before it.
+BALANCED = {
+    "costs-begin-anew": """
+        machine nodes=2
+        spawn P1
+        mmap P1 r0 5 node=1
+        write P1 r0 1
+        fork P1 P3
+        swapon S4 49 priority=5
+        migrate P3 r0[0] 0
+        swapon S6 48 priority=5
+        swapout *
+        swapoff S6
+        observe end
+    """,
+}
+
 #: Other people's tests that this kernel has the features and the guest the memory nodes for.
 APPLY = {
     peer.name: peer
@@ -126,6 +143,7 @@ def answers(image: str) -> dict[str, dict[str, Any]]:
         texts |= {f"peers/{name}": peer_text(name) for name in APPLY}
         texts |= {f"findings/{name}": finding_text(name) for name in FINDINGS}
         texts |= {f"batched/{name}": text for name, text in BATCHED.items()}
+        texts |= {f"balanced/{k}/{name}": text for k in "12" for name, text in BALANCED.items()}
         return {name: guest.recorder.record(parse(text, name)) for name, text in texts.items()}
 
 
@@ -196,6 +214,16 @@ def test_clear_refs_beside_migration(image: str) -> None:
     """No write is lost here: migration makes the pte of a dirty page soft-dirty, until 6.12."""
     said = console(image, "cleared-while-it-moves", 5)
     assert re.search(r"race: \d+ rounds, [1-9]\d+ pages moved, 0 written pages not", said), said
+
+
+@pytest.mark.parametrize("name", BALANCED)
+@pytest.mark.parametrize("again", "12")
+def test_what_reclaim_has_seen_before_does_not_count(
+    name: str, again: str, answers: dict[str, dict[str, Any]]
+) -> None:
+    answer = answers[f"balanced/{again}/{name}"]
+    found = check.against(parse(BALANCED[name], name), "core", answer)
+    assert not found, "\n".join(map(str, found[:10]))
 
 
 @pytest.mark.parametrize("name", BATCHED)

@@ -85,6 +85,7 @@ bool area_is_on(unsigned area);
 
 int group_define(const char *directory);
 int group_enter(void);
+void group_renew(void);
 /* Reclaims until none of the named spans (all, where ``named`` is 0) nor the swap cache is left. */
 int machine_swapout(const struct span *spans, unsigned named, unsigned all);
 /* Lets ksmd do that many full scans; ``done`` says how many ended. */

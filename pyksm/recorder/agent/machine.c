@@ -150,6 +150,32 @@ int group_enter(void)
 }
 
 /*
+ * What reclaim has seen of a group's pages (the balance of its costs) stays with the group, and would weigh in the next
+ * scenario. So that gets a group of its own, by the same name and with the same swappiness (v1; v2 has none). One that
+ * somebody is still in stays: who has been killed takes a moment to go.
+ */
+void group_renew(void)
+{
+	char path[192], swappiness[32];
+	bool known;
+	int tries = 0;
+
+	if (!*group)
+		return;
+	snprintf(path, sizeof(path), "%s/memory.swappiness", group);
+	known = file_read(path, swappiness, sizeof(swappiness)) > 0;
+	while (rmdir(group)) {
+		if (errno != EBUSY || ++tries == 1000)
+			return;
+		usleep(1000);
+	}
+	if (mkdir(group, 0755))
+		perror(group);
+	else if (known)
+		file_write(path, swappiness);
+}
+
+/*
  * Reclaim goes by the sizes of the group's lists as its statistics have them, and these are brought
  * up to date every two seconds or after many changes: with few pages it may take an active list for
  * empty. Reading cpu.stat brings them up to date (all controllers', up to 6.15).

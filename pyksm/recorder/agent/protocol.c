@@ -7,7 +7,7 @@
  *   set PATH VALUE | get PATH            write or read a small file
  *   area PATH | group DIRECTORY          a further swap area; the memory cgroup to use
  *   calls NAME...                        count calls of these kernel functions from now on
- *   reset                                no process, no area
+ *   reset                                no process, no area, a group like new
  *   spawn P | fork P Q | exit P          processes by number
  *   mmap P ADDR N NODE (-1: any) | munmap P ADDR N | mremap P ADDR N TO
  *   madvise P ADDR N ADVICE | mprotect P ADDR N PROT | pin P ADDR N | unpin P ADDR N
@@ -102,6 +102,7 @@ static int do_reset(void)
 {
 	process_kill_all();
 	area_off_all();
+	group_renew();
 	return 0;
 }
 
