@@ -182,6 +182,15 @@ def test_fuzz_finds_nothing(capsys: pytest.CaptureFixture[str], tmp_path: Path) 
     assert not out.exists()
 
 
+def test_fuzz_tries_something_and_says_what_it_has_left_out(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """However short the time, and however long a kernel takes to boot: none would prove nothing."""
+    ran = Ran(capsys, "fuzz", "--seed", "5", "--programs", "4", "--seconds", "1e-9")
+    assert ran.status == 0
+    assert ran.out == "seed 5: 1 of 4 programs, for time is up; core and oracle agree on them\n"
+
+
 def test_fuzz_finds_shrinks_and_diff_replays(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -86,10 +86,17 @@ def fuzz_command(
     if sys.stderr.isatty():
         click.echo("\r\033[K", nl=False, err=True)
     if finding is None:
-        click.echo(f"seed {first}: {tried} programs, {' and '.join(chosen)} agree on all")
+        click.echo(f"seed {first}: {_fine(chosen, tried, programs)}")
         return FINE
     _report(chosen, tried, finding, out or f"pyksm-fuzz-{finding.seed}.ksm")
     return FOUND
+
+
+def _fine(names: tuple[str, ...], tried: int, wanted: int | None) -> str:
+    who = " and ".join(names)
+    if wanted is not None and tried < wanted:
+        return f"{tried} of {wanted} programs, for time is up; {who} agree on them"
+    return f"{tried} programs, {who} agree on all"
 
 
 class Common(TypedDict):

@@ -93,10 +93,10 @@ class Budget:
             yield seed
 
     def left(self) -> bool:
-        """Whether there is time and number for another one."""
+        """Whether there is time and number for another one. For the first there is always time."""
         if self._programs is not None and self.tried >= self._programs:
             return False
-        return self._end is None or time.monotonic() < self._end
+        return not self.tried or self._end is None or time.monotonic() < self._end
 
 
 def fuzz(
