@@ -461,7 +461,8 @@ static bool nothing_to_scan(const struct pyksm *m)
 /*
  * Reclaim drains the batches when it takes pages off a list, and has looked at the lists' lengths by then. A
  * call that finds nothing there is in vain, and then its caller drains: memory.reclaim before its last try. On
- * the recorded 4.19.0 they are empty when a turn begins (two recordings hang on it); by whom was not found.
+ * the recorded 4.19.0 they are empty when a turn begins (two recordings hang on it): its cgroup is a v1 one, and
+ * writing to memory.force_empty would drain them; whether that was done is not known.
  */
 static void turn(struct pyksm *m)
 {
