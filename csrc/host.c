@@ -451,6 +451,29 @@ int arena_mark(struct arena *a)
 	return a->marked ? 0 : -ENOMEM;
 }
 
+#ifndef NDEBUG
+static bool is_as_saved(const struct arena *a, size_t block)
+{
+	uint32_t at = a->saved_at[block];
+
+	return at ? !memcmp(block_bytes(a, block), a->saved[at - 1].bytes, ARENA_BLOCK)
+		  : all_zeros(block_bytes(a, block), ARENA_BLOCK);
+}
+
+/* Has somebody written to it of whom nobody has told? */
+static bool is_as_marked(const struct arena *a)
+{
+	size_t bulk = a->bulk >> ARENA_BLOCK_SHIFT, end = a->marked_used >> ARENA_BLOCK_SHIFT;
+	bool same = true;
+
+	for (size_t i = 0; i < end && same; i++)
+		same = is_as_saved(a, i);
+	for (size_t i = bulk; i < bulk + (a->marked_bulk_used >> ARENA_BLOCK_SHIFT) && same; i++)
+		same = is_as_saved(a, i);
+	return same;
+}
+#endif
+
 void arena_restore(struct arena *a)
 {
 	if (!a->marked)
@@ -459,6 +482,7 @@ void arena_restore(struct arena *a)
 	a->granules = NULL;
 	host_release(a);
 	each_dirty(a, restore_block);
+	assert(is_as_marked(a));
 	a->used = a->marked_used;
 	a->bulk_used = a->marked_bulk_used;
 	a->scratch_used = 0;

@@ -2,6 +2,7 @@
 /* The judge's last look at a machine: contents of pages that nobody touches for it, and counts. */
 #include <stdio.h>
 
+#include "face.h"
 #include "judge.h"
 #include "ksm_internal.h"
 
@@ -542,6 +543,14 @@ static void forget_orders(struct pyksm *m)
 	memset(m->inject, 0, sizeof(m->inject));
 }
 
+/* As an operation: whoever puts the machine back has to know of what it writes to. */
+static int let_go_of_batches(struct pyksm *m)
+{
+	ENTER(m);
+	lru_add_drain(m); /* mlock's batch has references */
+	return 0;
+}
+
 #define SCARCE_FRAMES 32
 
 /* All processes go, and then all that was theirs. */
@@ -567,7 +576,7 @@ static void check_all_gone(struct pyksm_judge *j, struct pyksm *m)
 	}
 	if (m->dead)
 		return;
-	lru_add_drain(m); /* mlock's batch has references */
+	let_go_of_batches(m);
 	if (quiet_census(j, m, false) > 0)
 		each_line(j, 0, ", when all have exited");
 	if (m->in_use)

@@ -69,6 +69,24 @@ def test_by_lot_and_yet_repeatable(strategy: str) -> None:
     assert other.steps != replace(first, seconds=0.0).steps
 
 
+def test_a_machine_is_put_back_as_it_was() -> None:
+    """What the judge does to it in the end as well: frees what waits in mlock's batch, here."""
+    text = """
+        machine agents=0 profile=6.18
+        spawn P1
+        mmap P1 r0 1
+        mlock P1 r0[0]
+        munmap P1 r0[0]
+        task t0:
+          read P1 r0
+        task t1:
+          read P1 r0
+    """
+    explored = explore(parse(text), Bounds(stop=False))
+    assert explored.schedules > 1
+    assert not explored.found
+
+
 def test_before_tasks_begin() -> None:
     """What goes wrong there, or without tasks, has no schedule."""
     scenario = museum.scenario(SEED)
