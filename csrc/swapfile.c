@@ -562,6 +562,7 @@ static int __free_swap_and_cache(struct pyksm *m, swp_entry_t entry,
 	struct swap_info_struct *si;
 	struct page *page;
 
+	(void)area; /* which the assertion below is about */
 	sched_point(m, PT_FREE_SWAP_AND_CACHE);
 	si = swap_info_get(m, entry);
 	if (!si)
