@@ -574,9 +574,9 @@ static void check_all_gone(struct pyksm_judge *j, struct pyksm *m)
 			judge_wrong(j, 9, 0, "swapoff",
 				    "with no process left swapoff fails with errno %d", -err);
 	}
+	let_go_of_batches(m);
 	if (m->dead)
 		return;
-	let_go_of_batches(m);
 	if (quiet_census(j, m, false) > 0)
 		each_line(j, 0, ", when all have exited");
 	if (m->in_use)
