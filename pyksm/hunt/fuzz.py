@@ -109,10 +109,9 @@ def fuzz(
     prepare: Callable[[Scenario], Scenario] = lambda scenario: scenario,
     progress: Callable[[int, int], None] | None = None,
 ) -> tuple[int, Finding | None]:
-    """Try the programs of ``seed``, ``seed + 1``, … until one is a finding or the budget is used; one at
-    least.
+    """Try the programs of ``seed``, ``seed + 1``, … until one is a finding or the budget is used.
 
-    ``profile`` and what ``prepare`` changes become part of the program, so that it replays by
+    At least one is tried. ``profile`` and what ``prepare`` changes become part of the program, so that it replays by
     itself. Returns how many were tried and the finding, shrunk. ``progress`` is told how many were
     tried and the seed under way.
     """
