@@ -111,9 +111,9 @@ def fuzz(
 ) -> tuple[int, Finding | None]:
     """Try the programs of ``seed``, ``seed + 1``, … until one is a finding or the budget is used.
 
-    At least one is tried. ``profile`` and what ``prepare`` changes become part of the program, so that it replays by
-    itself. Returns how many were tried and the finding, shrunk. ``progress`` is told how many were
-    tried and the seed under way.
+    At least one is tried. ``profile`` and what ``prepare`` changes become part of the program, so
+    that it replays by itself. Returns how many were tried and the finding, shrunk. ``progress`` is
+    told how many were tried and the seed under way.
     """
     budget = Budget(seconds, programs, progress, seed)
     for each in budget.seeds():
