@@ -88,8 +88,8 @@ def lines(results: Sequence[dict[str, Any]]) -> Iterator[str]:
         yield ""
         yield (
             "What was found ended one hunt, and the next went on behind it. What has been decided "
-            "on since is Linux's ([findings.md](findings.md)) or a mistake of the judge "
-            "(`tests/test_hunted.py`)."
+            "on since is Linux's ([findings.md](findings.md)) or a mistake of ours "
+            "(`tests/test_hunted.py`, `tests/test_explore.py`)."
         )
 
 
