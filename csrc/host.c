@@ -454,10 +454,10 @@ int arena_mark(struct arena *a)
 #ifndef NDEBUG
 static bool is_as_saved(const struct arena *a, size_t block)
 {
+	static const unsigned char zeros[ARENA_BLOCK];
 	uint32_t at = a->saved_at[block];
 
-	return at ? !memcmp(block_bytes(a, block), a->saved[at - 1].bytes, ARENA_BLOCK)
-		  : all_zeros(block_bytes(a, block), ARENA_BLOCK);
+	return !memcmp(block_bytes(a, block), at ? a->saved[at - 1].bytes : zeros, ARENA_BLOCK);
 }
 
 /* Has somebody written to it of whom nobody has told? */
