@@ -96,7 +96,7 @@ class Guest:
                 f"{self.options.qemu} is not there, expected qemu (Debian: qemu-system-x86)"
             )
         image = self._in_memory("kernel", kernel.image)
-        initrd = self._in_memory("initramfs", _initramfs(kernel))
+        initrd = self._in_memory("initramfs", initramfs(kernel, agent.program().read_bytes()))
         disks = [self._in_memory(f"disk{k}", b"") for k in range(self.options.areas)]
         for disk in disks:
             os.ftruncate(disk, self.options.area_pages * _PAGE)
@@ -135,9 +135,10 @@ class Guest:
         return f"{ended}, the console's last word was: {said}"
 
 
-def _initramfs(kernel: package.Kernel) -> bytes:
+def initramfs(kernel: package.Kernel, init: bytes) -> bytes:
+    """A program as its init, and the kernel's modules, by names in the order in which they load."""
     files = [(name, 0o040755, b"") for name in ("dev", "proc", "sys", "modules")]
-    files.append(("init", 0o100755, agent.program().read_bytes()))
+    files.append(("init", 0o100755, init))
     for index, (name, data) in enumerate(kernel.modules):
         files.append((f"modules/{index:02}-{name}.ko", 0o100644, data))
     return package.cpio(files, [("dev/console", 5, 1)])

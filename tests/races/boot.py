@@ -8,17 +8,18 @@ the guest's console said. docs/findings.md says what is to be expected.
 from __future__ import annotations
 
 import contextlib
-import struct
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
+from pyksm.bench.population import swap_header
 from pyksm.recorder import package
-from pyksm.recorder.guest import QEMU, machine_arguments, start
+from pyksm.recorder.guest import QEMU, initramfs, machine_arguments, start
 
 HERE = Path(__file__).parent
 BOOT_SECONDS = 120
+SLOTS = 4096
 
 
 def console(kernel: str, race: str, seconds: int, *arguments: str) -> str:
@@ -29,13 +30,9 @@ def console(kernel: str, race: str, seconds: int, *arguments: str) -> str:
         program = where / "init"
         subprocess.run((*compile_, str(HERE / f"{race}.c"), "-o", str(program)), check=True)
         read = package.read([kernel])
-        files = [(name, 0o040755, b"") for name in ("dev", "proc", "sys", "modules")]
-        files.append(("init", 0o100755, program.read_bytes()))
-        for index, (name, module) in enumerate(read.modules):  # in the order in which they load
-            files.append((f"modules/{index:02}-{name}.ko", 0o100644, module))
         (where / "kernel").write_bytes(read.image)
-        (where / "initrd").write_bytes(package.cpio(files, [("dev/console", 5, 1)]))
-        (where / "swap").write_bytes(swap_area(4096))
+        (where / "initrd").write_bytes(initramfs(read, program.read_bytes()))
+        (where / "swap").write_bytes(swap_header(SLOTS).ljust(SLOTS * 4096, b"\0"))
         said = where / "console"
         given = " ".join((str(seconds), *arguments))
         process = start(_command(where, said, given))
@@ -46,14 +43,6 @@ def console(kernel: str, race: str, seconds: int, *arguments: str) -> str:
             process.kill()
             process.wait()
         return said.read_text("utf-8", "replace")
-
-
-def swap_area(pages: int) -> bytes:
-    """A swap area as mkswap leaves it: version 1, and its last page."""
-    header = bytearray(4096)
-    struct.pack_into("<II", header, 1024, 1, pages - 1)
-    header[-10:] = b"SWAPSPACE2"
-    return bytes(header).ljust(pages * 4096, b"\0")
 
 
 def _command(where: Path, said: Path, given: str) -> list[str]:
